@@ -1,0 +1,40 @@
+# `make demo` runs the whole engine, `make test` runs every test. Each sets up what it needs, once.
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+BIN    := .venv/bin
+NOTEBOOKS := $(wildcard nbs/*.ipynb nbs/*/*.ipynb)
+TESTS  ?= tests
+
+.PHONY: help demo test notebooks readme docs
+.DEFAULT_GOAL := help
+
+help: ## List what can be made
+	@grep -hE '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.venv: .venv/.ready ## Make the virtual environment and install everything into it
+
+# torch comes first and pinned, so that no resolver picks a build with gigabytes of CUDA for it.
+.venv/.ready: settings.ini setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "recsys_nb needs Python 3.10 or newer; say which: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q '$(TORCH)'
+	$(BIN)/python -m pip install -q -e '.[dev]'
+	@touch $@
+
+demo: .venv ## Run the whole engine on the sample store: clean, train, export, index, recommend
+	$(BIN)/recsys demo
+
+test: .venv ## Run all notebooks and tests, and print the coverage
+	$(BIN)/python -m pytest -q -p no:cacheprovider --durations=8 --cov=recsys_nb --cov-report=term:skip-covered $(TESTS)
+
+notebooks: .venv ## Execute all notebooks in place, in fresh kernels, and clean them
+	RECSYS_PROGRESS=0 $(BIN)/python -m nbconvert --to notebook --execute --inplace $(NOTEBOOKS)
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+
+readme: .venv ## Write README.md from nbs/index.ipynb
+	$(BIN)/python -m nbconvert --log-level=ERROR --to markdown --no-input --output-dir . --output README nbs/index.ipynb
+
+docs: .venv ## Build the documentation site into _docs (needs Quarto)
+	$(BIN)/nbdev_docs
