@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['top_k', 'hits', 'discounts', 'ndcg', 'recall', 'mrr', 'ideal_gains', 'ranking_metrics', 'gain_metrics', 'first_place',
-           'chance', 'Catalogue', 'rank', 'dense_scorer', 'query_text', 'quick_validation', 'bootstrap_means',
-           'bootstrap_interval', 'paired_interval', 'Verdict', 'verdict', 'read_queries', 'read_qrels', 'write_run',
-           'read_run', 'evaluate_run']
+           'chance', 'Catalogue', 'rank_all', 'rank', 'dense_scorer', 'query_text', 'quick_validation',
+           'bootstrap_means', 'bootstrap_interval', 'paired_interval', 'Verdict', 'verdict', 'read_queries',
+           'read_qrels', 'write_run', 'read_run', 'evaluate_run']
 
 # %% ../nbs/06_evaluation.ipynb #dcd80f01
 from dataclasses import dataclass
@@ -165,18 +165,21 @@ def relevant(
     return [{i} for i in self.positions(reviews.product_id)]
 
 # %% ../nbs/06_evaluation.ipynb #2e714015
-def rank(
-    scorer,                # texts -> (n_texts, n_products) scores
+def rank_all(
+    scorers:dict,          # name -> scorer: texts -> (n_texts, n_products) scores
     texts:list,            # The queries
     n_products:int,        # Size of the catalogue
     k:int=100,             # Length of the lists
-    memory:float=256e6,    # Bytes of scores to hold at a time
+    memory:float=64e6,     # Bytes of scores that a scorer may hand over at a time
     desc:str='ranking',    # What the progress bar says
-) -> np.ndarray:           # (n_queries, k) product positions, best first
-    "The list for each text, a chunk of texts at a time."
-    n = int(max(memory // (4*n_products), 1))
-    parts = [top_k(scorer(texts[i:i+n]), k) for i in progress(range(0, len(texts), n), desc)]
-    return np.concatenate(parts) if parts else np.zeros((0, min(k, n_products)), int)
+) -> dict:                 # name -> (n_queries, k) product positions, best first
+    "The lists of several systems for each text, a chunk of texts at a time."
+    n, parts = int(max(memory // (4*n_products), 1)), {name: [np.zeros((0, min(k, n_products)), int)] for name in scorers}
+    for i in progress(range(0, len(texts), n), desc):
+        for name, scorer in scorers.items(): parts[name].append(top_k(scorer(texts[i:i+n]), k))
+    return {name: np.concatenate(o) for name, o in parts.items()}
+
+def rank(scorer, texts, n_products, k=100, **kwargs): "`rank_all` for one scorer"; return rank_all({0: scorer}, texts, n_products, k, **kwargs)[0]
 
 # %% ../nbs/06_evaluation.ipynb #ede6fb93
 def dense_scorer(
@@ -208,26 +211,28 @@ def quick_validation(
 
 # %% ../nbs/06_evaluation.ipynb #6d4f153a
 def bootstrap_means(values, groups=None, n=2000, seed=0):
-    "(n,) means of resampled groups of `values`"
+    "(n, ...) means of resampled groups of `values` (n_queries, ...)"
     values = np.asarray(values, float)
     _, codes = np.unique(np.arange(len(values)) if groups is None else np.asarray(groups), return_inverse=True)
-    total, count = np.bincount(codes, values), np.bincount(codes)
+    count = np.bincount(codes)
+    total = np.zeros((len(count), *values.shape[1:]))
+    np.add.at(total, codes, values)
     rng, means = np.random.default_rng(seed), []
     for size in np.diff(np.r_[np.arange(0, n, 100), n]): # a hundred resamples at a time bound the memory
-        weights = rng.multinomial(len(count), np.full(len(count), 1/len(count)), size=size)
-        means.append((weights @ total) / (weights @ count))
+        weights = rng.multinomial(len(count), np.full(len(count), 1/len(count)), size=size).astype(float)
+        means.append(((weights @ total).T / (weights @ count)).T)
     return np.concatenate(means)
 
 def bootstrap_interval(
-    values,          # (n_queries,) a metric of each query
+    values,          # (n_queries,) a metric of each query; or (n_queries, m) for m of them at once
     groups=None,     # (n_queries,) what belongs together, such as the family; `None`: nothing does
     level:float=.95, # Probability that the interval should cover
     n:int=2000,      # Resamples
     seed:int=0,      # For the drawing
-) -> tuple:          # (low, high)
+) -> tuple:          # (low, high), or two arrays (m,)
     "Bootstrap interval of a mean."
     if not len(values): return (float('nan'),)*2
-    return tuple(np.quantile(bootstrap_means(values, groups, n, seed), [(1 - level)/2, (1 + level)/2]).tolist())
+    return tuple(np.quantile(bootstrap_means(values, groups, n, seed), [(1 - level)/2, (1 + level)/2], axis=0).tolist())
 
 # %% ../nbs/06_evaluation.ipynb #d3b910f1
 def paired_interval(
