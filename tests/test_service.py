@@ -1,0 +1,164 @@
+"The service against hostile, malformed and random requests."
+import asyncio, json, re, signal, subprocess, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import httpx, numpy as np, pytest, schemathesis
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
+
+from recsys_nb.config import RecsysError
+from recsys_nb.service import SharedEncoder, create_app, max_body, max_text
+
+class Shop:
+    "Three products, one with a hostile title, without a model."
+    titles = {'K1': 'Norvik quiet keyboard', 'M1': 'Halden travel mouse', 'S1': '<script>alert("hi")</script> \ud83d\ude00'.encode('utf-16', 'surrogatepass').decode('utf-16')}
+    class model:
+        def encode(texts, side='user', **kw): return np.array([[len(t.encode()), 0.] for t in texts])
+    def product(self, id):
+        if id not in self.titles: raise RecsysError(f'{id}: no such product')
+        return dict(product_id=id, title=self.titles[id], price=float('nan'), score=np.float32(4.5), categories=np.array(['A', 'B']))
+    def find(self, text, k=10): return [self.product(i) for i, t in self.titles.items() if text.lower() in t.lower()][:k]
+    def similar(self, id, k=5): return [self.product(i) for i in self.titles if i != id][:k]
+    def recommend(self, text, k=5, like=(), exclude=(), **rest):
+        if text: self.model.encode(text)
+        for i in like: self.product(i)
+        class Found(list): understood, advice = {}, 'nothing is left'
+        return Found([self.product(i) for i in self.titles if i not in exclude][:k])
+
+@pytest.fixture(scope='module')
+def api(): return TestClient(create_app(Shop()), base_url='http://localhost', raise_server_exceptions=False)
+
+def is_problem(r, status):
+    assert r.status_code == status and r.headers['content-type'] == 'application/problem+json', (r.status_code, r.text[:300])
+    body = r.json()
+    assert body['status'] == status and body['detail'] and body['request_id'] == r.headers['x-request-id']
+    assert 'Traceback' not in r.text and len(r.content) < 20_000
+    return body
+
+schema = schemathesis.openapi.from_asgi('/openapi.json', create_app(Shop(), hosts=('*',)))
+
+@schema.parametrize()
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_random_requests_never_break_the_service(case):
+    case.call_and_validate(checks=[not_a_server_error, response_schema_conformance, status_code_conformance, content_type_conformance])
+
+JSON = {'content-type': 'application/json'}
+
+@pytest.mark.parametrize('body,says', [
+    (b'', 'body'), (b'{', 'JSON'), (b'null', 'body'), (b'[]', 'body'), (b'\xff\xfe{}', ''), (b'{"text": "a\xff"}', ''),
+    (b'{"text": NaN}', 'text'), (b'{"text": "a", "max_price": NaN}', 'max_price'), (b'{"text": "a", "max_price": 1e999}', 'max_price'),
+    (b'{"text": "a", "k": 1' + b'0'*5000 + b'}', ''), (b'{"text": "a", "k": "5"}', 'k'), (b'{"text": "a", "k": -1}', 'k'), (b'{"text": "a", "k": true}', 'k'),
+    (b'{"text": "\\ud800"}', 'text'), (b'{"\\ud800": 1}', ''), (b'{"text": "a", "colour\\u0000\\n": 1}', 'colour'),
+    (b'{"text": {"a": 1}}', 'text'), (b'{"text": [[["a"]]]}', 'text'), (b'{"text": ["a", 3]}', 'text'), (b'{"text": ""}', 'what you are looking for'), (b'{}', 'what you are looking for'),
+    (b'{"text": "\\u0000\\u0001"}', 'what you are looking for'), (b'{"text": "a", "min_price": 5, "max_price": 4}', 'above'),
+    (json.dumps(dict(text='a'*(max_text + 1))).encode(), f'{max_text} characters'), (json.dumps(dict(text='a', like=['x']*1001)).encode(), '1000 items'),
+    (json.dumps(dict(text=['a']*21)).encode(), '20 items'), (b'{"text": "a", "like": ["nobody"]}', 'no such product'), (b'{"text": "a", "diversity": 2}', 'diversity'),
+    (b'['*100_000, ''), (b'{"text": ' + b'['*50_000 + b']'*50_000 + b'}', ''), (b'{"a":'*30_000 + b'1' + b'}'*30_000, '')])
+def test_a_request_that_makes_no_sense_is_told_why(api, body, says):
+    r = api.post('/recommend', content=body, headers=JSON)
+    assert r.status_code in (400, 422), (r.status_code, r.text[:200])
+    assert says.lower() in is_problem(r, r.status_code)['detail'].lower(), r.text
+
+def test_a_body_is_limited_with_and_without_its_length(api):
+    def pieces():
+        for _ in range(40): yield b' '*(max_body//20)
+    assert 'KiB' in is_problem(api.post('/recommend', content=b' '*(max_body + 1), headers=JSON), 413)['detail']
+    assert 'KiB' in is_problem(api.post('/recommend', content=pieces(), headers=JSON), 413)['detail']
+    is_problem(api.post('/recommend', content=b'x', headers=JSON | {'content-length': '-5'}), 413)
+
+def test_addresses_methods_and_types(api):
+    is_problem(api.get('/nowhere'), 404)
+    is_problem(api.delete('/recommend'), 405)
+    is_problem(api.get('/products/' + 'x'*101), 422)
+    is_problem(api.get('/products/%00%1b%ff'), 404)
+    is_problem(api.get('/products', params=dict(search='mouse', k='many')), 422)
+    is_problem(api.get('/products/K1/similar?k=0'), 422)
+    is_problem(api.post('/recommend', content='{"text": "a"}', headers={'content-type': 'text/plain'}), 422)
+
+def test_control_characters_and_markup_are_harmless(api):
+    r = api.post('/recommend', json=dict(text='a\x00b\x1b[31m\u202e<img src=x onerror=alert(1)>'))
+    assert r.status_code == 200 and r.headers['content-type'] == 'application/json' and r.headers['x-content-type-options'] == 'nosniff'
+    assert r.json()['recommendations'][2]['title'].startswith('<script>')
+    assert r.json()['recommendations'][0]['price'] is None
+
+def test_only_our_names_are_served(api):
+    for host in ('evil.example', 'localhost.evil.example', '127.0.0.1.evil.example', ''): is_problem(api.get('/health', headers=dict(host=host)), 400)
+    for host in ('localhost:7860', '127.0.0.1:80', '[::1]:7860', 'LOCALHOST'): assert api.get('/health', headers=dict(host=host)).status_code == 200
+    r = api.options('/recommend', headers={'origin': 'https://evil.example', 'access-control-request-method': 'POST'})
+    assert 'access-control-allow-origin' not in r.headers
+
+def test_request_ids_are_taken_only_when_plain(api):
+    assert api.get('/health', headers={'X-Request-ID': 'abc-1.2_3'}).headers['x-request-id'] == 'abc-1.2_3'
+    for bad in ('a b', 'x'*65, '"<>', 'é'.encode()): assert len(api.get('/health', headers={'X-Request-ID': bad}).headers['x-request-id']) == 32
+
+def test_a_bug_is_logged_and_not_shown(caplog):
+    class Broken(Shop):
+        def recommend(self, *a, **kw): raise RuntimeError('secret of the house')
+    api = TestClient(create_app(Broken()), base_url='http://localhost', raise_server_exceptions=False)
+    with caplog.at_level('INFO', 'recsys_nb.service'): r = api.post('/recommend', json=dict(text='my private wish'))
+    assert 'secret' not in json.dumps(is_problem(r, 500))
+    assert 'secret of the house' in caplog.text and 'private wish' not in caplog.text
+    assert any(getattr(o, 'request_id', None) == r.headers['x-request-id'] for o in caplog.records)
+
+class Echo(Shop):
+    "Recommends one product whose similarity is the length of the text, once it may."
+    go = threading.Event()
+    def recommend(self, text, **rest):
+        self.go.wait(20)
+        class Found(list): understood, advice = {}, None
+        return Found([self.product('K1') | dict(similarity=self.model.encode(text)[0, 0])])
+
+def ask(app, sizes):
+    async def main():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url='http://localhost', timeout=30) as c:
+            waiting = [asyncio.ensure_future(c.post('/recommend', json=dict(text='x'*n))) for n in sizes]
+            await asyncio.sleep(0.3)
+            Echo.go.set()
+            return await asyncio.gather(*waiting)
+    return asyncio.run(main())
+
+def test_many_at_once_get_their_own_answers():
+    Echo.go.clear()
+    for n, r in zip(range(1, 201), ask(create_app(Echo()), range(1, 201))):
+        assert r.status_code == 200 and r.json()['recommendations'][0]['similarity'] == n
+
+def test_beyond_the_limit_a_request_is_told_to_come_back():
+    Echo.go.clear()
+    got = ask(create_app(Echo(), max_waiting=5), range(1, 11))
+    assert [r.status_code for r in got].count(200) == 5
+    for r in got:
+        if r.status_code != 200: is_problem(r, 503), r.headers['retry-after']
+
+def test_the_pages_about_the_api_need_no_network(api):
+    page = api.get('/docs')
+    assert page.status_code == 200 and '//cdn' not in page.text and 'https://' not in page.text
+    assert api.get('/swagger/swagger-ui-bundle.js').status_code == 200
+    d = api.get('/openapi.json').json()
+    assert d['paths']['/recommend']['post']['responses']['422']['content'].keys() == {'application/problem+json'}
+    assert d['components']['schemas']['Preferences']['examples'] and 'HTTPValidationError' not in d['components']['schemas']
+
+slow_shop = '''
+import sys, time; sys.path.insert(0, 'tests')
+from test_service import Shop
+from recsys_nb.service import create_app, run_app
+class Slow(Shop):
+    def recommend(self, text, **kw):
+        if 'slow' in text[0]: time.sleep(1)
+        return super().recommend(text, **kw)
+run_app(create_app(Slow()), port=0)'''
+
+def test_it_finishes_what_it_was_doing_before_it_goes():
+    p = subprocess.Popen([sys.executable, '-c', slow_shop], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    try:
+        address = re.search(r'http://[\d.:]+', p.stdout.readline())[0]
+        with ThreadPoolExecutor(1) as pool:
+            late = pool.submit(httpx.post, f'{address}/recommend', json=dict(text='slow'), timeout=20)
+            time.sleep(0.4)
+            p.send_signal(signal.SIGTERM)
+            assert late.result().status_code == 200
+        out, err = p.communicate(timeout=15)
+    finally: p.kill()
+    lines = [json.loads(l) for l in err.splitlines()]
+    assert any(l.get('path') == '/recommend' and l['status'] == 200 and l['request_id'] for l in lines)
