@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['popularity_scorer', 'tfidf_scorer', 'bm25_scorer', 'unit_range', 'remember', 'hybrid_scorer', 'fit_weight',
-           'words_of', 'phrases', 'keyword_task', 'history_task', 'rank_histories']
+           'words_of', 'phrases', 'keyword_task', 'history_task', 'mean_vectors', 'rank_histories']
 
 # %% ../nbs/06b_baselines.ipynb #c3adacf3
 import re, zlib
@@ -131,7 +131,7 @@ def history_task(
     data,                  # `PreparedData`
     part:str='test',       # Whose reviews are to be predicted
     longest:int=20,        # At most so many earlier reviews, the latest
-) -> pd.DataFrame:         # A row per target: review_id, user_id, product_id, timestamp, history (rows of all reviews), reviews
+) -> pd.DataFrame:         # A row per target: review_id, user_id, product_id, timestamp, history (a frame of reviews)
     "Targets with the same user's earlier reviews; `RecsysError` where data has no users or times."
     parts = pd.concat([data.train, data.val, data.test], keys=['train', 'val', 'test'], names=['part'])
     for column in ('user_id', 'timestamp'):
@@ -146,17 +146,27 @@ def history_task(
     return pd.DataFrame(rows, columns=['review_id', 'user_id', 'product_id', 'timestamp', 'history'])
 
 # %% ../nbs/06b_baselines.ipynb #de92ebf2
+def mean_vectors(
+    vectors:np.ndarray, # (n, dim) of all items of all histories, one history after the other
+    lengths:list,       # How many items each history has
+) -> np.ndarray:        # (n_histories, dim) unit length
+    "One vector per history: the mean of its items' vectors."
+    sums = np.add.reduceat(np.asarray(vectors, np.float32), np.r_[0, np.cumsum(lengths)[:-1]], axis=0)
+    return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
+
 def rank_histories(
-    scorer,                # A scorer
+    scorer,                # From some queries to their scores, (n, n_products)
+    queries,               # One per history: texts or vectors, whatever the scorer takes
     history:pd.DataFrame,  # From `history_task`
-    query,                 # From a frame of reviews to a list of texts
     cat:Catalogue,         # The candidates
     k:int=100,             # Length of the lists
-) -> np.ndarray:           # (n_targets, k) positions, best first
-    "Lists for histories, without the families that the user already had."
-    found = []
-    for before in history.history:
-        scores = np.asarray(scorer(query(before)), np.float32).mean(0)
-        owned = np.isin(cat.families, cat.families[cat.positions(before.product_id)])
-        found.append(top_k(np.where(owned, -np.inf, scores)[None], k)[0])
-    return np.stack(found)
+    chunk:int=128,         # Histories at a time
+) -> np.ndarray:           # (n_histories, k) positions, best first
+    "Lists for histories, in which the families that the user already had come last."
+    found, members = [], pd.Series(np.arange(len(cat))).groupby(cat.families).indices
+    for i in range(0, len(history), chunk):
+        scores = np.array(scorer(queries[i:i+chunk]), np.float32)
+        for row, before in zip(scores, history.history[i:i+chunk]):
+            for f in set(cat.families[cat.positions(before.product_id)]): row[members[f]] = -np.inf
+        found.append(top_k(scores, k))
+    return np.concatenate(found)
