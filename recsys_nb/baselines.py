@@ -33,7 +33,7 @@ def tfidf_scorer(
     bag = TfidfVectorizer(sublinear_tf=True, stop_words='english', dtype=np.float32)
     try: products = bag.fit_transform(texts).T.tocsr()
     except ValueError: return lambda queries: np.zeros((len(queries), len(texts)), np.float32) # no words in any text
-    return lambda queries: np.round((bag.transform(queries) @ products).toarray(), 6)
+    return lambda queries: np.round((bag.transform(queries) @ products).toarray(), 6) if len(queries) else np.zeros((0, len(texts)), np.float32)
 
 # %% ../nbs/06b_baselines.ipynb #0ec4a18e
 def bm25_scorer(

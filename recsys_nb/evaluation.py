@@ -79,18 +79,18 @@ def mrr(
 def ideal_gains(n, k=10): "(n_queries, k) gains of the best list when `n` families are relevant"; return np.arange(k) < np.asarray(n)[:, None]
 
 def ranking_metrics(
-    ranked:np.ndarray,        # (n_queries, k) product positions, best first; or (n_queries, n_products) scores, as floats
-    relevant:list,            # For each query the set of relevant positions
-    ks:tuple=(1, 10, 50),     # Recall is taken at each of these
-    families:np.ndarray=None, # (n_products,) family of each position
-) -> pd.DataFrame:            # A row per query: ndcg@10, mrr@10, recall@k
+    ranked:np.ndarray,         # (n_queries, k) product positions, best first; or (n_queries, n_products) scores, as floats
+    relevant:list,             # For each query the set of relevant positions
+    ks:tuple=(1, 10, 50, 100), # Recall is taken at each of these
+    families:np.ndarray=None,  # (n_products,) family of each position
+) -> pd.DataFrame:             # A row per query: ndcg@10, mrr@10, recall@k
     "NDCG, MRR and recall of each query."
     ranked = np.asarray(ranked)
     if len(ranked) != len(relevant): raise RecsysError(f'relevant: expected one set for each of the {len(ranked)} queries, got {len(relevant)}')
     if ranked.dtype.kind == 'f': ranked = top_k(ranked, max(*ks, 10))
     return gain_metrics(*hits(ranked, relevant, families), ks=ks)
 
-def gain_metrics(found, n, ks=(1, 10, 50), gains=None, ideal=None):
+def gain_metrics(found, n, ks=(1, 10, 50, 100), gains=None, ideal=None):
     "The metrics from hits; `gains` and `ideal` where relevance has grades."
     if gains is None: gains, ideal = found, ideal_gains(n)
     return pd.DataFrame({'ndcg@10': ndcg(gains, ideal), 'mrr@10': mrr(found)} | {f'recall@{k}': recall(found, n, k) for k in ks})
@@ -108,11 +108,11 @@ def first_place(
 
 # %% ../nbs/06_evaluation.ipynb #9aa80d8f
 def chance(
-    relevant:list,            # For each query the set of relevant positions
-    n_products:int,           # Size of the catalogue
-    ks:tuple=(1, 10, 50),     # Recall is taken at each of these
-    families:np.ndarray=None, # (n_products,) family of each position
-) -> dict:                    # The expected mean of each metric
+    relevant:list,             # For each query the set of relevant positions
+    n_products:int,            # Size of the catalogue
+    ks:tuple=(1, 10, 50, 100), # Recall is taken at each of these
+    families:np.ndarray=None,  # (n_products,) family of each position
+) -> dict:                     # The expected mean of each metric
     "What lists in random order score on average."
     families = np.arange(n_products) if families is None else families
     size, deep = np.bincount(families), max(*ks, 10)

@@ -59,7 +59,7 @@ def measure(
     task:Task,             # The queries
     ranked:dict,           # system -> (n_queries, k) positions
     cat:Catalogue,         # The candidates
-    ks:tuple=(1, 10, 50),  # Recall is taken at each of these
+    ks:tuple=(1, 10, 50, 100), # Recall is taken at each of these
 ) -> tuple:                # (table: a row per part and system, {system: metrics per query})
     "Means and intervals of several systems on each part of a task."
     single, rows = {name: ranking_metrics(r, task.relevant, ks, cat.families) for name, r in ranked.items()}, []
@@ -206,7 +206,7 @@ def measure_reviews(
     if not differ.any(): return table, single
     again = rank_all(systems, [t for t, d in zip(plain.texts, differ) if d], len(cat))
     for name, lists in again.items(): ranked[name][differ] = lists
-    plain.parts = {f'{k}, stars unmasked': v for k, v in plain.parts.items()}
+    plain.parts = {f'{k}, stars unmasked': v for k, v in plain.parts.items() if 'informative' not in k}
     return pd.concat([table, measure(plain, ranked, cat)[0]], ignore_index=True), single
 
 # %% ../nbs/06c_retrieval_report.ipynb #23bac814

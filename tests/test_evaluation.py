@@ -1,0 +1,205 @@
+"Metrics against definitions, enumeration and another library; file formats against hostile files; the report on real data."
+import itertools, json, tracemalloc
+from pathlib import Path
+from types import SimpleNamespace
+
+import ir_measures, numpy as np, pandas as pd, pytest
+from hypothesis import given, settings, strategies as st
+from ir_measures import nDCG, R, RR
+
+from recsys_nb.baselines import bm25_scorer, fit_weight, history_task, hybrid_scorer, keyword_task, popularity_scorer, tfidf_scorer
+from recsys_nb.config import RecsysError
+from recsys_nb.evaluation import *
+from recsys_nb.retrieval_report import evaluate_retrieval
+
+shared = Path(__file__).parents[2]/'shared'/'data'
+fast = settings(max_examples=60, deadline=None)
+ids = st.text('abcXYZ019-_', min_size=1, max_size=6)
+
+@st.composite
+def cases(draw):
+    "Scores with many ties, relevant sets and families of a small catalogue"
+    n, q = draw(st.integers(1, 12)), draw(st.integers(1, 5))
+    scores = np.array(draw(st.lists(st.lists(st.integers(0, 3), min_size=n, max_size=n), min_size=q, max_size=q)), np.float32)
+    relevant = draw(st.lists(st.sets(st.integers(0, n-1), min_size=1), min_size=q, max_size=q))
+    families = np.unique(draw(st.lists(st.integers(0, 4), min_size=n, max_size=n)), return_inverse=True)[1]
+    return scores, relevant, families
+
+def by_definition(scores, relevant, families):
+    "The metrics of one query, slowly and obviously"
+    order = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+    wanted, seen, places = {families[i] for i in relevant}, set(), []
+    for place, i in enumerate(order, 1):
+        if families[i] in wanted - seen: places.append(place)
+        seen.add(families[i])
+    gain = lambda ps: sum(1/np.log2(p + 1) for p in ps if p <= 10)
+    return dict([('ndcg@10', gain(places)/gain(range(1, len(wanted) + 1))), ('mrr@10', 1/places[0] if places[0] <= 10 else 0)] + [(f'recall@{k}', sum(p <= k for p in places)/len(wanted)) for k in (1, 3)])
+
+@fast
+@given(cases())
+def test_metrics_agree_with_their_definition(case):
+    scores, relevant, families = case
+    got = ranking_metrics(scores, relevant, ks=(1, 3), families=families)
+    for i, row in got.iterrows(): assert row.to_dict() == pytest.approx(by_definition(scores[i].tolist(), relevant[i], families))
+    assert got.to_numpy().min() >= 0 and got.to_numpy().max() <= 1 + 1e-12
+
+@fast
+@given(cases(), st.data())
+def test_a_hit_that_moves_up_never_lowers_a_metric(case, data):
+    scores, relevant, _ = case
+    ranked = top_k(scores, scores.shape[1])
+    before = ranking_metrics(ranked, relevant, ks=(1, 3))
+    for row, wanted in zip(ranked, relevant):
+        place = data.draw(st.integers(0, len(row)-1))
+        if place and row[place] in wanted: row[[place-1, place]] = row[[place, place-1]]
+    assert (ranking_metrics(ranked, relevant, ks=(1, 3)) >= before - 1e-12).all().all()
+
+@fast
+@given(cases(), st.randoms())
+def test_the_order_of_rows_in_the_table_does_not_matter(case, random):
+    scores, _, families = case
+    shop = pd.DataFrame(dict(product_id=[f'P{i:02}' for i in range(len(families))], family_id=[f'F{f}' for f in families], text='x'))
+    shop['score'] = scores[0]
+    order = list(range(len(shop)))
+    random.shuffle(order)
+    def best(frame):
+        cat, known = Catalogue.of(frame), frame.set_index('product_id').score
+        return cat.ids[top_k(known[cat.ids].to_numpy()[None], 5)[0]].tolist()
+    assert best(shop) == best(shop.iloc[order])
+
+@fast
+@given(st.integers(1, 5), st.data())
+def test_chance_is_the_mean_over_all_orders(n, data):
+    families = np.unique(data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n)), return_inverse=True)[1]
+    wanted = data.draw(st.sets(st.integers(0, n-1), min_size=1))
+    every = np.array(list(itertools.permutations(range(n))))
+    mean = ranking_metrics(every, [wanted]*len(every), ks=(1, 2), families=families).mean().to_dict()
+    assert chance([wanted], n, ks=(1, 2), families=families) == pytest.approx(mean)
+
+@fast
+@given(cases(), st.integers(1, 200))
+def test_chunks_change_nothing(case, memory):
+    scores, _, _ = case
+    ask = lambda queries: scores[queries]
+    assert (rank(ask, np.arange(len(scores)), scores.shape[1], k=4, memory=memory) == top_k(scores, 4)).all()
+
+def test_a_large_catalogue_is_ranked_in_bounded_memory():
+    products, queries = np.random.default_rng(0).random((20_000, 8), dtype=np.float32), np.random.default_rng(1).random((2_000, 8), dtype=np.float32)
+    tracemalloc.start()
+    ranked = rank(lambda q: q @ products.T, queries, len(products), k=10, memory=8e6)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert ranked.shape == (2_000, 10) and peak < 40e6 # all scores at once would be 160e6
+    assert (ranked[:5] == np.argsort(-(queries[:5] @ products.T), kind='stable')[:, :10]).all()
+
+judged = st.dictionaries(st.sampled_from(['q1', 'q2', 'q3']), st.dictionaries(st.sampled_from('abcdefghijklmnop'), st.integers(0, 3), min_size=1, max_size=10), min_size=1)
+found = st.dictionaries(st.sampled_from(['q1', 'q2', 'q3', 'q4']), st.lists(st.tuples(st.sampled_from('abcdefghijklmnop'), st.floats(-5, 5, width=16)), unique_by=lambda o: o[0], max_size=16), min_size=1)
+
+@fast
+@given(judged, found)
+def test_runs_score_as_in_ir_measures(tmp_path_factory, qrels, run):
+    run = {q: sorted(o, key=lambda p: -p[1]) for q, o in run.items() if o}
+    if not set(run) & set(qrels): return
+    path = tmp_path_factory.mktemp('run')/'a.run'
+    write_run(path, run)
+    assert {q: [p for p, _ in o] for q, o in read_run(path).items()} == {q: [p for p, _ in o] for q, o in run.items()}
+    theirs = ir_measures.calc_aggregate([nDCG@10, R@1, R@10, R@100, RR@10], qrels, list(ir_measures.read_trec_run(str(path))))
+    ours = evaluate_run(path, qrels)
+    names = {'ndcg@10': nDCG@10, 'recall@1': R@1, 'recall@10': R@10, 'recall@100': R@100, 'mrr@10': RR@10}
+    assert {k: ours['metrics'][k] for k in names} == pytest.approx({k: theirs[m] for k, m in names.items()}, abs=1e-6)
+    assert ours['n_queries'] == len(qrels)
+
+@pytest.mark.parametrize('read, text, said', [
+    (read_qrels, '', 'it is empty'), (read_qrels, 'q1 0 a 1\nq1 0 a 2\n', 'line 2: q1 a was graded 1 before'), (read_qrels, 'q1 0 a\n', 'line 1: expected query 0 product grade'),
+    (read_qrels, 'query-id corpus-id score x\n', 'line 1: grade: expected a whole number'), (read_run, 'q Q0 a 1 nan t\n', "line 1: score: expected a finite number, got 'nan'"),
+    (read_run, 'q Q0 a 1 2 t\nq Q0 a 2 1 t\n', 'line 2: a was in the list of q before'), (read_run, 'q Q0 a 1 2\n', 'line 1: expected query Q0 product rank score tag'),
+    (read_queries, 'q1 no tab\n', 'line 1: expected id<TAB>text'), (read_queries, 'q1\ta\n\nq1\tb\n', 'line 3: query q1 was there before'), (read_queries, b'q1\t\xff\xfe', 'not UTF-8')])
+def test_bad_files_are_named_with_their_line(tmp_path, read, text, said):
+    (tmp_path/'f').write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(RecsysError, match='f: ') as e: read(tmp_path/'f')
+    assert said in str(e.value) and '\n' not in str(e.value)
+
+def test_missing_files_and_strangers(tmp_path):
+    for read in (read_qrels, read_run, read_queries):
+        with pytest.raises(RecsysError, match='no such file'): read(tmp_path/'nothing')
+    with pytest.raises(RecsysError, match='none of its queries'): evaluate_run({'q9': [('a', 1.)]}, {'q1': {'a': 1}})
+
+@fast
+@given(st.text(max_size=200))
+def test_readers_raise_nothing_but_clear_errors(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp('any')/'f'
+    path.write_text(text, encoding='utf-8', errors='surrogatepass')
+    for read in (read_qrels, read_run, read_queries):
+        try: read(path)
+        except RecsysError: pass
+
+def test_bootstrap_is_the_plain_one():
+    values, groups = np.random.default_rng(0).random(60), np.repeat(np.arange(20), 3)
+    rng, means = np.random.default_rng(1), []
+    for _ in range(4000):
+        chosen = rng.integers(0, 20, 20)
+        means.append(np.concatenate([values[groups == g] for g in chosen]).mean())
+    assert bootstrap_interval(values, groups, n=4000) == pytest.approx(tuple(np.quantile(means, [.025, .975])), abs=.006)
+    assert np.transpose(bootstrap_interval(np.c_[values, 1 - values], groups))[0] == pytest.approx(bootstrap_interval(values, groups))
+
+@fast
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=6), st.lists(st.text(max_size=30), max_size=4))
+def test_word_methods_take_any_text(documents, queries):
+    for scorer in (bm25_scorer(documents), tfidf_scorer(documents), popularity_scorer(Catalogue(np.arange(len(documents)), documents, np.arange(len(documents))), pd.DataFrame(dict(product_id=[0])))):
+        scores = scorer(queries)
+        assert scores.shape == (len(queries), len(documents)) and np.isfinite(scores).all()
+
+@pytest.fixture(scope='module')
+def electronics(tmp_path_factory):
+    from recsys_nb.preparing import prepare
+    folder = shared/'amazon_in_electronics'
+    if not folder.exists(): pytest.skip(f'needs the real reviews in {folder}')
+    return prepare([folder/'reviews.jsonl.gz'], [folder/'meta.jsonl.gz'], 'in_electronics', root=tmp_path_factory.mktemp('root'))
+
+class Hashed:
+    "An encoder that needs no weights: hashed words"
+    def encode(self, texts, side='user'):
+        from sklearn.feature_extraction.text import HashingVectorizer
+        return HashingVectorizer(n_features=512, alternate_sign=False, stop_words='english').transform(texts).toarray()
+class Blind:
+    def encode(self, texts, side='user'): return np.full((len(texts), 4), .5)
+
+def test_the_report_on_real_reviews(electronics):
+    report = evaluate_retrieval(electronics, dict(hashed=Hashed()), base=Blind())
+    head = report.headline().set_index('system')
+    assert .09 < head.at['BM25', 'ndcg@10'] < .22 and head.at['BM25', 'ndcg@10_low'] < head.at['BM25', 'ndcg@10'] < head.at['BM25', 'ndcg@10_high']
+    assert head.at['base encoder', 'ndcg@10'] < .02 and head.at['chance', 'recall@10'] < .02
+    assert (head.n_candidates == len(electronics.products)).all()
+    assert report.verdicts['reviews', 'hashed'].word == 'WIN' and str(report).splitlines()[-1].startswith('VERDICT: WIN')
+    assert any('no timestamp' in o for o in report.notes)
+    assert {'metrics', 'n_queries'} <= set(json.loads(json.dumps(report.to_dict())))
+    assert head.filter(like='@').le(1).where(head.filter(like='@').notna(), True).all().all()
+
+def test_keywords_are_answered_by_what_they_name(electronics):
+    task, p = keyword_task(electronics.products), electronics.products.set_index('product_id')
+    assert len(task) > 200 and set(task.kind) == {'category', 'attribute'}
+    for row in task[task.kind == 'attribute'][:50].itertuples():
+        phrase = ' '.join(row.query.split()[:2])
+        assert len(row.relevant) >= 2 and all(phrase in f"{p.title[i]}. {'. '.join(p.features[i])}".lower() for i in row.relevant)
+    fit, test = (keyword_task(electronics.products, part) for part in ('fit', 'test'))
+    assert not set(fit['query']) & set(test['query']) and len(fit) + len(test) == len(task)
+
+def test_the_fitted_hybrid_is_no_worse_than_its_parts(electronics):
+    cat, val = Catalogue.of(electronics.products), electronics.val
+    bm25, tfidf, relevant = bm25_scorer(cat.texts), tfidf_scorer(cat.texts), cat.relevant(val)
+    weight, curve = fit_weight(tfidf, bm25, val.text.tolist(), relevant, cat, steps=5)
+    assert curve.max() == curve[weight] >= max(curve[0.], curve[1.])
+    mean = ranking_metrics(rank(hybrid_scorer(tfidf, bm25, weight), val.text.tolist(), len(cat)), relevant, families=cat.families)['ndcg@10'].mean()
+    assert mean == pytest.approx(curve.max())
+
+def test_histories_never_look_ahead():
+    rng = np.random.default_rng(0)
+    all_reviews = pd.DataFrame(dict(review_id=[f'r{i}' for i in range(300)], user_id=rng.integers(0, 40, 300).astype(str), timestamp=rng.integers(0, 200, 300), product_id=(p := rng.integers(0, 30, 300)).astype(str), family_id=(p//2).astype(str)))
+    all_reviews = all_reviews.sort_values('timestamp')
+    data = SimpleNamespace(train=all_reviews[:200], val=all_reviews[200:240], test=all_reviews[240:])
+    task = history_task(data)
+    assert len(task) > 10
+    for row in task.itertuples():
+        assert (row.history.timestamp < row.timestamp).all() and (row.history.user_id == row.user_id).all()
+        assert int(row.product_id)//2 not in set(row.history.family_id.astype(int))
+    with pytest.raises(RecsysError, match='no user_id'): history_task(SimpleNamespace(**{k: v.assign(user_id=None) for k, v in vars(data).items()}))
