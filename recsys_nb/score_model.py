@@ -146,8 +146,9 @@ def _load_encoder(base):
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
     logging.disable_progress_bar()
-    path = resolve_base(base)
-    try: return _without_noise(AutoModel.from_pretrained(path, dtype=torch.float32)), AutoTokenizer.from_pretrained(path)
+    try:
+        path = resolve_base(base)
+        return _without_noise(AutoModel.from_pretrained(path, dtype=torch.float32)), AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as e: raise RecsysError(f'{base}: not a folder or a name of a transformer checkpoint') from e
 
 # %% ../nbs/05_score_model.ipynb #a94c7d58
@@ -254,13 +255,13 @@ def predict_inputs(self:ReviewMetadataScoreModel,
     preset:Preset|None=None,   # What to run on; `None` for the model's own device
 ) -> tuple:                    # Scores (n,) and spreads (n,)
     "Scores of tokenised reviews, in their order."
-    run = preset or find_preset(self.device.type)
+    device, bfloat16 = torch.device(preset.device) if preset else self.device, (preset or find_preset(self.device.type)).bfloat16
     was, order, out = self.training, np.argsort(-inputs.lengths, kind='stable'), np.zeros((2, len(inputs)), np.float32)
-    self.to(run.device).eval()
+    self.to(device).eval()
     parts = [order[i:i + batch_size] for i in range(0, len(order), batch_size)]
-    with torch.inference_mode(), torch.autocast(torch.device(run.device).type, torch.bfloat16, enabled=run.bfloat16):
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         for rows in progress(parts, 'scoring', unit='batch') if show else parts:
-            b = inputs.batch(rows, run.device)
+            b = inputs.batch(rows, device)
             b.pop('rating')
             out[:, rows] = torch.stack(score_and_spread(self(**b))).cpu().numpy()
     self.train(was)

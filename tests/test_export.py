@@ -1,0 +1,77 @@
+"Exported programs give what the models give, on other shapes than traced and without the library."
+import subprocess, sys
+import numpy as np, pandas as pd, pytest, torch
+from transformers import AutoTokenizer, BertConfig, BertModel
+from recsys_nb.config import EncoderConfig, Preset, RecsysError, ScoreConfig, new_run, resolve_base, set_state
+from recsys_nb.dual_encoder import DualEncoderSBERT, pad_batch
+from recsys_nb.export import ExportedScoreModel, ExportedTower, export_run, score_examples, tower_examples
+from recsys_nb.score_model import ReviewMetadataScoreModel
+
+cpu = Preset('cpu', 'cpu', False)
+
+@pytest.fixture(scope='module')
+def tiny_base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('base')
+    torch.manual_seed(0)
+    c = BertConfig(vocab_size=30522, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=128)
+    BertModel(c).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(resolve_base()).save_pretrained(folder)
+    return str(folder)
+
+def programs(paths): return [torch.jit.load(p) if p.suffix == '.jit' else torch.export.load(p).module() for p in paths]
+
+@pytest.fixture(scope='module')
+def encoder_run(tiny_base, tmp_path_factory):
+    model = DualEncoderSBERT(tiny_base, tied=False, max_tokens=48, dim=16).eval()
+    with torch.no_grad(): next(model.tower('product').parameters()).add_(.1)
+    run = new_run(EncoderConfig(data='none'), tmp_path_factory.mktemp('root'))
+    model.save(run.path)
+    with pytest.raises(RecsysError, match='running'): export_run(run)
+    set_state(run, 'finished')
+    return run, model, export_run(run)
+
+def test_towers_equal_on_other_shapes(encoder_run):
+    run, model, paths = encoder_run
+    assert [p.name for p in paths] == ['user_tower.jit', 'user_tower.pt2', 'product_tower.jit', 'product_tower.pt2']
+    texts = ['headset', 'a quiet mechanical keyboard for the office', 'very ' * 60] + ['mouse'] * 8
+    for side in ('user', 'product'):
+        expected = model.encode(texts, side, preset=cpu)
+        for f in programs([p for p in paths if p.name.startswith(side)]):
+            for batch in ([0], [1, 0], [2], list(range(11))):
+                b = pad_batch(model.tokenize([texts[i] for i in batch]))
+                with torch.no_grad(): np.testing.assert_allclose(f(**b).numpy(), expected[batch], atol=1e-5)
+                wide = {k: torch.nn.functional.pad(v, (0, 7)) for k, v in b.items()}
+                with torch.no_grad(): np.testing.assert_allclose(f(**wide).numpy(), expected[batch], atol=1e-5)
+
+def test_score_model_equal_on_other_shapes(tiny_base, tmp_path):
+    model = ReviewMetadataScoreModel(tiny_base, max_tokens=40).eval()
+    run = new_run(ScoreConfig(data='none'), tmp_path)
+    model.save(run.path/'model')
+    set_state(run, 'finished')
+    products = pd.DataFrame(dict(product_id=['A', 'B'], text=['Quiet keyboard', 'Mouse with a long name ' * 9], price=[79., None]))
+    reviews = pd.DataFrame(dict(review_id=range(5), product_id=['A', 'B', '?', 'A', 'B'], title='', text=['fine', 'so ' * 90, 'no metadata', '', 'broke, returned']))
+    expected, inputs = model.predict(reviews, products, preset=cpu), model.inputs(reviews, products)
+    for f in programs(export_run(run)):
+        for batch in ([0], [1], [2, 3], [0, 1, 2, 3, 4]):
+            b = inputs.batch(batch)
+            b.pop('rating')
+            with torch.no_grad(): score, spread = f(**b)
+            np.testing.assert_allclose(score.numpy(), expected.score[batch], atol=1e-5)
+            np.testing.assert_allclose(spread.numpy(), expected.spread[batch], atol=1e-5)
+
+def test_serving_needs_torch_and_tokenizers_only(encoder_run, tmp_path):
+    run, model, _ = encoder_run
+    code = '''
+import sys, torch
+from tokenizers import Tokenizer
+f, t = torch.jit.load(sys.argv[1] + '/user_tower.jit'), Tokenizer.from_file(sys.argv[1] + '/user_tower/tokenizer.json')
+t.enable_truncation(48), t.enable_padding()
+e = t.encode_batch(['a quiet keyboard', 'headset'])
+v = f(input_ids=torch.tensor([o.ids for o in e]), attention_mask=torch.tensor([o.attention_mask for o in e]))
+assert not {'transformers', 'sentence_transformers', 'recsys_nb', 'numpy.testing'} & set(sys.modules)
+print(*v.flatten().tolist())
+'''
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, str(run.path)], capture_output=True, text=True, cwd=tmp_path)
+    assert not done.returncode, done.stderr
+    served = np.array([float(x) for x in done.stdout.split()]).reshape(2, 16)
+    np.testing.assert_allclose(served, model.encode(['a quiet keyboard', 'headset'], preset=cpu), atol=1e-5)
