@@ -160,7 +160,7 @@ def sentences_of(
     shortest:int=4, longest:int=40, # Words
 ) -> list:         # Strings
     "The sentences that say something by themselves."
-    parts = re.split(r'(?<=[.!?])[\s"”’)]+(?=[^a-z])|\s*[\n•|;]+\s*|\.{2,}\s*', clean(text.replace('\n', ' • ')))
+    parts = re.split(r'(?<=[.!?])[\s"”’)]+(?=[^a-z])|(?<=[.!?]),|(?<=[a-z][.!?])(?=[A-Z])|\s*[•|;]+\s*|\.{2,}\s*', clean(text.replace('\n', ' • ')))
     return [p for p in (o.strip(' -–*,"“”') for o in parts if o) if shortest <= len(p.split()) <= longest and len(p) <= 300]
 
 # %% ../nbs/09a_preferences.ipynb #69040639

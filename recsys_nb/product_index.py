@@ -442,8 +442,8 @@ def fuse(
 @dataclass(frozen=True)
 class Weights:
     "How meaning, words and stars are added up."
-    level:float=0.      # Log odds of the words' weight in a query of 8 words
-    slope:float=-1.     # What a doubling of the query's length adds to it
+    level:float=-.65    # Log odds of the words' weight in a query of 8 words
+    slope:float=-.65    # What a doubling of the query's length adds to it
     prior:float=0.      # What a predicted star is worth
     mean:float=0.       # Stars of a product without a prediction
     fitted:bool=False   # Whether this was measured or assumed
@@ -482,7 +482,7 @@ def search(self:ProductIndex,
     exact:bool=False,         # Compare with every vector instead of following the graph
 ) -> list:                    # `Hit`s, best first
     "The best products for a query."
-    return self.search_many([(vector, text)], k, filters, weight, families, n, exact)[0]
+    return self.search_many([(vector, text, filters)], k, weight, families, n, exact)[0]
 
 @patch
 def lookup(self:ProductIndex, vector, text, filters, n):
@@ -511,16 +511,15 @@ def enough(
 
 @patch
 def search_many(self:ProductIndex,
-    queries:list,             # Pairs of (vector, text), see `search`
+    queries:list,             # Triples of (vector, text, filters), see `search`
     k:int=10,                 # How many products for each
-    filters:Filters=Filters(),# What they must be
     weight:float|None=None, families:bool=False, n:int|None=None, exact:bool=False,
 ) -> list:                    # A list of `Hit`s per query
     "`search` for several queries, in one request."
     if k < 1: raise RecsysError(f'k={k}: expected at least 1')
     n, out, todo = n or max(100, 4*k), {}, list(range(len(queries)))
     while todo:
-        looks = [self.lookup(*queries[i], filters, n) for i in todo]
+        looks = [self.lookup(*queries[i], n) for i in todo]
         for i, look, found in zip(todo, looks, self.store.candidates(looks, exact=exact)):
             hits = self.ordered(found, look, queries[i][1], weight)
             kept = best_of_families(hits) if families else hits
