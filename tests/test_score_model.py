@@ -1,0 +1,172 @@
+"The score model, its evaluation and its training, with a tiny transformer of random weights."
+import json, math, warnings
+from types import SimpleNamespace
+import numpy as np, pandas as pd, pytest, torch
+from hypothesis import given, settings, strategies as st
+from transformers import AutoTokenizer, BertConfig, BertModel
+from recsys_nb.config import Preset, RecsysError, ScoreConfig, find_run, read_metrics, resolve_base
+from recsys_nb.score_evaluation import evaluate_scores, few_reviews_check, model_rows, score_baselines, score_metrics
+from recsys_nb.score_model import (ReviewMetadataScoreModel, mask_star_words, product_scores, score_and_spread, shrink, star_loss, star_targets)
+from recsys_nb.train_score import ScoreTask, like_length_batches, train_score
+
+cpu = Preset('cpu', 'cpu', False)
+
+@pytest.fixture(scope='module')
+def tiny_base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('base')
+    torch.manual_seed(0)
+    c = BertConfig(vocab_size=30522, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=128)
+    BertModel(c).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(resolve_base()).save_pretrained(folder)
+    return str(folder)
+
+@pytest.fixture(scope='module')
+def model(tiny_base):
+    torch.manual_seed(1)
+    m = ReviewMetadataScoreModel(tiny_base, max_tokens=64)
+    m.price.fit([5, 50, 500])
+    return m.eval()
+
+products = pd.DataFrame(dict(product_id=['A', 'B', 'C'], text=['Quiet keyboard', '', None], price=[79., math.nan, -1.], categories=[['Tech', 'Keyboards'], ['Tech'], None],
+                             average_rating=[4.5, 1., 2.], rating_number=[10, 3, 1]))
+reviews = pd.DataFrame(dict(review_id=list('abcde'), product_id=['A', 'B', 'C', '?', 'A'], title=['Great', None, '', 'Hm', ''],
+                            text=['works well', 'broke ' * 200, '', 'x', None]))
+
+phrases = {'love it works great': 5., 'does the job nothing more': 3., 'broke after a week returned it': 1.}
+def learnable(n=90, name='toy'):
+    def part(n, seed):
+        r = np.random.default_rng(seed)
+        t = [list(phrases)[i] for i in r.integers(0, 3, n)]
+        return pd.DataFrame(dict(review_id=[f'{seed}-{i}' for i in range(n)], product_id=r.choice(['A', 'B'], n), family_id='f', title='', text=t, rating=[phrases[x] for x in t]))
+    return SimpleNamespace(name=name, train=part(n, 1), val=part(30, 2), test=part(30, 3), products=products)
+
+@pytest.mark.parametrize('text,expected', [
+    ('Five stars!', '[MASK]!'), ('a 4-star phone', 'a [MASK] phone'), ('I give it 4.5 stars', 'I give it [MASK]'), ('1 star', '[MASK]'), ('zero stars from me', '[MASK] from me'),
+    ('5/5', '[MASK]'), ('8 / 10 for sound', '[MASK] for sound'), ('4 out of 5', '[MASK]'), ('three and a half stars', '[MASK]'), ('★★★★★', '[MASK]'), ('⭐⭐', '[MASK]'),
+    ('5* product', '[MASK] product'), ('Rating: 3', '[MASK]'), ('1/2 star', '[MASK]'), ('lost a star', 'lost [MASK]'),
+    ('it starts well', 'it starts well'), ('24/7 support', '24/7 support'), ('1920*1080', '1920*1080'), ('2 out of 7 arrived', '2 out of 7 arrived'), ('', '')])
+def test_star_words_are_masked(text, expected): assert mask_star_words(text) == expected
+
+@given(st.text(max_size=80))
+def test_masking_twice_changes_nothing(text): assert mask_star_words(mask_star_words(text)) == mask_star_words(text)
+
+@given(st.lists(st.floats(1, 5), min_size=1, max_size=20))
+def test_targets_are_distributions_with_the_rating_as_mean(ratings):
+    t = star_targets(torch.tensor(ratings))
+    assert torch.allclose(t.sum(1), torch.ones(len(ratings)), atol=1e-5)
+    assert torch.allclose((t * torch.arange(1., 6)).sum(1), torch.tensor(ratings), atol=1e-5)
+
+@given(st.lists(st.floats(-1e4, 1e4), min_size=5, max_size=5))
+def test_scores_are_bounded(logits):
+    score, spread = score_and_spread(torch.tensor([logits]))
+    assert 1 <= score.item() <= 5.00001 and 0 <= spread.item() <= 2.00001
+
+def test_batching_padding_and_order_do_not_matter(model):
+    one = model.predict(reviews, products, batch_size=1, preset=cpu)
+    assert one.score.between(1, 5).all() and one.notna().all().all()
+    for n in (2, 5): np.testing.assert_allclose(model.predict(reviews, products, batch_size=n, preset=cpu).score, one.score, atol=1e-5)
+    back = model.predict(reviews[::-1], products, preset=cpu)
+    assert back.review_id.tolist() == list('edcba')
+    np.testing.assert_allclose(back.score[::-1], one.score, atol=1e-5)
+
+def test_averages_are_never_read(model):
+    other = products.assign(average_rating=[1., 5., 5.], rating_number=[0, 10**6, 7])
+    pd.testing.assert_frame_equal(model.predict(reviews, products, preset=cpu), model.predict(reviews, other, preset=cpu))
+    pd.testing.assert_frame_equal(model.predict(reviews.assign(rating=5), products, preset=cpu), model.predict(reviews, products.drop(columns=['average_rating']), preset=cpu))
+
+def test_long_reviews_are_cut_and_no_reviews_are_fine(model):
+    assert model.inputs(reviews, products).lengths.max() == 64
+    assert model.predict(reviews[:0], products).empty
+
+def test_metadata_and_price_matter_to_the_model(model):
+    r = reviews[:1]
+    same = lambda p: abs(model.predict(r, p, preset=cpu).score[0] - model.predict(r, products, preset=cpu).score[0]) < 1e-6
+    assert not same(products.assign(price=5000.)) and not same(products.assign(text='Loud drum kit'))
+
+def test_saved_and_loaded(model, tmp_path):
+    model.save(tmp_path/'m')
+    again = ReviewMetadataScoreModel.load(tmp_path/'m')
+    pd.testing.assert_frame_equal(again.predict(reviews, products), model.predict(reviews, products))
+    c = json.loads((tmp_path/'m'/'config.json').read_text())
+    (tmp_path/'m'/'config.json').write_text(json.dumps(c | dict(model='Other')))
+    with pytest.raises(RecsysError, match='expected .ReviewMetadataScoreModel'): ReviewMetadataScoreModel.load(tmp_path/'m')
+    with pytest.raises(RecsysError): ReviewMetadataScoreModel('no/such/folder')
+
+def test_forgetting_is_for_training_only(model):
+    b = model.inputs(reviews, products).batch([0, 1])
+    b.pop('rating')
+    model.train()
+    torch.manual_seed(0)
+    noisy = torch.stack([model(**b).detach() for _ in range(8)])
+    model.eval()
+    assert noisy.std(0).max() > 0
+    with torch.no_grad(): assert torch.equal(model(**b), model(**b))
+
+def test_product_scores():
+    r = pd.DataFrame(dict(review_id=range(6), product_id=list('AAAABB'), score=[4, 4.5, 5, 4.5, 2, 2.5]))
+    s = product_scores(r, r, products).set_index('product_id')
+    assert s.index.tolist() == ['A', 'B', 'C'] and s['count'].tolist() == [4, 2, 0]
+    assert s.notna().all().all() and (s.low <= s.score).all() and (s.score <= s.high).all() and s.low.min() >= 1 and s.high.max() <= 5
+    assert s.score['B'] < s.score['C'] < s.score['A'] <= 4.5
+    with pytest.raises(RecsysError, match='no predicted reviews'): product_scores(r[:0], r, products)
+    one = product_scores(r[:1], r, products.drop(columns='categories'))
+    assert np.allclose(one.score, 4)
+
+@given(st.floats(1, 5), st.integers(1, 50), st.floats(1, 5), st.floats(.01, 4), st.floats(0, 4))
+def test_shrunk_lies_between_mean_and_prior(mean, n, prior, within, between):
+    s, e = shrink(mean, n, prior, within, between)
+    assert min(mean, prior) - 1e-9 <= s <= max(mean, prior) + 1e-9 and e >= 0
+
+def test_evaluation_rows_and_errors(model):
+    toy = learnable()
+    rows = model_rows(model, toy.test, toy.products, cpu)
+    assert list(rows)[-1] == 'score model' and len(rows) == 5
+    np.testing.assert_allclose(rows['metadata only'], rows['metadata only'], atol=1e-6)
+    with pytest.raises(RecsysError, match='no stars'): evaluate_scores(model, SimpleNamespace(test=toy.test.assign(rating=np.nan)))
+    with pytest.raises(RecsysError, match='no reviews with stars'): score_metrics([], [])
+    with pytest.raises(RecsysError, match='at least 3'): few_reviews_check(toy.test.assign(score=3.))
+
+def test_perfect_scores_are_perfect():
+    m = score_metrics([1, 2, 5], [1, 2, 5])
+    assert (m['rmse'], m['mae'], m['exact'], m['within_one']) == (0, 0, 1, 1)
+
+def test_batches_cover_everything_and_depend_on_the_epoch():
+    n = np.random.default_rng(0).integers(3, 90, 101)
+    a, b, c = (like_length_batches(n, 8, s) for s in ([0, 1], [0, 1], [0, 2]))
+    assert sorted(np.concatenate(a)) == list(range(101)) and all((x == y).all() for x, y in zip(a, b))
+    assert not all(len(x) == len(y) and (x == y).all() for x, y in zip(a, c))
+
+def config(base, **kw): return ScoreConfig(**(dict(data='toy', base=base, epochs=8, batch_size=16, lr=3e-3, head_lr=1e-2, max_tokens=32, patience=8) | kw))
+
+def test_training_learns_resumes_and_writes_everything(tiny_base, tmp_path, monkeypatch):
+    toy = learnable(200)
+    run = train_score(toy, config(tiny_base), root=tmp_path/'a', preset='cpu', screen=False)
+    assert run.state == 'finished'
+    e = json.loads((run.path/'evaluation.json').read_text())
+    assert e['metrics']['rmse'] < .6 * e['rows']['mean']['rmse'] and 'VERDICT' in e['verdict'] and e['n'] == 30
+    for f in ('config.json', 'metrics.csv', 'train.log', 'model_card.md', 'calibration.png', 'product_scores.parquet', 'model/model.safetensors', 'checkpoints/best', 'checkpoints/last'):
+        assert (run.path/f).exists(), f
+    real, count = ScoreTask.loss, iter(range(10**6))
+    def unlucky(self, batch, n):
+        if next(count) == 17: raise KeyboardInterrupt
+        return real(self, batch, n)
+    monkeypatch.setattr(ScoreTask, 'loss', unlucky)
+    with pytest.raises(KeyboardInterrupt): train_score(toy, config(tiny_base), root=tmp_path/'b', preset='cpu', screen=False)
+    monkeypatch.setattr(ScoreTask, 'loss', real)
+    other = train_score(toy, config(tiny_base), root=tmp_path/'b', preset='cpu', resume=next((tmp_path/'b'/'outputs'/'review_meta_score').iterdir()).name, screen=False)
+    assert [r['val_rmse'] for r in read_metrics(other)] == [r['val_rmse'] for r in read_metrics(run)]
+    with pytest.raises(RecsysError, match='nothing to resume'): train_score(toy, config(tiny_base), root=tmp_path/'b', resume=other.name)
+
+def test_smoke_run_and_constant_stars(tiny_base, tmp_path):
+    toy = learnable()
+    for p in (toy.train, toy.val, toy.test): p['rating'] = 4.
+    with pytest.warns(UserWarning, match='all training reviews have 4 stars'):
+        run = train_score(toy, config(tiny_base), root=tmp_path, preset='cpu', max_steps=1, screen=False)
+    assert len(read_metrics(run)) == 2
+
+@pytest.mark.parametrize('stars,message', [([None], 'no stars'), ([0, 50, 100], 'expected 1 to 5')])
+def test_unusable_stars_are_an_error_that_leaves_no_run(tiny_base, tmp_path, stars, message):
+    toy = learnable()
+    toy.train['rating'] = np.resize(np.array(stars, float), len(toy.train))
+    with pytest.raises(RecsysError, match=message): train_score(toy, config(tiny_base), root=tmp_path)
+    assert not (tmp_path/'outputs').exists()
