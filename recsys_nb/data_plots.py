@@ -70,7 +70,7 @@ def all_reviews(
     r = pd.concat([getattr(data, p).assign(part=p) for p in part_colours], ignore_index=True)
     p = data.products.assign(category=_category(data.products)).set_index('product_id')[['category', 'price']]
     r = r.join(p, on='product_id')
-    return r.assign(category=_gather(r.category.fillna('no category'), n), words=r.text.fillna('').str.split().str.len())
+    return r.assign(category=_gather(r.category.fillna('no category'), n), words=r.text.fillna('').astype(str).str.split().str.len())
 
 # %% ../nbs/analysis/visualize_data.ipynb #56220731
 def plot_ratings(
@@ -203,10 +203,11 @@ def missing_shares(
     data:PreparedData, # The data set
 ) -> pd.Series:        # Share of missing values, by (what, field)
     "How often each field of products and reviews is null or empty."
-    def share(d): return {c: float(d[c].map(lambda v: len(v) == 0 if hasattr(v, '__len__') else pd.isna(v)).mean()) for c in d}
+    def empty(v): return len(v) == 0 if hasattr(v, '__len__') else pd.isna(v)
+    def share(d): return {c: sum(map(empty, d[c])) / max(len(d), 1) for c in d}
     both = dict(products=data.products.drop(columns=['product_id', 'family_id', 'text']),
                 reviews=all_reviews(data)[['title', 'text', 'rating', 'timestamp', 'user_id']])
-    return pd.concat({k: pd.Series(share(d), dtype=float).fillna(0) for k, d in both.items()})
+    return pd.concat({k: pd.Series(share(d), dtype=float) for k, d in both.items() if len(d)})
 
 # %% ../nbs/analysis/visualize_data.ipynb #59e68128
 def plot_missing(

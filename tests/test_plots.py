@@ -1,0 +1,63 @@
+"Plots of data and of runs where something is missing: no stars, no dates, no prices, no reviews, one epoch."
+import matplotlib
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from recsys_nb import data_plots as plots
+from recsys_nb.config import EncoderConfig, RecsysError, add_metrics, new_run
+from recsys_nb.run_plots import plot_run, plot_runs
+
+class Data:
+    "Frames with the columns of a prepared data set."
+    name = 'toy'
+    def __init__(self, n=30, **changes):
+        ids = [f'p{i % 7}' for i in range(n)]
+        r = pd.DataFrame(dict(review_id=range(n), product_id=ids, family_id=ids, user_id='u', timestamp=[1_600_000_000_000 + i * 5 * 86_400_000 for i in range(n)], title='t',
+                              text=['good ' * (i + 1) for i in range(n)], rating=[float(i % 5 + 1) for i in range(n)], informative=True, cold=False)).assign(**{k: v for k, v in changes.items() if k != 'price'})
+        cut = int(.8 * n)
+        self.train, self.val, self.test = r[:cut], r[cut:cut], r[cut:]
+        products = [f'p{i}' for i in range(9)]
+        self.products = pd.DataFrame(dict(product_id=products, family_id=products, title='a', brand=None, categories=[[], ['Toys', 'Balls'], ['Toys']] * 3, features=[[]] * 9, description='',
+                                          text='a b c', price=changes.get('price', 5.), average_rating=None, rating_number=None, images=[[]] * 9))
+        self.report = dict(steps=dict(reviews=[dict(step='exact duplicate', before=n + 2, removed=2, after=n)] if n else []))
+
+@pytest.fixture(autouse=True)
+def close(): yield; plt.close('all')
+
+@pytest.mark.parametrize('data', [Data(), Data(rating=None), Data(timestamp=None), Data(text=''), Data(price=None), Data(0), Data(1), Data(timestamp=1_600_000_000_000)],
+                         ids='all no-stars no-dates no-text no-prices no-reviews one-review one-day'.split())
+def test_draws_whatever_is_there(data):
+    fig = plots.plot_data(data)
+    assert sum(bool(a.get_title(loc='left')) for a in fig.axes) == 7
+
+def test_writes_a_file(tmp_path):
+    plots.plot_data(Data(), to=tmp_path/'data.png')
+    assert (tmp_path/'data.png').read_bytes()[:4] == b'\x89PNG'
+
+def test_says_what_is_missing():
+    assert plots.plot_ratings(Data(rating=None)).texts[0].get_text() == 'these reviews carry no stars'
+    assert plots.plot_activity(Data(timestamp=None)).texts[0].get_text() == 'these reviews carry no dates'
+
+def test_numbers_are_right():
+    shares = plots.missing_shares(Data())
+    assert shares['products', 'categories'] == pytest.approx(1/3) and shares['reviews', 'text'] == 0 and shares['products', 'brand'] == 1
+    assert plots.removals(Data().report).to_dict() == {'exact duplicate': 2, 'kept': 30}
+    assert '2 of 32 lines (6.2%)' in plots.plot_removed(Data()).get_title(loc='left')
+
+def test_run_with_one_epoch_and_one_with_nothing(tmp_path):
+    run = new_run(EncoderConfig(data='toy'), tmp_path)
+    with pytest.raises(RecsysError, match='no epoch is done yet'): plot_run(run)
+    assert not (run.path/'curves.png').exists()
+    add_metrics(run, {'epoch': 0, 'val_ndcg@10': .1, 'note': 'text', 'val_new_thing': 3})
+    assert plot_run(run.name, root=tmp_path).read_bytes()[:4] == b'\x89PNG'
+    assert len([a for a in plot_runs(run).axes if a.get_title(loc='left')]) == 3 # NDCG, the new thing, the learning rate
+
+def test_run_that_does_not_exist(tmp_path):
+    with pytest.raises(RecsysError, match='no such training run'): plot_run('yesterday', root=tmp_path)
+
+def test_metrics_without_epochs(tmp_path):
+    run = new_run(EncoderConfig(), tmp_path)
+    (run.path/'metrics.csv').write_text('loss\n1\n')
+    with pytest.raises(RecsysError, match='expected a column "epoch"'): plot_run(run)
