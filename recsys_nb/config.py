@@ -189,19 +189,33 @@ def preset(
 @dataclass
 class EncoderConfig:
     "Settings of a `DualEncoderSBERT` training run."
-    data:str=''                # Name of the prepared data set
-    base:str=base_encoder      # The checkpoint both towers start from
-    tied:bool=True             # One encoder for both towers, or one each
-    epochs:int=2               # Passes over the training pairs
-    batch_size:int=64          # Pairs a step: a pair's negatives are the others' products
-    lr:float=5e-5              # Peak learning rate
-    temperature:float=0.05     # Divides the cosine similarities in InfoNCE
-    warmup:float=0.1           # Share of the steps that the learning rate rises
-    weight_decay:float=0.01    # AdamW's
-    clip:float=1.0             # Largest norm of the gradient
-    max_tokens:int=128         # Tokens of a text that are read
-    patience:int=2             # Epochs without a better validation result before stopping
-    seed:int=0                 # For the order of the batches and everything else that is random
+    data:str=''                  # Name of the prepared data set
+    base:str=base_encoder        # The checkpoint both towers start from
+    tied:bool=True               # One encoder for both towers, or one each
+    dim:int|None=None            # Project the vectors to so many dimensions; none: the base's own
+    epochs:int=2                 # Passes over the training pairs
+    batch_size:int=64            # Pairs a step: a pair's negatives are the others' products
+    piece:int=128                # Pairs in memory at once; larger batches are computed in pieces, with the same gradient
+    lr:float=1e-4                # Peak learning rate
+    temperature:float=0.05       # Divides the cosine similarities in InfoNCE
+    learn_temperature:bool=False # Whether training adjusts the temperature
+    symmetric:bool=True          # Whether products pick their queries as well
+    mask_families:bool=True      # Whether other reviews of a product's family are no negatives
+    hard_negatives:int=0         # Mined hard negatives of each pair
+    margin:float=0.05            # By how much a hard negative has to be less similar than the pair's own product
+    matryoshka:str=''            # Lengths such as '384,128,64' at which vectors have to work as well
+    queries:str='review'         # Kinds of query to learn from, joined by '+': review title span name attributes
+    informative:bool=True        # Whether reviews that say next to nothing are left out
+    per_product:int=0            # At most so many pairs of a product's family in an epoch; 0: all
+    dropout:bool=False           # Whether the transformer's dropout is on
+    frozen:int=1                 # How much of the bottom stays as it is: 0 nothing, 1 the embeddings, 1 + n also n layers
+    warmup:float=0.1             # Share of the steps that the learning rate rises
+    weight_decay:float=0.01      # AdamW's
+    clip:float=1.0               # Largest norm of the gradient
+    max_tokens:int=128           # Tokens of a text that are read
+    query_tokens:int=96          # Tokens of a query that are read while training
+    patience:int=2               # Epochs without a better validation result before stopping
+    seed:int=0                   # For the order of the batches and everything else that is random
 
 @dataclass
 class ScoreConfig:
@@ -222,7 +236,7 @@ class ScoreConfig:
 # %% ../nbs/00_config.ipynb #f1878aba
 def check_config(config):
     "Raise a `RecsysError` that names the first setting that makes no sense."
-    rules = dict(epochs=1, batch_size=1, max_tokens=8, patience=1)
+    rules = dict(epochs=1, batch_size=1, max_tokens=8, patience=1, piece=1, query_tokens=8, hard_negatives=0, per_product=0, frozen=0)
     for f in fields(config):
         v = getattr(config, f.name)
         if f.name in rules and v < rules[f.name]: raise RecsysError(f'{f.name}={v}: expected at least {rules[f.name]}')
