@@ -22,7 +22,7 @@ from .reading import DuckDB, Spark, input_files, is_python, mend_lines, meta_fie
 from .splitting import check_split, closest_split, cut_points, k_core, named_cuts, parts, split_by_time
 
 # %% ../nbs/02b_preparing.ipynb #3828907b
-@dataclass
+@dataclass(repr=False)
 class PreparedData:
     "A prepared data set: `products`, `train`, `val` and `test` as data frames, and the `report`."
     path:Path # The folder
@@ -39,6 +39,7 @@ class PreparedData:
     def test(self): "Reviews to report on"; return pd.read_parquet(self.path/'test.parquet')
     @cached_property
     def report(self) -> dict: "What `report.json` holds"; return read_json(self.path/'report.json')
+    def __repr__(self): return f'PreparedData({self.name!r})'
     def _repr_markdown_(self): return report_text(self.report, short=True)
 
 def load_prepared(

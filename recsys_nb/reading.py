@@ -175,10 +175,10 @@ def read(self:DuckDB,
 def _session(master, memory):
     try: from pyspark.sql import SparkSession
     except ImportError: raise RecsysError('engine=spark: pyspark is not installed; pip install "recsys_nb[spark]"') from None
-    settings = {'spark.ui.showConsoleProgress': 'false', 'spark.sql.session.timeZone': 'UTC', 'spark.sql.shuffle.partitions': '8' if (master or 'local').startswith('local') else '200',
-                **({'spark.driver.memory': memory.replace('B', '').lower()} if memory else {})}
-    builder = SparkSession.builder.appName('recsys prepare').master(master or 'local[*]')
-    for k, v in settings.items(): builder = builder.config(k, v)
+    if not master and (active := SparkSession.getActiveSession()): return active
+    builder = SparkSession.builder.appName('recsys prepare').master(master or 'local[*]').config('spark.ui.showConsoleProgress', 'false')
+    if not master: builder = builder.config('spark.sql.shuffle.partitions', '8')
+    if memory: builder = builder.config('spark.driver.memory', memory.replace('B', '').lower())
     try: return builder.getOrCreate()
     except Exception as e: raise RecsysError(f'engine=spark: no session ({str(e).splitlines()[0]}); Spark needs Java 17 or newer') from e
 
@@ -242,7 +242,8 @@ def read(self:Spark, files:list, texts:list, lists:list=()):
     from pyspark.sql.functions import create_map, input_file_name, lit
     names = create_map(*(lit(x) for f in files for x in (Path(f).resolve().as_uri(), str(f))))
     fields = ', '.join(f'{c} STRING' for c in [*texts, *lists])
-    t = self.session.read.text([Path(f).resolve().as_uri() for f in files], lineSep='\n').withColumn('file', names[input_file_name()])
+    paths = [re.sub(r'([\[\]{}*?\\])', r'\\\1', str(Path(f).resolve())) for f in files]
+    t = self.session.read.text(paths, lineSep='\n').withColumn('file', names[input_file_name()])
     t = t.filter(r"value RLIKE '[^ \\t\\r\\f\\x0B]'").selectExpr('file', f"CASE WHEN value RLIKE '^\\\\s*[{{]' THEN from_json(value, '{fields}', map('allowSingleQuotes', 'false')) END AS o")
     t = t.selectExpr('file', 'o.*').selectExpr('file', *texts, *map(_spark_list, lists))
     self.views += 1
@@ -267,7 +268,7 @@ def reason(
 ) -> str:
     "Why a line was set aside."
     if len(line) > longest: return f'longer than {longest // 10**6} MB'
-    try: o = json.loads(line.decode())
+    try: o = json.loads(line.decode().rstrip('\r\n'))
     except UnicodeDecodeError as e: return f'not UTF-8 (byte {e.start + 1})'
     except json.JSONDecodeError as e: return f'not JSON: {e.msg} (character {e.pos + 1})'
     except (RecursionError, ValueError): return 'not JSON: nested too deeply, or a number too long'

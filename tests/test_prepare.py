@@ -1,0 +1,184 @@
+"The report is right to the row, on files whose every defect is known and on the real ones; nothing that goes wrong destroys what was there."
+import gzip, hashlib, json, os, signal, subprocess, sys, time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from recsys_nb.config import RecsysError, only_one
+from recsys_nb.preparing import load_prepared, prepare, report_text
+from recsys_nb.sample_store import make_sample_store
+
+day = 86_400_000
+def review(user, product, text, at=1, **more): return dict(dict(user_id=user, parent_asin=product, rating=4.0, text=text, title='', timestamp=1_600_000_000_000 + at * day), **more)
+def page(product, title, **more): return dict(dict(parent_asin=product, title=title, store='Kee', categories=['Electronics', 'Keyboards'], price=9.5), **more)
+def write(path, rows):
+    data = b''.join((r if isinstance(r, bytes) else json.dumps(r).encode()) + b'\n' for r in rows)
+    path.write_bytes(gzip.compress(data) if path.suffix == '.gz' else data)
+    return path
+
+def sentence(i): return f'This is what person number {i} has to say about the thing'
+def store(folder, n=20, products=5, **more):
+    write(folder/'meta.jsonl', [page(f'P{i}', f'Keyboard with {w} keys') for i, w in enumerate(['soft', 'loud', 'round', 'square', 'tall'][:products])])
+    write(folder/'reviews.jsonl', [review(f'u{i}', f'P{i % products}', sentence(i), i, **more) for i in range(n)])
+    return folder/'reviews.jsonl', folder/'meta.jsonl'
+
+def removed(data, what='reviews'): return {s['step']: s['removed'] for s in data.report['steps'][what] if s['removed']}
+def kept(data): return pd.concat([data.train, data.val, data.test])
+def quarantine(data): return [json.loads(l) for l in gzip.open(data.path/'quarantine.jsonl.gz', 'rt', encoding='utf-8')]
+
+# -- to the row
+
+def test_every_defect_is_found_where_it_is(tmp_path):
+    reviews, meta = store(tmp_path)
+    a = write(tmp_path/'a.jsonl.gz', [review('u0', 'P0', sentence(0), 0), b'', b'{"asin": "P1"', b'[]', review('v', '', 'no id', 3, reviewerName='Jo Doe'), b'\xff\xfe', review('w', 'nowhere', 'unknown product')])
+    b = write(tmp_path/'b.jsonl', [review('u3', 'P3', 'changed my mind, it is not what I hoped for', 30), review('x', 'P1', sentence(1).upper().replace(' ', ', '), 40),
+                                   review('y', 'P1', 'Good', rating=0.0), review('z', 'P1', ' <br /> \x00 ', rating='5'), review('q', 'P2', 'Good', rating='five', timestamp='1600000000')])
+    data = prepare([reviews, a, b], meta, 'x', tmp_path, max_bad=.2)
+    assert removed(data) == {'quarantined': 4, 'unknown product': 1, 'invalid rating': 1, 'too short': 1, 'exact duplicate': 1, 'same user and product': 1, 'near duplicate': 1}
+    assert [(Path(q['file']).name, q['line'], q['reason'].split(' (')[0].split(': ')[0]) for q in quarantine(data)] == [
+        ('a.jsonl.gz', 3, 'not JSON'), ('a.jsonl.gz', 4, 'not a JSON object'), ('a.jsonl.gz', 5, 'no product'), ('a.jsonl.gz', 6, 'not UTF-8')]
+    t = kept(data).set_index('user_id')
+    assert set(t.index) == {f'u{i}' for i in range(20)} | {'q'}
+    assert pd.isna(t.loc['q', 'rating']) and t.loc['q', 'timestamp'] == 1_600_000_000_000 and not t.loc['q', 'informative']
+    first, last = data.report['steps']['reviews'][0], data.report['steps']['reviews'][-1]
+    assert first['before'] == 31 and last['after'] == len(t) == 21
+
+def test_names_of_people_go_no_further(tmp_path):
+    reviews, meta = store(tmp_path, reviewerName='Jo Doe', profileName='Jo Doe')
+    with open(reviews, 'a') as f: f.write('{"reviewerName": "Jo Doe", "text": "no product"}\n{"reviewerName": "Jo D\n')
+    data = prepare(reviews, meta, 'x', tmp_path, max_bad=.2)
+    assert len(quarantine(data)) == 2
+    for f in data.path.iterdir(): assert b'Jo D' not in (gzip.decompress(f.read_bytes()) if f.suffix == '.gz' else f.read_bytes())
+    assert not any('Jo D' in str(v) for v in kept(data).values.ravel())
+
+def test_older_formats(tmp_path):
+    old = [dict(reviewerID=f'u{i}', asin=f'P{i % 2}', overall=5.0, reviewText=sentence(i), summary='S', unixReviewTime=1_400_000_000 + i * 86400, reviewerName='Jo') for i in range(10)]
+    lines = [b"{'asin': 'P0', 'title': \"Tom's Keyboard &amp; more\", 'categories': [['Electronics', 'Keyboards']], 'price': 12.5, 'brand': 'Kee', 'imUrl': 'http://x/y.jpg', 'description': 'Fine'}",
+             b"{'asin': 'P1', 'title': 'Mouse', 'related': {'also_viewed': ['P0']}}", b"{'asin': 'P2'"]
+    data = prepare(write(tmp_path/'r.json.gz', old), write(tmp_path/'m.json', lines), 'x', tmp_path, max_bad=.5)
+    p = data.products.set_index('product_id')
+    assert p.title.tolist() == ["Tom's Keyboard & more", 'Mouse'] and list(p.categories['P0']) == ['Electronics', 'Keyboards'] and list(p.images['P0']) == ['http://x/y.jpg']
+    assert p.price['P0'] == 12.5 and pd.isna(p.price['P1']) and p.text['P1'] == 'Mouse' and p.brand['P0'] == 'Kee'
+    assert [q['line'] for q in quarantine(data)] == [3] and Path(quarantine(data)[0]['file']).name == 'm.json'
+    t = kept(data)
+    assert set(t.user_id) == {f'u{i}' for i in range(10)} and t.timestamp.min() == 1_400_000_000_000 and set(t.title) == {'S'}
+
+def test_a_product_as_it_is_read(tmp_path):
+    reviews, _ = store(tmp_path)
+    pages = [page('P0', '<b>Tall</b>&nbsp;Keyboard', main_category='All Electronics', features=['a', None, ' b\t'], description='one text', average_rating=4.5, rating_number='12',
+                  images=[dict(thumb='http://x/t.jpg', large='http://x/l.jpg')], details='{"a": 1}'),
+             page('P0', 'Tall'), page('P1', None, categories='Keyboards', price={'a': 1}, store=7), page('P2', ['x'], categories=None, features={}, images=[])]
+    p = prepare(reviews, write(tmp_path/'m.jsonl', pages), 'x', tmp_path).products.set_index('product_id')
+    assert p.text['P0'] == 'Tall Keyboard\nKee\nAll Electronics > Electronics > Keyboards\na b\none text'
+    assert '4.5' not in p.text['P0'] and (p.average_rating['P0'], p.rating_number['P0'], list(p.images['P0'])) == (4.5, 12, ['http://x/l.jpg'])
+    assert list(p.categories['P1']) == ['Keyboards'] and p.title['P1'] == '' and pd.isna(p.price['P1']) and p.brand['P1'] == '7'
+    assert list(p.categories['P2']) == list(p.features['P2']) == []
+
+def test_the_sample_store_is_accounted_for(tmp_path):
+    s = make_sample_store(tmp_path/'s', n_products=80, n_reviews=800)
+    data, n, m = prepare(s.reviews, s.meta, 'x', tmp_path), s.defects['reviews'], s.defects['meta']
+    got = removed(data)
+    assert got.pop('near duplicate') + got.pop('repeated on a variant', 0) == n['near_duplicates'] + n['variant_copies']
+    assert got == {'quarantined': n['unreadable_lines'], 'unknown product': n['orphan_reviews'], 'invalid rating': n['zero_ratings'], 'exact duplicate': n['exact_duplicates'], 'same user and product': n['second_reviews']}
+    assert removed(data, 'products') == {'quarantined': m['unreadable_lines'], 'listed before': m['exact_duplicates']}
+    assert data.report['families']['families'] == len(data.products) - m['variant_products']
+
+real = {
+    'amazon_in_electronics': ('reviews.jsonl.gz', 'meta.jsonl.gz', 'product', {'too short': 8, 'exact duplicate': 728, 'same user and product': 2, 'near duplicate': 639, 'repeated on a variant': 333}, 6928, 1351, 1173),
+    'amazon_kitchen_stars': ('reviews.jsonl.gz', 'meta.jsonl.gz', 'time', {'same user and product': 2, 'near duplicate': 23}, 1975, 1432, 1399),
+    'amazon_phones_stars': ('reviews.jsonl.gz', 'meta.jsonl.gz', 'product', {'near duplicate': 307}, 1612, 72, 54),
+    'gift_cards_2018': ('Gift_Cards_5.json.gz', 'meta_Gift_Cards.json.gz', 'time', {'too short': 2, 'same user and product': 7, 'near duplicate': 153, 'repeated on a variant': 238}, 2572, 1547, None)}
+
+@pytest.mark.parametrize('name', real)
+def test_real_data(name, shared_data, tmp_path):
+    reviews, meta, split, steps, n, products, families = real[name]
+    data = prepare(shared_data/name/reviews, shared_data/name/meta, name, tmp_path)
+    assert (data.report['split']['by'], removed(data), len(kept(data)), len(data.products)) == (split, steps, n, products)
+    if families: assert data.products.family_id.nunique() == families
+    assert all(c['ok'] for c in data.report['checks']) and '| train |' in report_text(data.report)
+    if split == 'product':
+        with pytest.raises(RecsysError, match='have no timestamp; use --split product'): prepare(shared_data/name/reviews, shared_data/name/meta, name, tmp_path, split='time')
+
+# -- settings
+
+def test_same_input_same_files(tmp_path):
+    files = store(tmp_path, n=300)
+    digest = lambda d: [hashlib.sha256((d.path/f'{p}.parquet').read_bytes()).hexdigest() for p in ('products', 'train', 'val', 'test')]
+    assert digest(prepare(*files, 'a', tmp_path, memory='500MB')) == digest(prepare(*files, 'b', tmp_path, threads=1))
+
+def test_split_by_product_follows_the_seed(tmp_path):
+    files = store(tmp_path, n=100)
+    parts = [prepare(*files, f'{i}', tmp_path, split='product', seed=s, fractions=(.6, .2, .2)) for i, s in enumerate((0, 0, 1))]
+    users = [set(p.test.user_id) for p in parts]
+    assert users[0] == users[1] != users[2] and [len(u) for u in users] == [20] * 3 and parts[0].test.cold.all() and not parts[0].train.cold.any()
+
+def test_blair_cut_points(tmp_path):
+    _, meta = store(tmp_path)
+    times = [1628643414041, 1628643414042, 1658002729836, 1658002729837]
+    data = prepare(write(tmp_path/'r.jsonl', [review(f'u{i}', f'P{i}', sentence(i), timestamp=t) for i, t in enumerate(times)]), meta, 'x', tmp_path, cuts='blair')
+    assert [p.timestamp.tolist() for p in (data.train, data.val.sort_values('timestamp'), data.test)] == [times[:1], times[1:3], times[3:]]
+    with pytest.raises(RecsysError, match='no review falls into val and test; dates run from 2020-09-13 to 2020-10-02'): prepare(tmp_path/'reviews.jsonl', meta, 'x', tmp_path, cuts='blair')
+
+def test_category_length_and_core(tmp_path):
+    reviews, _ = store(tmp_path)
+    meta = write(tmp_path/'m.jsonl', [page(f'P{i}', f'Thing {w}', categories=['Electronics', 'Webcams' if i < 2 else 'Mice']) for i, w in enumerate('abcde')])
+    data = prepare(reviews, meta, 'x', tmp_path, categories=['webcams'])
+    assert set(data.products.product_id) == {'P0', 'P1'} and removed(data) == {'other category': 12} and removed(data, 'products') == {'other category': 3}
+    assert removed(prepare(reviews, meta, 'x', tmp_path, min_chars=200)) == {'too short': 20}
+    with open(reviews, 'a') as f: f.write(''.join(json.dumps(review('u0', f'P{i}', f'More words of mine about product number {i}', 1)) + '\n' for i in (1, 2)))
+    core = prepare(reviews, meta, 'x', tmp_path, kcore=2)
+    assert set(core.train.user_id) <= {'u0'}
+    assert len(core.test) == len(prepare(reviews, meta, 'x', tmp_path).test)
+
+def test_a_catalogue_without_reviews(tmp_path):
+    _, meta = store(tmp_path)
+    data = prepare([], meta, 'x', tmp_path)
+    assert len(data.products) == 5 and [len(data.train), len(data.val), len(data.test)] == [0, 0, 0]
+    assert list(data.train.columns) == ['review_id', 'product_id', 'family_id', 'user_id', 'timestamp', 'title', 'text', 'rating', 'informative', 'cold']
+    assert 'x' in repr(data) and '# x' in data._repr_markdown_()
+
+def test_a_folder_with_both_kinds(tmp_path):
+    reviews, meta = store(tmp_path)
+    (tmp_path/'raw').mkdir(); reviews.rename(tmp_path/'raw'/'Toys.jsonl'); meta.rename(tmp_path/'raw'/'meta_Toys.jsonl')
+    assert len(kept(prepare(tmp_path/'raw', str(tmp_path/'raw'/'meta*'), 'x', tmp_path))) == 20
+
+def test_a_line_above_16_mb_is_set_aside(tmp_path):
+    reviews, meta = store(tmp_path)
+    with open(reviews, 'a') as f: f.write(json.dumps(review('long', 'P0', 'x' * 40_000_000)) + '\n' + json.dumps(review('last', 'P0', sentence(99))) + '\n')
+    data = prepare(reviews, meta, 'x', tmp_path)
+    assert 'last' in set(kept(data).user_id) and [(q['line'], q['reason']) for q in quarantine(data)] == [(21, 'longer than 16 MB')]
+
+# -- what goes wrong
+
+def test_clear_messages(tmp_path):
+    reviews, meta = store(tmp_path)
+    (tmp_path/'empty.jsonl').write_text('')
+    (tmp_path/'page.html').write_text('<html>\n503\n</html>\n')
+    (tmp_path/'cut.jsonl.gz').write_bytes(gzip.compress(reviews.read_bytes())[:200])
+    good = prepare(reviews, meta, 'x', tmp_path).report
+    for message, change in {'nothing.jsonl: no such file': dict(reviews='nothing.jsonl'), 'empty.jsonl: empty': dict(reviews=tmp_path/'empty.jsonl'), 'meta: expected at least one file': dict(meta=[]),
+                            'page.html: 3 of 3 lines cannot be used, more than --max-bad 5%; the first is line 1: not JSON': dict(reviews=tmp_path/'page.html'), 'end of GZIP stream': dict(reviews=tmp_path/'cut.jsonl.gz'),
+                            "name='../x'": dict(name='../x'), "split='random'": dict(split='random'), "engine='pandas'": dict(engine='pandas'), 'memory=much': dict(memory='much'), 'fractions=': dict(fractions=(1, 0, 0)),
+                            'cuts=': dict(cuts='yesterday'), 'max_bad=2': dict(max_bad=2), 'kcore=-1': dict(kcore=-1)}.items():
+        with pytest.raises(RecsysError) as e: prepare(**(dict(reviews=reviews, meta=meta, name='x', root=tmp_path) | change))
+        assert message in str(e.value) and '\n' not in str(e.value)
+    assert load_prepared('x', tmp_path).report == good
+    assert sorted(p.name for p in (tmp_path/'data'/'preprocessed').iterdir()) == ['.x.lock', 'x']
+
+def test_the_second_of_two_stops(tmp_path):
+    files = store(tmp_path)
+    with only_one(tmp_path/'data'/'preprocessed'/'x', 'data set'):
+        with pytest.raises(RecsysError, match="data set 'x' is being written by another process"): prepare(*files, 'x', tmp_path)
+        prepare(*files, 'y', tmp_path)
+
+def test_killed_in_the_middle(tmp_path):
+    files = store(tmp_path)
+    before = prepare(*files, 'x', tmp_path).report
+    code = 'import sys, time\nfrom recsys_nb import preparing\ndef stop(*a): print("there", flush=True); time.sleep(60)\npreparing._report = stop\npreparing.prepare(*sys.argv[1:3], "x", sys.argv[3])'
+    p = subprocess.Popen([sys.executable, '-c', code, *map(str, files), str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert p.stdout.readline() == 'there\n'
+    p.send_signal(signal.SIGKILL); p.wait()
+    home = tmp_path/'data'/'preprocessed'
+    assert load_prepared('x', tmp_path).report == before and len(list(home.glob('.x.*.part'))) == 1
+    prepare(*files, 'x', tmp_path, split='product')
+    assert load_prepared('x', tmp_path).report['split']['by'] == 'product' and not list(home.glob('.x.*.part'))

@@ -1,0 +1,53 @@
+"Whatever a line holds, reading does not fail, and every line is accounted for."
+import json, tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+from recsys_nb.cleaning import shape_products, shape_reviews
+from recsys_nb.preparing import prepare
+from recsys_nb.reading import DuckDB, meta_fields, meta_lists, review_fields, unusable_lines
+
+scalar = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30), st.sampled_from(['', ' ', 'B000000001', 'NaN', '1e999', '$1,299.00', '[', '{}', '\x00', '\ud800']))
+junk = st.recursive(scalar, lambda s: st.lists(s, max_size=3) | st.dictionaries(st.text(max_size=5), s, max_size=3), max_leaves=6)
+fields = list(dict.fromkeys([*review_fields, *meta_fields, *meta_lists, 'reviewerName', 'details']))
+objects = st.dictionaries(st.sampled_from(fields), junk, max_size=8)
+likely = st.builds(lambda o, u, p, t, r: {**o, 'user_id': u, 'parent_asin': p, 'text': t, 'rating': r}, objects, st.sampled_from(['u1', 'u2', '']), st.sampled_from(['P1', 'P2', 'P3']),
+                   st.one_of(st.sampled_from(['Good', 'It does what it should do, every single day of the year']), st.text()), st.sampled_from([0, 1, 5.0, '3', None, 'x']))
+lines = st.one_of((objects | likely | junk).map(lambda o: json.dumps(o).encode()), st.binary(max_size=40), st.text(max_size=40).map(lambda s: s.encode(errors='replace')),
+                  st.sampled_from([b'', b' \t', b'{}', b'null', b'{"asin": "P1"}{"asin": "P2"}', b'{"asin": "P1", "asin": "P2"}', b"{'asin': 'P1'}", b'\xef\xbb\xbf{}', b'{"asin": 1e999}', b'[' * 2000, b'{"asin": "P1", "rating": ' + b'9' * 400 + b'}']))
+files = st.lists(lines.map(lambda b: b.replace(b'\n', b' ')), max_size=12)
+few = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+
+def is_line(b): return bool(b.strip()) # for bytes these are the blanks of JSON, \v and \f
+
+@pytest.fixture(scope='module')
+def engine(): return DuckDB(Path(tempfile.mkdtemp()), threads=1)
+
+@given(files)
+@few
+def test_each_line_is_a_row_or_set_aside(engine, content):
+    path = engine.work/'lines.jsonl'
+    path.write_bytes(b''.join(c + b'\n' for c in content) + b'.\n') # a last line that is surely broken
+    for shape, texts, lists in ((shape_reviews, review_fields, ()), (shape_products, meta_fields, meta_lists)):
+        rows = engine.rows(shape(engine.read([path], texts, lists)))
+        assert len(rows) == sum(map(is_line, content)) + 1
+        found = list(unusable_lines(engine, path, path))
+        assert len(found) == sum(r['product_id'] is None for r in rows) and found[-1]['line'] == len(content) + 1
+        assert all(is_line((content + [b'.'])[q['line'] - 1]) and q['reason'] for q in found)
+        for r in rows:
+            assert all(isinstance(r[c], str) for c in ('title', 'text')) and '\x00' not in r['title'] + r['text']
+            for c in {'rating', 'price', 'average_rating'} & set(r): assert r[c] is None or abs(r[c]) < 1e308
+
+@given(st.lists(files, min_size=1, max_size=3))
+@settings(few, max_examples=5)
+def test_rows_in_are_rows_out_quarantined_or_removed(reviews):
+    with tempfile.TemporaryDirectory() as tmp:
+        tmp = Path(tmp)
+        for i, content in enumerate(reviews): (tmp/f'{i}.jsonl').write_bytes(b''.join(c + b'\n' for c in content) + b'{"asin": "P1"}\n')
+        (tmp/'meta').write_text('{"asin": "P1", "title": "One"}\n{"asin": "P2"}\n')
+        data = prepare(str(tmp/'*.jsonl'), tmp/'meta', 'x', tmp, max_bad=1)
+        steps = data.report['steps']['reviews']
+        assert steps[0]['before'] == sum(is_line(b) for c in reviews for b in c) + len(reviews)
+        assert steps[0]['before'] == sum(s['removed'] for s in steps) + len(data.train) + len(data.val) + len(data.test)
+        assert all(a['after'] == b['before'] for a, b in zip(steps, steps[1:]))
