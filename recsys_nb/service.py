@@ -24,13 +24,14 @@ from typing import Annotated
 import numpy as np, uvicorn
 from fastapi import FastAPI, Path, Query
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import JSONResponse
-from fastapi_swagger import patch_fastapi
 from fastcore.basics import GetAttr, patch
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, model_validator
 from pydantic.json_schema import models_json_schema
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.staticfiles import StaticFiles
 
 from . import __version__
 from .config import RecsysError, root_folder
@@ -90,11 +91,14 @@ class Product(BaseModel):
     categories:list[str] = Field([], description='From general to specific')
     images:list[str] = Field([], description='Addresses of pictures')
     family_id:str|None = Field(None, description='Variants of one product share it')
+    average_rating:float|None = Field(None, description="The shop's own average, which no model reads")
+    rating_number:int|None = Field(None, description='Ratings in that average')
 
 class Recommended(Product):
     "A product, and why it is recommended."
     similarity:float|None = Field(None, description='Cosine similarity of the preferences and the product')
-    why:str|None = Field(None, description='The sentence of a review that fits the preferences best')
+    why:str|None = Field(None, description='The sentence that fits the preferences best')
+    why_from:str|None = Field(None, description='Where that sentence is from: `review` or `description`')
 
 class Answer(BaseModel):
     "What was found, best first."
@@ -107,10 +111,10 @@ class Found(BaseModel):
     products:list[Product]
 
 # %% ../nbs/11_service.ipynb #ef48247c
-def _plain(v):
+def _plain(v, whole=False):
     if isinstance(v, np.generic): v = v.item()
-    if isinstance(v, (float, type(None))): return v if v is not None and np.isfinite(v) else None
-    return [str(o) for o in v] if isinstance(v, (list, tuple, np.ndarray)) else v
+    if isinstance(v, float) and not np.isfinite(v): return None
+    return [str(o) for o in v] if isinstance(v, (list, tuple, np.ndarray)) else int(v) if isinstance(v, float) and whole else v
 
 def as_model(
     cls,  # `Product` or `Recommended`
@@ -118,7 +122,7 @@ def as_model(
 ):        # An instance of `cls`
     "Take the fields of `cls` from an item of the recommender."
     get = item.get if hasattr(item, 'get') else lambda k: getattr(item, k, None)
-    return cls(**{k: v for k in cls.model_fields if (v := _plain(get(k))) is not None})
+    return cls(**{k: v for k in cls.model_fields if (v := _plain(get(k), k == 'rating_number')) is not None})
 
 # %% ../nbs/11_service.ipynb #1dcdcd66
 class FieldError(BaseModel):
@@ -180,7 +184,7 @@ def add_problems(
     @app.exception_handler(StarletteHTTPException)
     async def http(request, e): return problem(e.status_code, str(e.detail), _id(request), headers=e.headers)
     @app.exception_handler(RecsysError)
-    async def mendable(request, e): return problem(422, str(e), _id(request))
+    async def mendable(request, e): return problem(503 if 'Qdrant server' in str(e) else 422, str(e), _id(request))
 
 # %% ../nbs/11_service.ipynb #9b6786cd
 loopback = ('localhost', '127.0.0.1', '::1')
@@ -320,11 +324,12 @@ def _work(self:SharedEncoder):
 
 # %% ../nbs/11_service.ipynb #d6a4f419
 def shared_encoder(
-    rec, # A `Recommender`
-):       # The same, with an encoder that threads share
+    rec,              # A `Recommender`
+    max_batch:int=64, # Texts encoded together at most
+):                    # The same, with an encoder that threads share
     "A copy of a recommender whose requests are encoded together."
     rec = copy.copy(rec)
-    rec.model = SharedEncoder(rec.model)
+    rec.model = SharedEncoder(rec.model, max_batch)
     return rec
 
 class Desk:
@@ -357,9 +362,10 @@ def warm_up(
     rec,       # A `Recommender`
     desk:Desk, # Where requests wait
 ):
-    "Recommend once, so that everything is in memory, and say that the service is ready."
+    "Recommend and find once, so that everything is in memory, and say that the service is ready."
     try:
         rec.recommend('a good gift', k=1)
+        rec.find('gift', 1)
         desk.state = 'ready'
     except Exception as e:
         desk.state = f'warming up failed: {e}' if isinstance(e, RecsysError) else 'warming up failed; the log says why'
@@ -415,7 +421,11 @@ def describe(
         d['components']['schemas'] |= models_json_schema([(Problem, 'serialization')], ref_template='#/components/schemas/{model}')[1]['$defs']
         return d
     app.openapi = openapi
-    patch_fastapi(app, redirect_from_root_to_docs=False, title=f'{app.title}: the API')
+    app.mount('/swagger', StaticFiles(packages=[('fastapi_swagger', 'resources')]))
+    @app.get('/docs', include_in_schema=False)
+    async def docs(): return get_swagger_ui_html(openapi_url='openapi.json', title=f'{app.title}: the API', swagger_js_url='swagger/swagger-ui-bundle.js',
+                                                 swagger_css_url='swagger/swagger-ui.css', swagger_favicon_url='swagger/favicon-32x32.png',
+                                                 swagger_ui_parameters=dict(tryItOutEnabled=True, displayRequestDuration=True))
 
 # %% ../nbs/11_service.ipynb #b1527a34
 def create_app(
@@ -424,9 +434,10 @@ def create_app(
     hosts:tuple=loopback,   # Names that the service is reached by; `('*',)` for any
     threads:int=16,         # Requests worked on at once
     max_waiting:int=1000,   # Requests that may wait; more are refused with 503
+    max_batch:int=64,       # Texts encoded together at most
 ) -> FastAPI:
     "The service around a recommender; the encoder is shared by all requests."
-    rec, desk = shared_encoder(rec), Desk(threads, max_waiting)
+    rec, desk = shared_encoder(rec, max_batch), Desk(threads, max_waiting)
     @asynccontextmanager
     async def life(app):
         threading.Thread(target=warm_up, args=(rec, desk), daemon=True).start()
@@ -452,8 +463,10 @@ def open_port(
     port:int, # The port; 0 for any free one
 ):            # A listening socket
     "Take a port, or say in words that it is taken."
-    try: return socket.create_server((host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET, backlog=2048)
+    try: s = socket.create_server((host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET, backlog=2048)
     except OSError as e: raise RecsysError(f'{host}:{port}: cannot listen here ({e.strerror}); choose another with --port') from e
+    s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return s
 
 # %% ../nbs/11_service.ipynb #e227acfe
 def run_app(

@@ -1,0 +1,195 @@
+"The demo and the API's page in a real Chromium; screenshots land in test-results/."
+import re, shutil, threading, time
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np, pytest, uvicorn
+
+pytest.importorskip('playwright')
+from playwright.sync_api import expect, sync_playwright
+from recsys_nb.config import RecsysError
+from recsys_nb.demo import mount_demo
+from recsys_nb.service import create_app, open_port
+
+chromium = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+pytestmark = pytest.mark.skipif(chromium is None, reason='no chromium on this machine (apt-get install chromium)')
+results = Path(__file__).parents[1]/'test-results'
+hostile = '<img src=x onerror="window.hacked=1"> {{constructor}} ${window.hacked=2} `</script><script>window.hacked=3</script> toaster'
+picture = 'data:image/svg+xml,%3Csvg xmlns=%22http://www.w3.org/2000/svg%22%3E%3Crect width=%2299%22 height=%2299%22 fill=%22teal%22/%3E%3C/svg%3E'
+
+class Words:
+    "Encodes a text as the words in it."
+    words = 'keyboard mouse headphones monitor quiet loud small large office gaming travel studio toaster'.split()
+    def encode(self, texts, side='user', **kw):
+        v = np.array([[float(w in t.lower()) for w in self.words] for t in texts]) + 1e-3
+        return v/np.linalg.norm(v, axis=1, keepdims=True)
+
+class Shop:
+    "A small, quick recommender of its own kind: 96 products, one of them hostile."
+    def __init__(self):
+        self.model, kinds, places = Words(), Words.words[:4], Words.words[8:12]
+        self.rows = [dict(product_id=f'P{i}', title=f'Norvik {("quiet", "loud")[i % 2]} {("small", "large")[i//2 % 2]} {kinds[i//4 % 4]} for {places[i//16 % 4]} No. {i}', family_id=f'P{i}',
+            brand=('Norvik', 'Halden')[i % 2], categories=['Electronics', kinds[i//4 % 4].title()], price=None if i % 19 == 7 else 5. + i*1.5, score=None if i % 7 == 3 else 3 + i % 20/10, images=[picture] if i % 3 else []) for i in range(95)]
+        self.rows += [self.rows[0] | dict(product_id='P<95>"', title=hostile, brand='<b>Evil</b>', price=1.0, images=['javascript:window.hacked=4', 'https://images.example/"onload="window.hacked=5'])]
+        self.vectors, self.manifest = self.model.encode([r['title'] for r in self.rows]), dict(has_scores=True)
+        self.index = self.store = self
+    def __len__(self): return len(self.rows)
+    def scroll(self, vectors=True): yield list(zip(self.rows, self.vectors))
+    def retrieve(self, ids, vectors=True): return {r['product_id']: (r, v) for r, v in zip(self.rows, self.vectors) if r['product_id'] in ids}
+    def product(self, id): return self.retrieve([id])[id][0]
+    def find(self, text, k=10): return [r for r in self.rows if text.lower() in r['title'].lower()][:k]
+    def similar(self, id, k=5): return self.recommend('', k, like=[id])
+    def recommend(self, text, k=5, like=(), min_price=None, max_price=None, category=None, brand=None, min_score=None, **rest):
+        text = text if isinstance(text, str) else ' '.join(text)
+        if 'explode' in text: raise RuntimeError('secret')
+        if 'nonsense' in text: raise RecsysError('that makes no sense')
+        q = self.model.encode([text])[0] + sum(self.vectors[[r['product_id'] for r in self.rows].index(i)] for i in like)
+        class Found(list): understood, advice = {}, None
+        keep = [(float(q@v), r) for r, v in zip(self.rows, self.vectors) if r['product_id'] not in like and (max_price is None or (r['price'] or 1e9) <= max_price) and (min_price is None or (r['price'] or 0) >= min_price)
+                and (not category or category in r['categories']) and (not brand or brand == r['brand']) and (min_score is None or (r['score'] or 0) >= min_score)]
+        found = Found(SimpleNamespace(**r, similarity=min(1, s), why_from='review', why=f'I bought it for the {text[:20]} & <i>love</i> it.') for s, r in sorted(keep, key=lambda o: -o[0])[:k])
+        if not found: found.advice = 'Nothing is left: the highest price excludes every product.'
+        return found
+
+@pytest.fixture(scope='module')
+def site():
+    server = uvicorn.Server(uvicorn.Config(create_app(Shop(), mount_demo), log_level='error', timeout_graceful_shutdown=1))
+    with open_port('127.0.0.1', 0) as s:
+        thread = threading.Thread(target=server.run, args=([s],), daemon=True)
+        thread.start()
+        yield f'http://127.0.0.1:{s.getsockname()[1]}'
+        server.should_exit = True
+        thread.join(5)
+
+@pytest.fixture(scope='module')
+def browser():
+    with sync_playwright() as p:
+        b = p.chromium.launch(executable_path=chromium, args=['--headless', '--no-sandbox', '--disable-gpu', '--disable-background-networking'])
+        yield b
+        b.close()
+
+@pytest.fixture
+def page(browser, site):
+    "A page that fails its test where the console shows an error or something is asked of another machine."
+    p, complaints = browser.new_page(viewport=dict(width=1280, height=900)), []
+    p.set_default_timeout(15_000)
+    p.on('console', lambda m: complaints.append(m.text) if m.type in ('error', 'warning') else None)
+    p.on('pageerror', lambda e: complaints.append(str(e)))
+    p.on('request', lambda r: None if r.url.startswith((site, 'data:', 'blob:', 'https://images.example/')) else complaints.append(f'asked for {r.url}'))
+    p.route('https://images.example/**', lambda route: route.fulfill(status=200, content_type='image/svg+xml', body='<svg xmlns="http://www.w3.org/2000/svg"/>'))
+    p.goto(site)
+    p.get_by_label('Your preferences').wait_for()
+    yield p
+    assert p.evaluate('window.hacked') is None
+    p.close()
+    assert complaints == []
+
+def say(page, text):
+    page.get_by_label('Your preferences').fill(text)
+    page.get_by_label('Your preferences').press('Enter')
+
+def prices(page): return [float(t.replace(',', '')) for t in page.locator('.rs-price').all_inner_texts()]
+def sideways(page): return page.evaluate('document.documentElement.scrollWidth - window.innerWidth')
+def shot(page, name):
+    results.mkdir(exist_ok=True)
+    page.screenshot(path=results/f'{name}.png', full_page=True)
+
+def test_preferences_give_cards_with_all_that_matters(page):
+    shot(page, 'demo_first')
+    say(page, 'a quiet small keyboard for the office')
+    cards = page.locator('.rs-card')
+    expect(cards).to_have_count(6)
+    assert 'quiet small keyboard for office' in cards.first.inner_text() and '% match' in cards.first.inner_text() and 'More like this' in cards.first.inner_text()
+    assert cards.first.locator('[aria-label*="predicted stars"]').count() == 1
+    expect(page.locator('#status')).to_contain_text('6 of 96 products')
+    expect(page.locator('.rs-marks g')).to_have_count(6)
+    assert page.locator('.rs-card img').count() > 0 and page.locator('.rs-why').count() == 6
+    shot(page, 'demo')
+
+def test_a_price_filter_holds(page):
+    page.get_by_label('Highest price').fill('$30')
+    say(page, 'something for gaming')
+    expect(page.locator('.rs-card')).to_have_count(6)
+    assert prices(page) and max(prices(page)) <= 30
+    page.get_by_label('Lowest price').fill('20')
+    page.get_by_label('Lowest price').press('Enter')
+    page.wait_for_function('[...document.querySelectorAll(".rs-price")].every(e => +e.innerText >= 20)')
+    assert all(20 <= p <= 30 for p in prices(page))
+
+def test_what_cannot_be_answered_is_said_in_words(page):
+    page.get_by_role('button', name='Recommend').click()
+    expect(page.locator('.rs-notice')).to_contain_text('Say above what you are looking for')
+    shot(page, 'demo_empty')
+    for text, says in (('nonsense', 'that makes no sense'), ('explode', 'went wrong on our side')):
+        say(page, text)
+        expect(page.get_by_role('alert').first).to_contain_text(says)
+    assert 'secret' not in page.content()
+    page.get_by_label('Highest price').fill('cheap')
+    say(page, 'a mouse')
+    expect(page.get_by_role('alert').first).to_contain_text('“cheap” is not an amount')
+    page.get_by_label('Highest price').fill('0')
+    say(page, 'a mouse')
+    expect(page.locator('.rs-notice')).to_contain_text('Nothing is left')
+
+def test_hostile_text_is_only_text(page):
+    say(page, '<img src=x onerror="window.hacked=6"> toaster {{constructor}} ${window.hacked=7}')
+    expect(page.locator('.rs-card h3').first).to_contain_text('{{constructor}} ${window.hacked=2}')
+    assert '<b>Evil</b>' in page.locator('.rs-card').first.inner_text()
+    page.locator('.rs-like').first.click()
+    expect(page.get_by_role('checkbox', name=re.compile('onerror'))).to_be_checked()
+    shot(page, 'demo_hostile')
+
+def test_a_narrow_window_needs_no_scrolling_sideways(page):
+    page.set_viewport_size(dict(width=375, height=800))
+    page.reload()
+    expect(page.get_by_label('Highest price')).to_be_hidden() # the filters are folded away
+    assert sideways(page) <= 0
+    say(page, 'headphones for travel ' + 'x'*200)
+    expect(page.locator('.rs-card')).to_have_count(6)
+    page.get_by_role('button', name='Narrow it down').click()
+    expect(page.get_by_label('Highest price')).to_be_visible()
+    assert sideways(page) <= 0
+    shot(page, 'demo_narrow')
+
+def test_the_keyboard_is_enough(page):
+    page.get_by_label('Your preferences').focus()
+    page.keyboard.type('a loud mouse')
+    page.keyboard.press('Tab')
+    assert page.evaluate('document.activeElement.innerText') == 'Recommend'
+    page.keyboard.press('Enter')
+    expect(page.locator('.rs-card')).to_have_count(6)
+    page.keyboard.press('Tab')
+    page.keyboard.press('Enter') # the first example
+    expect(page.get_by_label('Your preferences')).to_have_value('a quiet keyboard for the office under $80')
+    expect(page.locator('.rs-card h3').first).to_contain_text('quiet')
+    like = page.locator('.rs-like').first
+    like.focus()
+    page.keyboard.press('Enter')
+    expect(page.get_by_role('checkbox', checked=True)).to_have_count(1)
+
+def test_liked_products_are_found_by_title(page):
+    page.get_by_label('Products that you like').press_sequentially('monitor for studio', delay=30)
+    page.get_by_role('checkbox', name=re.compile('monitor for studio')).first.check()
+    expect(page.locator('.rs-card h3').first).to_contain_text('monitor')
+    page.get_by_label('Products that you like').fill('travel')
+    expect(page.get_by_role('checkbox', name=re.compile('for travel')).first).to_be_visible()
+    expect(page.get_by_role('checkbox', checked=True)).to_have_count(1) # what was ticked stays
+
+def test_categories_brands_and_dark(page):
+    page.emulate_media(color_scheme='dark')
+    page.reload()
+    say(page, 'something for the office')
+    page.get_by_label('Category').click()
+    page.get_by_role('option', name='Headphones').click()
+    page.wait_for_function('document.querySelectorAll(".rs-card").length == 6 && [...document.querySelectorAll(".rs-small")].every(e => e.innerText.includes("Headphones"))')
+    page.get_by_label('Brand').click()
+    page.get_by_role('option', name='Halden').click()
+    page.wait_for_function('[...document.querySelectorAll(".rs-small")].every(e => e.innerText == "Halden · Headphones")')
+    shot(page, 'demo_dark')
+
+def test_the_page_of_the_api(page, site):
+    page.goto(f'{site}/docs')
+    expect(page.get_by_text('/recommend').first).to_be_visible()
+    page.get_by_text('Recommend products').click()
+    page.get_by_role('button', name='Execute').click()
+    expect(page.locator('.live-responses-table')).to_contain_text('recommendations')
+    shot(page, 'api')
