@@ -19,7 +19,7 @@ help: ## List what can be made
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q '$(TORCH)'
-	$(BIN)/python -m pip install -q -e '.[dev]'
+	$(BIN)/python -m pip install -q --config-settings editable_mode=compat -e '.[dev]'
 	@touch $@
 
 demo: .venv ## Run the whole engine on the sample store: clean, train, export, index, recommend

@@ -1,0 +1,115 @@
+"The command: what it prints, what it refuses, and that a refusal leaves everything as it was."
+import json, os, subprocess, sys
+from pathlib import Path
+
+import pytest
+
+from recsys_nb.cli import main
+from recsys_nb.sample_store import make_sample_store
+
+def recsys(*words):
+    "Run the command in this process; its exit code."
+    with pytest.raises(SystemExit) as e: main([str(w) for w in words])
+    return e.value.code
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+    "A small store, prepared and indexed with the base encoder."
+    root = tmp_path_factory.mktemp('root')
+    store = make_sample_store(root/'raw', n_products=60, n_reviews=400)
+    assert recsys('prepare', '--reviews', store.reviews, '--meta', store.meta, '--name', 'shop', '--root', root) == 0
+    assert recsys('index', '--data', 'shop', '--run', 'base', '--root', root) == 0
+    yield root
+    os.environ.pop('RECSYS_HOME', None)
+
+def snapshot(root): return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob('*') if p.is_file() and not p.name.startswith('.')}
+
+def test_recommend_prints_a_table(root, capsys):
+    assert recsys('--root', root, 'recommend', 'a quiet keyboard for the office under 80 dollars', '--k', 3) == 0
+    out = capsys.readouterr().out
+    assert all(w in out for w in ('product', 'price', 'similarity', 'why'))
+
+def test_recommend_json_is_one_object_and_nothing_else(root, capsys):
+    assert recsys('--root', root, 'recommend', 'a webcam under $100', '--k', 4, '--json') == 0
+    found = json.loads(capsys.readouterr().out)
+    assert 0 < len(found['recommendations']) <= 4
+    assert {'product_id', 'title', 'price', 'similarity', 'score', 'why'} <= set(found['recommendations'][0])
+    assert all(r['price'] is not None and r['price'] <= 100 for r in found['recommendations'])
+    assert found['understood']
+
+def test_trec_run_and_evaluation(root, tmp_path, capsys):
+    (tmp_path/'q.tsv').write_text('q1\tmechanical keyboard\nq2\twebcam for calls\n')
+    assert recsys('--root', root, 'recommend', '--queries', tmp_path/'q.tsv', '--k', 10, '--out', tmp_path/'o.run') == 0
+    lines = [l.split() for l in (tmp_path/'o.run').read_text().splitlines()]
+    assert len(lines) == 20 and all(len(l) == 6 and l[1] == 'Q0' for l in lines)
+    assert [int(l[3]) for l in lines[:10]] in (list(range(1, 11)), list(range(10)))
+    (tmp_path/'qrels').write_text(f'q1 0 {lines[0][2]} 1\nq2 0 {lines[10][2]} 1\n')
+    capsys.readouterr()
+    assert recsys('--root', root, 'evaluate', '--index', 'shop', '--queries', tmp_path/'q.tsv', '--qrels', tmp_path/'qrels', '--json') == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found['n_queries'] == 2 and found['metrics']['ndcg@10'] == pytest.approx(1)
+
+def test_metadata_alone_is_a_catalogue(root, capsys):
+    assert recsys('--root', root, 'prepare', '--meta', root/'raw'/'meta.jsonl.gz', '--name', 'catalogue') == 0
+    assert recsys('--root', root, 'index', '--data', 'catalogue', '--run', 'base') == 0
+    assert recsys('--root', root, 'recommend', 'speaker', '--index', 'catalogue', '--json') == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])['recommendations']
+
+bad = [
+    ('prepare --reviews {tmp}/none.jsonl --meta {meta} --name x', 'none.jsonl'),
+    ('prepare --reviews {tmp}/empty.jsonl --meta {meta} --name x', 'empty.jsonl'),
+    ('prepare --reviews {tmp}/photo.jsonl --meta {meta} --name x', 'photo.jsonl'),
+    ('prepare --name x', '--reviews'),
+    ('prepare --reviews {tmp}/photo.jsonl --meta {meta} --name x --max-bad many', '--max-bad'),
+    ('prepare --meta {meta} --name ../x', 'name'),
+    ('export 1999-01-01T00-00-00', '1999-01-01T00-00-00'),
+    ('evaluate --data shop --run 1999-01-01T00-00-00', '1999-01-01T00-00-00'),
+    ('evaluate --data shoe', 'shop'),
+    ('evaluate', '--data'),
+    ('train-encoder --data shop --epochs 0', 'epochs'),
+    ('train-encoder --data shop --lr nan', 'lr'),
+    ('train-encoder --data shop --preset tpu', 'tpu'),
+    ('train-score --data shop --resume yesterday', 'yesterday'),
+    ('recommend keyboard --k -1', '-1'),
+    ('recommend keyboard --index nothing', 'nothing'),
+    ('recommend keyboard --max-price cheap', '--max-price'),
+    ('recommend keyboard --diversity 2', '2'),
+    ('recommend --queries {tmp}/none.tsv --out {tmp}/x.run', 'none.tsv'),
+    ('serve --port 99999999', '--port'),
+    ('no-such-command', 'no-such-command'),
+    ('index --data shop --run latest', 'no finished encoder run'),
+]
+
+@pytest.mark.parametrize('words,names', bad, ids=[b[0].replace('{tmp}/', '').replace('--meta {meta} ', '') for b in bad])
+def test_refusals_are_one_line_and_change_nothing(root, tmp_path, capsys, words, names):
+    (tmp_path/'empty.jsonl').touch()
+    (tmp_path/'photo.jsonl').write_bytes(bytes(range(256))*50)
+    before = snapshot(root)
+    assert recsys('--root', root, *words.format(tmp=tmp_path, meta=root/'raw'/'meta.jsonl.gz').split()) not in (0, None)
+    said = capsys.readouterr()
+    assert names in said.err and len(said.err.strip().splitlines()) == 1 and not said.out
+    assert snapshot(root) == before
+
+def test_an_index_built_with_another_model_is_refused(root, capsys):
+    manifest = next((root/'outputs'/'index'/'shop').glob('manifest.json'))
+    old = manifest.read_text()
+    try:
+        manifest.write_text(json.dumps(json.loads(old) | dict(fingerprint='0'*16)))
+        assert recsys('--root', root, 'recommend', 'keyboard', '--index', 'shop') == 1
+        assert 'another model' in capsys.readouterr().err
+    finally: manifest.write_text(old)
+
+def test_an_unwritable_folder_is_refused(root, tmp_path, capsys):
+    (tmp_path/'file').write_text('not a folder')
+    assert recsys('--root', tmp_path/'file', 'prepare', '--reviews', root/'raw'/'reviews.jsonl.gz', '--name', 'x') == 1
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+@pytest.mark.parametrize('command', 'demo download prepare train-encoder train-score export evaluate index recommend serve run plot'.split())
+def test_every_command_has_help_with_an_example(command, capsys):
+    assert recsys(command, '--help') == 0
+    assert 'Example' in capsys.readouterr().out
+
+def test_the_installed_command_answers_at_once_without_torch():
+    code = "import sys; from recsys_nb.cli import main\ntry: main(['--help'])\nexcept SystemExit as e: sys.exit(int(e.code or 0) or 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0 and 'recommend' in done.stdout
