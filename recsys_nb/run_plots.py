@@ -87,6 +87,8 @@ def plot_metric(
         if column == 'val_recall@1' and 'val_candidates' in d: ax.axhline(1 / d.val_candidates.iloc[-1], color=muted, ls=':', lw=1)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.margins(.08, .18)
+    last = max([1, *(d.epoch.max() for d in frames.values())])
+    ax.set_xlim(-.08 * last, 1.08 * last) # from before training, in all plots alike
     if 'seconds' in column: ax.set_ylim(0, 1.15 * ax.dataLim.y1)
     return _finish(ax, titles.get(column, column) + (f' ({way} is better)' if way else ''), xlabel='epoch')
 
