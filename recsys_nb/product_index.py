@@ -6,8 +6,8 @@
 __all__ = ['shown', 'indexed', 'light', 'as_tuple', 'key_of', 'Filters', 'conditions', 'passes', 'point_id', 'payload_of',
            'count_words', 'Keywords', 'Lookup', 'Candidate', 'ExactStore', 'qdrant_filter', 'merge', 'hold',
            'edge_config', 'EdgeStore', 'best_scored', 'unpack', 'plainly', 'retried', 'ServerStore', 'wait_green',
-           'Hit', 'fuse', 'Weights', 'ProductIndex', 'best_of_families', 'enough', 'Unfinished', 'resumable_folder',
-           'key_of_data', 'with_scores', 'fill_store', 'index_into']
+           'Hit', 'blend', 'fuse', 'Weights', 'ProductIndex', 'best_of_families', 'enough', 'Unfinished',
+           'resumable_folder', 'key_of_data', 'with_scores', 'fill_store', 'index_into']
 
 # %% ../nbs/09_product_index.ipynb #06b95414
 import hashlib, os, shutil, time, uuid
@@ -135,8 +135,8 @@ class ExactStore:
 # %% ../nbs/09_product_index.ipynb #d3e66c8e
 @patch
 def idf(self:ExactStore, words) -> np.ndarray:
-    "How rare each word is, as Qdrant counts it."
-    n, seen = len(self.points), np.array([sum(w in d for _, d, _ in self.points.values()) for w in words])
+    "How rare each word is, as Qdrant counts it: among the products that have words at all."
+    n, seen = sum(bool(d) for _, d, _ in self.points.values()), np.array([sum(w in d for _, d, _ in self.points.values()) for w in words])
     return np.log(1 + (n - seen + .5)/(seen + .5))
 
 @patch
@@ -235,7 +235,7 @@ class EdgeStore:
 def upsert(self:EdgeStore, vectors, words, payloads):
     "Add products or replace them."
     self.shard.update(edge.UpdateOperation.upsert_points([
-        edge.Point(point_id(p['product_id']), dict(dense=np.asarray(v).tolist(), words=edge.SparseVector(*w)), p) for v, w, p in zip(vectors, words, payloads)]))
+        edge.Point(point_id(p['product_id']), dict(dense=np.asarray(v).tolist()) | (dict(words=edge.SparseVector(*w)) if w[0] else {}), p) for v, w, p in zip(vectors, words, payloads)]))
     self.shard.flush()
 
 @patch
@@ -334,11 +334,11 @@ class ServerStore:
         client=None,            # An open `QdrantClient` to use instead
     ):
         from qdrant_client import QdrantClient, models
-        self.url, self.collection, self.lib = url, collection, models
+        self.url, self.collection, self.lib, self.lent = url, collection, models, client is not None
         key = key or os.environ.get('QDRANT_API_KEY')
         self.client = client or (QdrantClient(':memory:') if url == ':memory:' else QdrantClient(url=url, api_key=key, timeout=30, check_compatibility=False))
     def call(self, name, *args, **kwargs): "Call the client's method, again if need be"; return retried(lambda: getattr(self.client, name)(*args, **kwargs), self.url)
-    def close(self): "Close the connection"; self.client.close()
+    def close(self): "Close the connection, unless it was lent"; self.lent or self.client.close()
     def exists(self): "Whether the collection is there"; return self.call('collection_exists', self.collection)
 
 # %% ../nbs/09_product_index.ipynb #186e3414
@@ -365,7 +365,7 @@ def upsert(self:ServerStore, vectors, words, payloads):
     "Add products or replace them."
     m = self.lib
     self.call('upsert', self.collection, [m.PointStruct(id=point_id(p['product_id']), payload=p,
-        vector=dict(dense=np.asarray(v).tolist(), words=m.SparseVector(indices=w[0], values=w[1]))) for v, w, p in zip(vectors, words, payloads)], wait=True)
+        vector=dict(dense=np.asarray(v).tolist()) | (dict(words=m.SparseVector(indices=w[0], values=w[1])) if w[0] else {})) for v, w, p in zip(vectors, words, payloads)], wait=True)
 
 @patch
 def delete(self:ServerStore, ids): "Remove products"; self.call('delete', self.collection, [point_id(i) for i in ids], wait=True)
@@ -425,6 +425,8 @@ class Hit(Candidate):
     "A product found, with the sum that orders it."
     value:float # What the list is ordered by
 
+def blend(cos, bm25, stars, weight, prior): "(n,) sums of meaning, words and stars"; return (1 - weight)*cos + weight*bm25/max(bm25.max(initial=0), 1e-9) + prior*stars
+
 def fuse(
     found:list,       # `Candidate`s
     weight:float=0.,  # Of the words, 0 to 1
@@ -434,7 +436,7 @@ def fuse(
     "Order candidates by meaning, words and predicted stars."
     cos, bm25 = (np.array([getattr(c, f) for c in found], float) for f in ('similarity', 'bm25'))
     stars = np.array([mean if c.score is None else c.score for c in found], float) - mean
-    value = (1 - weight)*cos + weight*bm25/max(bm25.max(initial=0), 1e-9) + prior*stars
+    value = blend(cos, bm25, stars, weight, prior)
     hits = [Hit(**vars(c), value=round(float(v), 6)) for c, v in zip(found, value)]
     return sorted(hits, key=lambda h: (-h.value, h.product_id))
 

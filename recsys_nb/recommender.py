@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['away', 'Recommendation', 'as_recommendation', 'Recommendations', 'number', 'spoken', 'plain_markdown', 'unit',
            'query_vector', 'diversify', 'index_folder', 'model_of', 'Recommender', 'Ask', 'filters_from',
-           'without_scores', 'clock', 'ndcg_of', 'mean_ndcg', 'trials_of', 'review_queries', 'keyword_queries',
-           'fit_weights', 'fit_prior', 'settled', 'all_reviews', 'build_index']
+           'without_scores', 'clock', 'Trial', 'trial', 'ndcg_of', 'mean_ndcg', 'trials_of', 'review_queries',
+           'keyword_queries', 'fit_weights', 'fit_prior', 'settled', 'all_reviews', 'build_index']
 
 # %% ../nbs/10_recommender.ipynb #a6ebeb1b
 import time
@@ -252,8 +252,9 @@ def advice(self:Recommender,
     if ask.vector is None and not ask.words: notes.append('Say what you are looking for, and these will be ordered by how well they fit.' if n_found else 'Say what you are looking for, or name a product that you like.')
     tight = [n for n in ('min_price', 'max_price', 'min_score', 'category', 'brand') if getattr(f, n) not in (None, ())]
     if n_found < k and tight:
-        less = {n: self.index.count(replace(f, **{n: None if 'm' == n[0] else ()})) for n in tight}
-        notes.append(f'{"No product passes" if not n_found else f"Only {n_found} passed"} all conditions: ' + ', '.join(f'without {_said(n, getattr(f, n))} there are {c:,}' for n, c in less.items()) + '.')
+        off = lambda names: self.index.count(replace(f, **{n: None if n[0] == 'm' else () for n in names}))
+        less = [f'without {_said(n, getattr(f, n))} there are {off([n]):,}' for n in tight] + [f'without any of these {off(tight):,}']*(len(tight) > 1)
+        notes.append(f'{"No product passes" if not n_found else f"Only {n_found} passed"} all conditions: {", ".join(less)}.')
     return ' '.join(notes) or None
 
 # %% ../nbs/10_recommender.ipynb #6e995e4d
@@ -271,7 +272,7 @@ def reason(self:Recommender,
 ) -> dict:         # `why` and `why_from`
     "The sentence of a review that fits best, else the bullet point of the description that does."
     if self.sentences is not None and ask.vector is not None:
-        why, _ = self.sentences.best(payload['family_id'], ask.vector)
+        why, _ = self.sentences.best(payload['family_id'], ask.vector, ask.words, payload['title'])
         if why: return dict(why=why, why_from='review')
     why = fitting_point(payload.get('points') or [], ask.words)
     return dict(why=why, why_from='description') if why else {}
@@ -371,34 +372,48 @@ def find(self:Recommender,
     return [p for p, _ in self.known([i for *_, i in sorted(fits)[:k]], 'product')]
 
 # %% ../nbs/10_recommender.ipynb #25dec04e
-def ndcg_of(
-    ranked:np.ndarray, # Families in the order of the list, with repetitions
-    relevant:set,      # Relevant families
-) -> float:
-    "NDCG@10 of a list of families, each counted where it comes first."
-    gains = np.isin(list(dict.fromkeys(ranked[:60].tolist()))[:10], list(relevant))
-    at = 1/np.log2(np.arange(2, 12))
-    return float((gains*at[:len(gains)]).sum()/at[:len(relevant)].sum())
+@dataclass
+class Trial:
+    "The candidates of a validation query, as arrays: weights are tried on them without asking the index again."
+    words:int           # Words in the query
+    cos:np.ndarray      # (n,) similarities
+    bm25:np.ndarray     # (n,) scores of the words
+    stars:np.ndarray    # (n,) predicted stars, NaN where unknown
+    family:np.ndarray   # (n,) a number per family
+    good:np.ndarray     # (n,) whether the family is relevant
+    n_good:int          # How many relevant families there are
 
-def mean_ndcg(
-    trials:list, # (words in the query, `Candidate`s, relevant families) of each query
-    w:Weights,   # Weights to try
+def trial(words, found, relevant):
+    "Arrays from `Candidate`s, in the order of their ids so that ties are broken by it"
+    found = sorted(found, key=lambda c: c.product_id)
+    column = lambda f: np.array([getattr(c, f) for c in found], object)
+    return Trial(words, column('similarity').astype(float), column('bm25').astype(float), pd.to_numeric(column('score')).astype(float), pd.factorize(column('family_id'))[0] if found else np.zeros(0, int),
+                 np.array([c.family_id in relevant for c in found], bool), len(relevant))
+
+def ndcg_of(
+    t:Trial,   # A query's candidates
+    w:Weights, # Weights to try
 ) -> float:
-    "How well these weights order the candidates."
-    if not trials: return 0.
-    return float(np.mean([ndcg_of(np.array([h.family_id for h in fuse(found, w.words(n), w.prior, w.mean)]), rel) for n, found, rel in trials]))
+    "NDCG@10 of the families in the order that these weights give."
+    value = blend(t.cos, t.bm25, np.nan_to_num(t.stars - w.mean), w.words(t.words), w.prior)
+    order = np.argsort(-value.round(6), kind='stable')[:100]
+    first = np.sort(np.unique(t.family[order], return_index=True)[1])[:10] # where each family comes first
+    at = 1/np.log2(np.arange(2, 12))
+    return float(t.good[order][first] @ at[:len(first)]/at[:t.n_good].sum())
+
+def mean_ndcg(trials, w): "The mean over queries"; return float(np.mean([ndcg_of(t, w) for t in trials]))
 
 # %% ../nbs/10_recommender.ipynb #698edff3
 def trials_of(
-    index:ProductIndex, # The index
-    model,              # Its model
+    index:ProductIndex,   # The index
+    model,                # Its model
     queries:pd.DataFrame, # query and relevant, a set of families
-) -> list:              # (words, `Candidate`s, relevant families)
-    "Ask the index once for each query; weights are then tried on the candidates."
+) -> list:                # `Trial`s
+    "Ask the index once for each query."
     texts = queries['query'].tolist()
     looks = [index.lookup(v, t, Filters(), 100) for v, t in zip(model.encode(texts, side='user'), texts)]
     found = [c for i in range(0, len(looks), 64) for c in index.store.candidates(looks[i:i+64])]
-    return list(zip(map(count_words, texts), found, queries.relevant))
+    return [trial(count_words(t), c, r) for t, c, r in zip(texts, found, queries.relevant)]
 
 def review_queries(data, n=300):
     "A sample of validation reviews as queries"
@@ -426,15 +441,16 @@ def fit_weights(
     measure = lambda w: {k: mean_ndcg(t, w) for k, t in kinds.items()}
     grid = [Weights(level, slope) for slope in (0, -.25, -.5, -.75, -1, -1.5) for level in np.arange(-4, 2.1, .5)]
     best = max(progress(grid, 'fitting weights'), key=lambda w: round(np.mean(list(measure(w).values())), 4))
-    stars = [p.score for t in kinds.values() for _, found, _ in t for p in found if p.score is not None]
-    best = replace(best, fitted=True, mean=float(np.mean(stars)) if stars else 0.)
-    if stars and 'reviews' in kinds: best = fit_prior(kinds['reviews'], best)
+    stars = np.concatenate([t.stars for ts in kinds.values() for t in ts])
+    best, rated = replace(best, fitted=True), np.isfinite(stars).any()
+    if rated: best = replace(best, mean=float(np.nanmean(stars)))
+    if rated and 'reviews' in kinds: best = fit_prior(kinds['reviews'], best)
     shown = dict(hybrid=measure(best), dense=measure(Weights(level=-50, slope=0)), bm25=measure(Weights(level=50, slope=0)))
     return dict(weights=asdict(best), fit=shown | dict(queries={k: len(t) for k, t in kinds.items()}))
 
 def fit_prior(trials, w):
     "Raise the worth of a star while that helps clearly"
-    scores = {p: np.array([mean_ndcg([t], replace(w, prior=p)) for t in trials]) for p in (0, .01, .02, .04, .08)}
+    scores = {p: np.array([ndcg_of(t, replace(w, prior=p)) for t in trials]) for p in (0, .01, .02, .04, .08)}
     best = max(scores, key=lambda p: scores[p].mean())
     gain = scores[best] - scores[0]
     return replace(w, prior=best if gain.mean() > gain.std()/np.sqrt(len(gain)) else 0.)
@@ -448,7 +464,7 @@ def settled(model, root):
     inside = run.path.resolve().parent.parent == (root_folder(root)/'outputs').resolve()
     return DualEncoderSBERT.load(run), f'sbert/{run.name}' if inside else str(run.path.resolve())
 
-def all_reviews(data): "The reviews of all parts, for showing"; return pd.concat([d[['family_id', 'review_id', 'text']] for d in (data.train, data.val, data.test)], ignore_index=True)
+def all_reviews(data): "The reviews of all parts, for showing"; return pd.concat([d[['family_id', 'review_id', 'text', 'rating']] for d in (data.train, data.val, data.test)], ignore_index=True)
 
 # %% ../nbs/10_recommender.ipynb #48a9c2aa
 def build_index(

@@ -1,0 +1,106 @@
+"What is understood of what people say, as a table of phrases and for any text at all."
+import numpy as np, pandas as pd, pytest
+from hypothesis import given, settings, strategies as st
+
+from recsys_nb.config import RecsysError
+from recsys_nb.preferences import *
+from recsys_nb.product_index import resumable_folder
+
+brands = frozenset(['samsung', 'apple', 'acme'])
+phrases = [
+    # prices
+    ('under $50', dict(max_price=50, currency='$')), ('headphones $20-$40', dict(text='headphones', min_price=20, max_price=40)),
+    ('between 20 and 40 euros', dict(min_price=20, max_price=40, currency='euros')), ('a mouse for $30 or less', dict(text='a mouse', max_price=30)),
+    ('keyboard cheaper than 80 bucks', dict(text='keyboard', max_price=80)), ('monitor under 300', dict(text='monitor', max_price=300)),
+    ('phone up to ₹20,000 with a good camera', dict(max_price=20000, currency='₹')), ('at least $100 and at most $200 watch', dict(text='watch', min_price=100, max_price=200)),
+    ('gift under 25€', dict(text='gift', max_price=25, currency='€')), ('tv under 2k dollars', dict(text='tv', max_price=2000)), ('between $1,000 and $2,000', dict(min_price=1000, max_price=2000)),
+    ('tv between 1 and 2k dollars', dict(min_price=1000, max_price=2000)), ('budget of 2000', dict(max_price=2000)), ('my budget is $500', dict(max_price=500)), ('usb hub, <$30', dict(text='usb hub', max_price=30)),
+    ('charger about $20', dict(text='charger', min_price=15, max_price=25)), ('$20+ gift', dict(text='gift', min_price=20)), ('a lamp for 29,99 € or less', dict(text='a lamp', max_price=29.99)),
+    ('lamp, no more than 40 dollars', dict(text='lamp', max_price=40)), ('50 dollars max', dict(max_price=50)), ('lamp priced below 99.99', dict(text='lamp', max_price=99.99)), ('from 40 to 20 dollars', dict(min_price=20, max_price=40)),
+    ('under fifty dollars', dict(max_price=50)), ('less than a hundred dollars', dict(max_price=100)), ('under twenty five euros', dict(max_price=25)),
+    # numbers that are no prices
+    *((s, dict(text=s, max_price=None, min_price=None)) for s in ['laptop bag under 15 inches', 'speaker over 100 watts', 'cable from 1 to 2 meters', 'hub with 7 ports', 'less than 1kg', 'up to 100 people', 'under 50 dB', '2-3 meter cable', '1080p 60 Hz', 'at least 8 GB', '5 star hotel kettle', 'max 2 kg']),
+    ('I paid less than $20 for it', dict(max_price=None)), ('I bought this for under $50', dict(max_price=None)),
+    # stars
+    ('at least 4 stars', dict(min_score=4)), ('4+ stars', dict(min_score=4)), ('rated 4.5 or higher', dict(min_score=4.5)), ('four stars or more', dict(min_score=4)), ('4 stars and up kettle', dict(min_score=4)),
+    ('with a rating of at least 4.5', dict(min_score=4.5)), ('min 4 stars max $50', dict(min_score=4, max_price=50)), ('more than 4 stars, $100 max', dict(min_score=4, max_price=100)), ('4.5+ rating', dict(min_score=4.5)), ('at least 4 out of 5', dict(min_score=4)),
+    ('at least 9 stars', dict(min_score=None)), ('over $4', dict(min_score=None, min_price=4)),
+    # what is not wanted
+    ('headset with no microphone', dict(text='headset', dislike=['microphone'])), ("I don't want anything heavy", dict(text='', dislike=['heavy'])), ('phone but not samsung', dict(text='phone', not_brand=['samsung'])),
+    ('a phone, nothing from Apple', dict(not_brand=['Apple'])), ('mic without hiss or hum', dict(text='mic', dislike=['hiss', 'hum'])), ('a kettle, not too loud', dict(text='a kettle', dislike=['loud'])),
+    ('non-stick pan', dict(text='non-stick pan', dislike=[])), ('no', dict(text='no')), ('not only for games', dict(text='not only for games', dislike=[])), ('no problem if it is old', dict(dislike=[]))]
+
+@pytest.mark.parametrize('said, expected', phrases, ids=[p for p, _ in phrases])
+def test_phrases(said, expected):
+    u = understand(said, brands)
+    for k, v in expected.items(): assert getattr(u, k) == v, (k, getattr(u, k))
+
+words = st.sampled_from(['quiet', 'keyboard', 'under', '$50', '50', 'between', 'and', 'not', 'no', 'at least', '4', 'stars', ',', '.', 'for', 'euros', '<b>', "'; DROP TABLE", '-', '1,000', 'k', '+', '٣', '½', '²'])
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.text(max_size=300), st.lists(words, max_size=25).map(' '.join)))
+def test_any_text_is_understood_somehow(text):
+    u = understand(text, brands)
+    assert u.min_price is None or 0 <= u.min_price < 1e15
+    assert u.min_score is None or 1 <= u.min_score <= 5
+    assert not set(u.text) & set('\x00\x1b\u202e\n')
+    u.to_dict()
+    again = understand(u.text, brands)
+    assert len(again.text) <= len(u.text)
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 10**6), st.sampled_from(['$', '€', '£', '₹']))
+def test_every_amount(n, sign):
+    assert understand(f'a lamp under {sign}{n:,}').max_price == n
+    assert understand(f'a lamp under {n}{sign}, please').max_price == n
+
+def test_long_texts_are_reviews_and_give_no_orders():
+    u = understand('I bought this kettle. ' * 12 + 'It was under $50 and not loud.')
+    assert u.max_price is None and not u.dislike
+
+@pytest.mark.parametrize('bad, message', [('x'*1_000_000, 'at most 20,000'), (None, 'expected text'), (3, 'expected text')])
+def test_what_is_no_text(bad, message):
+    with pytest.raises(RecsysError, match=message): understand(bad)
+
+def test_hostile_texts_are_quick():
+    import time
+    for s in ('no '*6000, 'between 1 and '*1400, '$'*20_000, '1,'*10_000, 'not a '*3000, '1'*20_000, 'under '*30 + '5', '1-'*40, 'at least '*39):
+        start = time.perf_counter(); understand(s[:20_000], brands)
+        assert time.perf_counter() - start < .5, s[:20]
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=500))
+def test_sentences_are_parts_of_the_text(text):
+    for s in sentences_of(text): assert 4 <= len(s.split()) <= 40 and len(s) <= 300
+
+def test_sentences_on_disk(tmp_path):
+    rng = np.random.default_rng(0)
+    reviews = pd.DataFrame(dict(family_id=[f'f{i%7}' for i in range(60)], review_id=[str(i) for i in range(60)], rating=rng.integers(1, 6, 60), text=[f'This is review number {i} with ünïcode – ✓ signs.' for i in range(60)]))
+    picked = pick_sentences(reviews, per_family=5)
+    assert picked.family_id.value_counts().max() == 5
+    best = reviews[reviews.family_id == 'f3'].rating.max()
+    assert picked[picked.family_id == 'f3'].text.iloc[0] in set(reviews[(reviews.family_id == 'f3') & (reviews.rating == best)].text), 'the best rated review speaks first'
+    vectors = rng.normal(size=(len(picked), 16)).astype(np.float32); vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    where, calls = dict(zip(picked.text, vectors)), []
+    def encode(texts):
+        calls.append(len(texts))
+        if len(calls) == 3: raise KeyboardInterrupt
+        return np.stack([where[t] for t in texts])
+    for _ in range(2): # killed once
+        try:
+            with resumable_folder(tmp_path/'idx', 'key') as part:
+                save_sentences(part.path, picked); embed_sentences(part, picked, encode, 16, batch=10)
+        except KeyboardInterrupt: pass
+    assert sum(calls) == len(picked) + 10, 'only the killed batch is done again'
+    s = Sentences(tmp_path/'idx')
+    for f in picked.family_id.unique():
+        q = rng.normal(size=16).astype(np.float32); q /= np.linalg.norm(q)
+        own = picked[picked.family_id == f]
+        exact = np.array([where[t] @ q for t in own.text])
+        text, fit = s.best(f, q)
+        assert abs(fit - exact.max()) < .02 and where[text] @ q > exact.max() - .02
+
+def test_no_sentences_at_all(tmp_path):
+    picked = pick_sentences(pd.DataFrame(dict(family_id=[], review_id=[], text=[])))
+    with resumable_folder(tmp_path/'idx', 'key') as part: save_sentences(part.path, picked); embed_sentences(part, picked, None, 16)
+    assert Sentences(tmp_path/'idx').best('f', np.ones(16)) == (None, 0.) and len(Sentences(tmp_path/'idx')) == 0

@@ -1,0 +1,209 @@
+"The same searches on exact numpy, the embedded Qdrant, its client's local mode and, with QDRANT_URL set, a real server."
+import os, signal, subprocess, sys, time, uuid
+from pathlib import Path
+
+import numpy as np, pandas as pd, pytest
+
+from recsys_nb.config import RecsysError
+from recsys_nb.product_index import *
+
+vocabulary = 'quiet loud keyboard mouse office gaming wireless usb compact heavy light battery red blue'.split()
+
+def catalogue(n, seed=0, dim=8):
+    "Products with many equal vectors, equal texts and unknown prices, so that ties and gaps abound."
+    rng = np.random.default_rng(seed)
+    kinds = rng.normal(size=(max(n//4, 1), dim)).astype(np.float32)
+    vectors = kinds[rng.integers(0, len(kinds), n)]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows = [dict(product_id=f'p{i:04d}', family_id=f'f{rng.integers(0, n//2 + 1)}', title=f'product {i}', text=' '.join(rng.choice(vocabulary, rng.integers(0, 6))),
+                 price=None if rng.random() < .2 else float(rng.integers(1, 20)*5), brand=rng.choice(['Acme', 'ACME ', 'Bolt', None]),
+                 categories=['Electronics'] + [['Mice'], ['Keyboards', 'Mechanical']][rng.integers(0, 2)], features=[], images=[]) for i in range(n)]
+    scored = [r['product_id'] for r in rows if rng.random() < .7]
+    return pd.DataFrame(rows), vectors, pd.DataFrame(dict(product_id=scored, score=rng.integers(4, 21, len(scored))/4))
+
+def stores(tmp_path):
+    "Every backend there is."
+    yield 'edge', EdgeStore(tmp_path, dim=8)
+    memory = ServerStore(':memory:', 'test'); memory.create(8)
+    yield 'local mode', memory
+    if url := os.environ.get('QDRANT_URL'):
+        server = ServerStore(url, f'test-{uuid.uuid4().hex[:8]}'); server.create(8)
+        yield 'server', server
+
+def filled(store, products, vectors, scores):
+    p = with_scores(products, scores)
+    kw = Keywords(4.)
+    store.upsert(vectors, [kw.document(t) for t in p.text], [payload_of(r) for r in p.to_dict('records')])
+    store.finish()
+    return ProductIndex(store, dict(avg_len=4., dim=8, fingerprint='x', n_products=len(p), weights=dict(prior=.01, mean=3.)))
+
+filters = [Filters(), Filters(max_price=30), Filters(min_price=20, max_price=25), Filters(min_score=4), Filters(category='mechanical'), Filters(category=('Mice', 'Nothing')),
+           Filters(brand='acme'), Filters(not_brand='acme'), Filters(exclude=('p0001', 'p0002', 'p0005')), Filters(not_family='f3', max_price=80), Filters(category='Nothing')]
+
+@pytest.fixture(scope='module')
+def backends(tmp_path_factory):
+    made = catalogue(300)
+    reference = filled(ExactStore(), *made)
+    others = {name: filled(s, *made) for name, s in stores(tmp_path_factory.mktemp('index'))}
+    yield reference, others, made
+    for index in others.values():
+        if index.store.__class__ is ServerStore and index.store.url != ':memory:': index.store.client.delete_collection(index.store.collection)
+        index.close()
+
+def agree(a, b):
+    "The same products in the same order, except where two values are equal but for rounding."
+    assert len(a) == len(b)
+    assert np.allclose([h.value for h in a], [h.value for h in b], atol=2e-5)
+    for x, y in zip(a, b):
+        if x.product_id != y.product_id: assert abs(x.value - y.value) < 2e-5 and abs(x.value - next((h.value for h in b if h.product_id == x.product_id), y.value)) < 2e-5
+
+@pytest.mark.parametrize('families', [False, True])
+@pytest.mark.parametrize('what', ['dense', 'words', 'hybrid', 'nothing'])
+def test_the_same_answers_everywhere(backends, what, families):
+    reference, others, (_, vectors, _) = backends
+    rng = np.random.default_rng(1)
+    for f in filters:
+        q = vectors[rng.integers(len(vectors))] + .3*rng.normal(size=8)
+        q = (q/np.linalg.norm(q)).astype(np.float32) if what in ('dense', 'hybrid') else None
+        text = ' '.join(rng.choice(vocabulary, 3)) if what in ('words', 'hybrid') else None
+        expected = reference.search(q, text, k=12, filters=f, families=families, n=300, exact=True)
+        for name, index in others.items():
+            found = index.search(q, text, k=12, filters=f, families=families, n=300, exact=True)
+            if what == 'nothing': assert [h.product_id for h in found] == [h.product_id for h in expected], name
+            else: agree(found, expected)
+            assert index.count(f) == reference.count(f), (name, f)
+
+def test_filters_mean_what_the_mask_says(backends):
+    reference, others, (products, vectors, scores) = backends
+    payloads = [payload_of(r) for r in with_scores(products, scores).to_dict('records')]
+    for f in filters:
+        wanted = {p['product_id'] for p in payloads if passes(f, p)}
+        for name, index in others.items():
+            assert {h.product_id for h in index.search(vectors[0], k=300, filters=f, exact=True)} == wanted, (name, f)
+
+def test_ties_are_broken_by_id_however_many(tmp_path):
+    n = 450 # far more equal products than candidates are asked for
+    products, _, _ = catalogue(n)
+    for _, store in stores(tmp_path):
+        index = filled(store, products.assign(text='mouse', family_id=products.product_id)[::-1].reset_index(drop=True), np.tile(np.eye(8, dtype=np.float32)[0], (n, 1)), None)
+        for q in ((np.eye(8, dtype=np.float32)[0], None), (None, 'mouse')):
+            assert [h.product_id for h in index.search(*q, k=5)] == [f'p{i:04d}' for i in range(5)]
+        index.close()
+
+def test_change_and_remove(tmp_path):
+    products, vectors, scores = catalogue(40)
+    for _, store in stores(tmp_path):
+        index = filled(store, products, vectors, scores)
+        index.add(products.iloc[:1].assign(price=77., title='new'), vectors[:1])
+        assert index.store.retrieve(['p0000'])['p0000'][0]['title'] == 'new' and len(index) == 40
+        assert index.count(Filters(min_price=77, max_price=77)) == 1
+        index.remove(['p0000', 'p0001'])
+        assert len(index) == 38 and index.store.retrieve(['p0000']) == {}
+        with pytest.raises(RecsysError, match='expected 1 of length 8'): index.add(products.iloc[:1], [[1., 2.]])
+        assert sum(len(o) for o in index.store.scroll(n=7)) == 38
+        index.close()
+
+def test_more_than_there_is(backends):
+    reference, others, (_, vectors, _) = backends
+    for index in others.values(): assert len(index.search(vectors[0], 'mouse', k=10_000)) == 300
+    with pytest.raises(RecsysError, match='k=-1'): reference.search(vectors[0], k=-1)
+
+@pytest.mark.parametrize('bad', [dict(min_price=3, max_price=2), dict(max_price=float('nan')), dict(min_score=-1), dict(max_price=float('inf'))])
+def test_filters_that_make_no_sense(bad):
+    with pytest.raises(RecsysError): Filters(**bad)
+
+def test_a_query_with_nothing_but_stop_words(backends):
+    for index in backends[1].values():
+        assert index.search(text='of the and') == index.search(text='of the and')
+        assert index.search(text='xyzzy') == []
+
+build = '''
+import sys, time, numpy as np
+sys.path.insert(0, {tests!r})
+from test_product_index import catalogue
+from recsys_nb.product_index import *
+products, vectors, scores = catalogue(4000)
+at = dict(zip(products.text.index, range(len(products))))
+calls = []
+def slow(texts):
+    calls.append(len(texts)); time.sleep({pause})
+    return np.tile(np.eye(8, dtype=np.float32)[0], (len(texts), 1))
+index = ProductIndex.build({folder!r}, products, slow, fingerprint='x', scores=scores, dim=8)
+print(len(index), sum(calls))
+'''
+
+def test_a_killed_build_goes_on(tmp_path):
+    script = lambda pause: [sys.executable, '-c', build.format(tests=str(Path(__file__).parent), folder=str(tmp_path/'idx'), pause=pause)]
+    first = subprocess.Popen(script(1.))
+    state = tmp_path/'.idx.building'/'building.json'
+    until = time.time() + 30
+    while time.time() < until and not (state.exists() and '"products": 1000' in state.read_text()): time.sleep(.05)
+    first.send_signal(signal.SIGKILL); first.wait()
+    assert not (tmp_path/'idx').exists(), 'half an index must not be seen'
+    with pytest.raises(RecsysError, match='no index here'): ProductIndex.open(tmp_path/'idx')
+    n, encoded = map(int, subprocess.run(script(0), capture_output=True, text=True, check=True).stdout.split())
+    assert n == 4000 and encoded <= 3000, 'what was done before the kill is not done again'
+    assert not (tmp_path/'.idx.building').exists()
+
+def test_other_data_starts_anew_and_the_old_index_stays_readable(tmp_path):
+    products, vectors, _ = catalogue(30)
+    old = ProductIndex.build(tmp_path/'idx', products, vectors, 'x')
+    new = ProductIndex.build(tmp_path/'idx', products.iloc[:10], vectors[:10], 'x')
+    assert (len(old), len(new)) == (30, 10)
+    assert len(old.search(vectors[0], k=30)) == 30, 'a reader keeps what it opened'
+    old.close(); new.close()
+
+def test_locks(tmp_path):
+    products, vectors, _ = catalogue(30)
+    with ProductIndex.build(tmp_path/'idx', products, vectors, 'x'), ProductIndex.open(tmp_path/'idx'):
+        with pytest.raises(RecsysError, match='stop that first'): ProductIndex.open(tmp_path/'idx', alone=True)
+    with ProductIndex.open(tmp_path/'idx', alone=True):
+        with pytest.raises(RecsysError, match='another program is changing'): ProductIndex.open(tmp_path/'idx')
+
+def test_a_torn_index_says_what_to_do(tmp_path):
+    products, vectors, _ = catalogue(30)
+    ProductIndex.build(tmp_path/'idx', products, vectors, 'x').close()
+    for f in (tmp_path/'idx'/'shard').rglob('segment.json'): f.write_text('{')
+    with pytest.raises(RecsysError, match='build it anew'): ProductIndex.open(tmp_path/'idx')
+
+@pytest.mark.parametrize('products, vectors, message', [
+    (pd.DataFrame(dict(product_id=[], text=[])), np.zeros((0, 8)), 'none to index'),
+    (pd.DataFrame(dict(product_id=['a', 'a'], text=['', ''])), np.zeros((2, 8)), 'there twice'),
+    (pd.DataFrame(dict(product_id=['a'], text=['x'])), np.full((1, 8), np.nan), 'not finite')])
+def test_what_cannot_be_indexed(tmp_path, products, vectors, message):
+    with pytest.raises(RecsysError, match=message): ProductIndex.build(tmp_path/'idx', products, vectors, 'x')
+    assert not (tmp_path/'idx').exists()
+
+def test_a_server_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(time, 'sleep', lambda s: None)
+    store = ServerStore('http://127.0.0.1:9', 'nothing')
+    with pytest.raises(RecsysError, match='does not answer'): store.count()
+
+def test_a_server_that_comes_back():
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+    from threading import Thread
+    asked = []
+    class Moody(BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(self.path)
+            self.rfile.read(int(self.headers.get('content-length', 0)))
+            body = b'{"result":{"count":7},"status":"ok","time":0.0}' if len(asked) > 1 else b'{"status":{"error":"busy"}}'
+            self.send_response(200 if len(asked) > 1 else 503); self.send_header('content-type', 'application/json'); self.send_header('content-length', str(len(body))); self.end_headers(); self.wfile.write(body)
+        def log_message(self, *_): pass
+    server = HTTPServer(('127.0.0.1', 0), Moody)
+    Thread(target=server.serve_forever, daemon=True).start()
+    store = ServerStore(f'http://127.0.0.1:{server.server_port}', 'x')
+    assert store.count() == 7 and len(asked) == 2
+    store.close(); server.shutdown(); server.server_close()
+
+def test_a_server_build(tmp_path):
+    from qdrant_client import QdrantClient
+    products, vectors, scores = catalogue(50)
+    client = QdrantClient(':memory:')
+    index = ProductIndex.build(tmp_path/'idx', products, vectors, 'x', scores, url=':memory:', client=client)
+    assert len(index) == 50 and index.manifest['url'] == ':memory:'
+    reference = filled(ExactStore(), products, vectors, scores)
+    reference.weights = index.weights
+    agree(index.search(vectors[3], k=3, exact=True), reference.search(vectors[3], k=3))
+    client.delete_collection(index.store.collection)
+    with pytest.raises(RecsysError, match='is gone'): ProductIndex.open(tmp_path/'idx', client=client)
