@@ -17,7 +17,6 @@ from .config import RecsysError
 from .dual_encoder import DualEncoderSBERT
 from .score_model import mask_star_words
 from .evaluation import *
-from .evaluation import query_text
 from .baselines import *
 
 # %% ../nbs/06c_retrieval_report.ipynb #ed5a224a
