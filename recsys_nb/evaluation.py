@@ -246,6 +246,7 @@ def paired_interval(
     if len(new) != len(base): raise RecsysError(f'paired comparison: {len(new)} and {len(base)} queries; they have to be the same ones')
     return bootstrap_interval(np.asarray(new, float) - np.asarray(base, float), groups, **kwargs)
 
+# %% ../nbs/06_evaluation.ipynb #ccf03c32
 @dataclass
 class Verdict:
     "Whether a model is better than another: WIN, REGRESSION, or MARGINAL where the interval of the difference holds 0."
