@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from .config import *
 
 # %% ../nbs/09_product_index.ipynb #c484faf0
-def as_tuple(v): "A tuple of strings from nothing, one string or several"; return () if v is None else (v,) if isinstance(v, str) else tuple(v)
+def as_tuple(v): "A tuple of strings from nothing, one string or several"; return () if v is None else tuple(v) if isinstance(v, (list, tuple, set, frozenset, np.ndarray, pd.Series)) else (v,)
 def key_of(s): "How categories and brands are compared: without case and surrounding space"; return ' '.join(str(s).casefold().split())
 
 @dataclass(frozen=True)
@@ -495,6 +495,7 @@ def lookup(self:ProductIndex, vector, text, filters, n):
 @patch
 def ordered(self:ProductIndex, found, look, text, weight=None):
     "Candidates in order; words alone and meaning alone are weights 1 and 0."
+    if look.vector is None and not look.words: return fuse(found, prior=1) # nothing but stars to go by
     w = 1. if look.vector is None else 0. if not look.words else self.weights.words(count_words(text)) if weight is None else weight
     return fuse(found, w, self.weights.prior, self.weights.mean)
 

@@ -1,0 +1,152 @@
+"Recommendations from a small prepared data set and a toy encoder; with the real encoder in the notebooks."
+import hashlib, json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np, pandas as pd, pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+import recsys_nb.recommender as recommender
+from recsys_nb.config import RecsysError
+from recsys_nb.evaluation import evaluate_run, read_run, write_run
+from recsys_nb.recommender import *
+
+class ToyEncoder:
+    "A bag of hashed words: quick, deterministic, and good enough to be wrong in the right way."
+    dim, fingerprint = 64, 'toy'
+    def encode(self, texts, side='user', **_):
+        out = np.full((len(texts), self.dim), 1e-3, np.float32)
+        for i, t in enumerate(texts):
+            for w in t.casefold().replace(',', ' ').replace('.', ' ').split(): out[i, int(hashlib.md5(w.encode()).hexdigest(), 16) % self.dim] += 1
+        return out/np.linalg.norm(out, axis=1, keepdims=True)
+    def save(self, folder): Path(folder).mkdir()
+
+kinds, traits, brands = ['keyboard', 'mouse', 'webcam', 'speaker'], ['quiet', 'loud', 'wireless', 'compact', 'red'], ['Acme', 'Bolt & Sons', 'Čapek']
+
+def toy_data(n=120, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = [dict(product_id=f'p{i:03d}', family_id=f'f{i//2:03d}', title=f'{brands[i//2%3]} {kinds[i//2%4]} {traits[i//2%5]} {"black" if i % 2 else "white"}', brand=brands[i//2%3], price=None if i % 11 == 0 else 5.*(1 + i % 30),
+                 categories=['Computers', f'{kinds[i//2%4].title()}s'], features=[f'Made for {traits[i//2%5]} places', 'Two years warranty'], description='', images=[], average_rating=4., rating_number=10) for i in range(n)]
+    p = pd.DataFrame(rows).assign(text=lambda d: d.title + ' ' + d.categories.str[-1])
+    r = pd.DataFrame([dict(review_id=f'r{i}', product_id=(o := rows[int(rng.integers(n - 20))])['product_id'], family_id=o['family_id'], user_id='u', timestamp=i, title='', text=f'This {o["title"].split()[-3]} is so {o["title"].split()[-2]} and good. I use it every day at work.', rating=4., informative=True, cold=False) for i in range(200)])
+    return SimpleNamespace(name='toys', products=p, train=r[:120], val=r[120:160], test=r[160:])
+
+@pytest.fixture(scope='module')
+def rec(tmp_path_factory):
+    data, root = toy_data(), tmp_path_factory.mktemp('root')
+    scores = pd.DataFrame(dict(product_id=data.products.product_id, score=np.random.default_rng(1).integers(12, 21, len(data.products))/4, count=5))
+    recommender_settled, recommender.settled = recommender.settled, lambda model, root: (model, None)
+    try: build_index(data, ToyEncoder(), root=root, scores=scores).close()
+    finally: recommender.settled = recommender_settled
+    with Recommender.load(root, model=ToyEncoder()) as rec: yield rec
+
+def test_conditions_hold(rec):
+    found = rec.recommend('a quiet keyboard', k=20, min_price=20, max_price=100, category='keyboards', min_score=4)
+    assert found and all(20 <= r.price <= 100 and 'Keyboards' in r.categories and r.score >= 4 for r in found)
+    assert len({r.family_id for r in found}) == len(found)
+    assert [r.value for r in found] == sorted((r.value for r in found), reverse=True)
+
+def test_spoken_limits_are_filters_and_arguments_win(rec):
+    assert all(r.price <= 30 for r in rec.recommend('mouse under $30', k=20))
+    assert rec.recommend('mouse under $30').understood == dict(max_price=30., currency='$', text='mouse')
+    assert max(r.price for r in rec.recommend('mouse under $30', k=20, max_price=90)) > 30
+    assert all(r.brand != 'Acme' for r in rec.recommend('mouse, not acme', k=30))
+
+def test_what_is_liked_and_owned_does_not_come_back(rec):
+    found = rec.recommend('keyboard', like=['p008'], exclude=['p010'], dislike=['p000', 'red'], k=100)
+    assert not {r.family_id for r in found} & {'f004', 'f005', 'f000'}
+    only = rec.recommend(like=['p008'], k=5)
+    assert len(only) == 5 and all(r.similarity is not None for r in only)
+
+def test_every_result_says_why(rec):
+    found = rec.recommend('a quiet keyboard', k=60)
+    assert all(r.why and r.why_from in ('review', 'description') for r in found) and {r.why_from for r in found} == {'review', 'description'}
+
+def test_dislikes_move_away(rec):
+    place = lambda found, word: np.mean([i for i, r in enumerate(found) if word in r.title.split()])
+    assert place(rec.recommend('keyboard', dislike=['red'], k=60), 'red') > place(rec.recommend('keyboard', k=60), 'red')
+
+def test_diversity(rec):
+    def alike(found): v = np.stack([v for _, v in rec.index.store.retrieve([r.product_id for r in found], True).values()]); return float((v @ v.T).mean())
+    assert alike(rec.recommend('quiet keyboard', k=8, diversity=.9)) < alike(rec.recommend('quiet keyboard', k=8))
+    assert rec.recommend('quiet keyboard', k=8, diversity=1)[0].product_id == rec.recommend('quiet keyboard', k=8)[0].product_id
+    for bad in (-.1, 1.1, float('nan')):
+        with pytest.raises(RecsysError, match='diversity'): rec.recommend('x', diversity=bad)
+
+def test_advice(rec):
+    assert 'did you mean \'keyboards\'' in (a := rec.recommend('quiet', category='Keybords', max_price=50).advice) and 'without category' in a
+    few = rec.recommend('keyboard', min_price=150, max_price=150, category='keyboards', k=9)
+    assert len(few) < 9 and f'Only {len(few)} passed' in few.advice
+    none = rec.recommend('keyboard', min_price=9000)
+    assert none == [] and 'without min price 9000 there are 120' in none.advice
+    assert rec.recommend('mouse', k=3).advice is None
+
+@pytest.mark.parametrize('text', ['', '   ', [], [''], '\x00'])
+def test_nothing_to_go_by(rec, text):
+    assert rec.recommend(text) == [] and rec.recommend(text).advice.startswith('Say what you are looking for')
+
+def test_only_a_limit(rec):
+    found = rec.recommend('under $50', k=5)
+    assert len(found) == 5 and all(r.price <= 50 and r.similarity is None for r in found) and 'Say what' in found.advice
+    assert [r.score for r in found] == sorted((r.score for r in found), reverse=True)
+
+@pytest.mark.parametrize('call, message', [(dict(text='x', k=0), 'k=0'), (dict(text='x', k=-3), 'k=-3'), (dict(text='x', min_price=9, max_price=3), 'above'), (dict(text='over $50 and under $20'), 'above'), (dict(text='x', like=['nope']), "no product 'nope'"),
+                                           (dict(text='x'*1_000_000), 'at most 20,000'), (dict(text=3), 'expected text'), (dict(text='x', max_price=float('nan')), 'max_price'), (dict(text='x', exclude=['y'*500]), 'no product')])
+def test_mistakes_are_told_in_a_line(rec, call, message):
+    with pytest.raises(RecsysError, match=message) as e: rec.recommend(**call)
+    assert '\n' not in str(e.value) and len(str(e.value)) < 300
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(max_size=200), k=st.integers(1, 500), diversity=st.floats(0, 1))
+def test_any_text_gives_a_list(rec, text, k, diversity):
+    try: found = rec.recommend(text, k=k, diversity=diversity)
+    except RecsysError: return
+    assert len(found) <= min(k, 60) and len({r.product_id for r in found}) == len(found)
+    json.dumps(found.to_dict()); found._repr_html_(); found._repr_markdown_(); repr(found)
+
+def test_more_than_the_catalogue(rec): assert len(rec.recommend('keyboard', k=10_000)) == 60
+
+def test_titles_cannot_write_html():
+    evil = '<script>alert(1)</script>|`x`"\''
+    r = Recommendations([Recommendation('1', evil, why=evil, why_from='review', brand=evil, categories=[evil])], understood=dict(text=evil), advice=evil)
+    assert '<script' not in r._repr_html_() and '<script' not in r._repr_markdown_().replace('\\<', '')
+    assert list(r.to_frame().title) == [evil]
+
+def test_rank_writes_a_run(rec, tmp_path):
+    found = rec.rank(dict(q1='quiet keyboard', q2='mouse under $30', q3='', q4='of the'), k=7)
+    assert [len(found[q]) for q in ('q1', 'q2')] == [7, 7] and set(found) == {'q1', 'q2', 'q3', 'q4'}
+    assert found['q1'][0][0] == rec.recommend('quiet keyboard', k=1)[0].product_id
+    write_run(tmp_path/'x.run', found)
+    assert set(read_run(tmp_path/'x.run')) >= {'q1', 'q2'}
+    assert evaluate_run(tmp_path/'x.run', dict(q1={found['q1'][0][0]: 1}))['metrics']['ndcg@10'] == 1
+
+def test_looking_around(rec):
+    assert rec.product('p000')['title'] == 'Acme keyboard quiet white'
+    with pytest.raises(RecsysError, match='no product'): rec.product('x')
+    assert 'f000' not in {r.family_id for r in rec.similar('p000', 10)}
+    assert rec.find('čap spea', 3) and all('Čapek' in p['title'] for p in rec.find('čap spea', 3))
+    assert rec.find('') == rec.find('zzz') == []
+    assert len(rec.products) == 120
+    assert [len(o) for o in rec.recommend_many(['mouse', 'webcam under $40'], k=2)] == [2, 2]
+
+def test_weights_are_measured_and_kept(rec):
+    m = rec.index.manifest
+    assert m['weights']['fitted'] and m['fit']['hybrid']['reviews'] >= max(m['fit']['dense']['reviews'], m['fit']['bm25']['reviews']) - 1e-9
+    assert rec.index.weights.words(2) >= rec.index.weights.words(50)
+
+def test_another_model_is_refused(rec):
+    other = ToyEncoder(); other.fingerprint = 'other'
+    with pytest.raises(RecsysError, match='built with another model'): Recommender(rec.index, other)
+
+def test_no_index(tmp_path, rec):
+    with pytest.raises(RecsysError, match='no index here'): Recommender.load(tmp_path)
+    with pytest.raises(RecsysError, match='there are: toys'): Recommender.load(rec.index.folder.parents[2], index='nope')
+
+def test_a_catalogue_without_reviews_or_stars(tmp_path, monkeypatch):
+    monkeypatch.setattr(recommender, 'settled', lambda model, root: (model, None))
+    data = toy_data(30)
+    empty = data.train.iloc[:0]
+    build_index(SimpleNamespace(name='bare', products=data.products, train=empty, val=empty, test=empty), ToyEncoder(), root=tmp_path).close()
+    with Recommender.load(tmp_path, model=ToyEncoder()) as rec:
+        found = rec.recommend('quiet keyboard, at least 4 stars', k=3)
+        assert len(found) == 3 and all(r.why_from == 'description' for r in found) and 'no predicted stars' in found.advice
