@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 
-from .config import RecsysError
+from .config import RecsysError, preset as find_preset
 from .dual_encoder import DualEncoderSBERT
 from .score_model import mask_star_words
 from .evaluation import *
@@ -236,12 +236,14 @@ def evaluate_retrieval(
     split:str='test',    # 'test', or 'val' while choosing
     base=None,           # See `with_base`
     limit:int=10_000,    # At most so many reviews as queries, a fixed sample
+    preset:str='auto',   # Where the encoders compute
 ) -> RetrievalReport:
     "Measure the encoders and everything that they have to beat."
     cat, encoders, reviews = Catalogue.of(data.products), with_base(encoders, base), _sample(getattr(data, split), limit)
     if not len(reviews): raise RecsysError(f'{split} part: it has no reviews, so there is nothing to measure')
+    for model in encoders.values(): getattr(model, 'to', lambda device: None)(find_preset(preset).device)
     main, systems = list(encoders)[-1], retrieval_systems(data, cat, encoders)
-    report = RetrievalReport(pd.DataFrame(), main, {}, {}, {}, [])
+    report = RetrievalReport(pd.DataFrame(), main, {}, {}, {}, ['the weight of the hybrid was fitted on the reviews that it is measured on'] if split == 'val' else [])
     def with_hybrid(task):
         both, report.weights[task.name] = add_hybrid(systems, main, task, cat)
         return both
