@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['css', 'theme', 'icon', 'look', 'sentences', 'when_clicked', 'when_narrow', 'safe', 'picture', 'stars', 'price_tag',
            'card', 'cards', 'notice', 'two_directions', 'ProductMap', 'Shelf', 'amount', 'ask', 'respond', 'find_liked',
-           'fields_of', 'build_demo', 'mount_demo', 'serve']
+           'fields_of', 'build_demo', 'mount_demo']
 
 # %% ../nbs/12_gradio_demo.ipynb #f8e1a4be
 import os
@@ -22,9 +22,9 @@ from fastapi.responses import RedirectResponse, Response
 from fastcore.basics import patch
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from .config import RecsysError, root_folder
-from .recommender import Recommender, spoken
-from .service import clean_text, create_app, loopback, max_text, run_app
+from .config import RecsysError
+from .recommender import spoken
+from .service import clean_text, max_text
 
 # %% ../nbs/12_gradio_demo.ipynb #f4151248
 _special = {ord(c): f'&#{ord(c)};' for c in '{}$`'}
@@ -47,6 +47,7 @@ def picture(
 
 # %% ../nbs/12_gradio_demo.ipynb #eb662257
 css = '''
+#narrow label{max-width:100%;overflow-wrap:anywhere}
 #says .html-container,#found .html-container,#where .html-container,.rs-head .html-container{padding:0 1px}
 .rs-head h1{margin:0 0 4px;font-size:1.9rem;line-height:1.2}.rs-head p{margin:0;color:var(--body-text-color-subdued)}
 .rs-cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,21rem),1fr));gap:14px}
@@ -318,14 +319,3 @@ def mount_demo(
     @app.post('/demo/gradio_api/upload', include_in_schema=False)
     async def upload(): raise StarletteHTTPException(404, 'nothing can be uploaded here')
     gr.mount_gradio_app(app, build_demo(rec), '/demo', run_history=False, ssr_mode=False, show_error=False, mcp_server=False, enable_monitoring=False, pwa=False, **look)
-
-def serve(
-    root=None,             # The folder that holds `outputs/`; see `root_folder`
-    index:str|None=None,   # The index's name, or `None` for the newest
-    host:str='127.0.0.1',  # The address to listen on; by default only this machine reaches it
-    port:int=7860,         # The port
-    hosts:tuple|None=None, # Names that the service is reached by; by default any, unless only this machine reaches it
-):
-    "Serve the API and the demo for the newest model and index of a root folder."
-    rec = Recommender.load(root_folder(root), index=index)
-    run_app(create_app(rec, mount_demo, hosts or (loopback if host in loopback else ('*',))), host, port)

@@ -14,10 +14,11 @@ __all__ = ['max_text', 'max_texts', 'max_k', 'max_ids', 'max_body', 'Text', 'Tex
 import copy, json, logging, queue, re, socket, threading, time, uuid
 from asyncio import get_running_loop
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timezone
 from functools import partial
 from http import HTTPStatus
+from importlib import import_module
 from typing import Annotated
 
 # %% ../nbs/11_service.ipynb #3877d3d5
@@ -448,7 +449,7 @@ def create_app(
     app.add_middleware(Door, hosts=hosts)
     app.state.desk = desk
     add_problems(app)
-    for add in (add_states, add_recommend, add_products): add(app, rec, desk)
+    for add in (add_recommend, add_products, add_states): add(app, rec, desk)
     describe(app)
     if demo: demo(app, rec)
     return app
@@ -479,17 +480,20 @@ def run_app(
         where = f'http://{f"[{host}]" if ":" in host else host}:{s.getsockname()[1]}'
         print(f'Recommendations at {where}/ (the API: {where}/docs). Ctrl+C stops.', flush=True)
         settings = uvicorn.Config(app, log_config=log_settings, access_log=False, server_header=False, timeout_graceful_shutdown=10)
-        uvicorn.Server(settings).run(sockets=[s])
+        with suppress(KeyboardInterrupt): uvicorn.Server(settings).run(sockets=[s])
 
 def serve(
     root=None,             # The folder that holds `outputs/`; see `root_folder`
     index:str|None=None,   # The index's name, or `None` for the newest
     host:str='127.0.0.1',  # The address to listen on; by default only this machine reaches it
     port:int=7860,         # The port
-    demo=None,             # See `create_app`
+    demo:bool=True,        # Whether to show the demo as well
     hosts:tuple|None=None, # Names that the service is reached by; by default any, unless only this machine reaches it
+    url:str|None=None,     # Of the Qdrant server, where it has moved
 ):
-    "Serve the newest model and index of a root folder."
+    "Serve the newest model and index of a root folder, with the demo of the next page."
     from recsys_nb.recommender import Recommender
-    rec = Recommender.load(root_folder(root), index=index)
-    run_app(create_app(rec, demo, hosts or (loopback if host in loopback else ('*',))), host, port)
+    mount = import_module('recsys_nb.demo').mount_demo if demo else None
+    rec = Recommender.load(root_folder(root), index=index, url=url)
+    try: run_app(create_app(rec, mount, hosts or (loopback if host in loopback else ('*',))), host, port)
+    finally: rec.close()

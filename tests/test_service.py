@@ -149,14 +149,15 @@ class Slow(Shop):
         return super().recommend(text, **kw)
 run_app(create_app(Slow()), port=0)'''
 
-def test_it_finishes_what_it_was_doing_before_it_goes():
+@pytest.mark.parametrize('stop', [signal.SIGTERM, signal.SIGINT])
+def test_it_finishes_what_it_was_doing_before_it_goes(stop):
     p = subprocess.Popen([sys.executable, '-c', slow_shop], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
     try:
         address = re.search(r'http://[\d.:]+', p.stdout.readline())[0]
         with ThreadPoolExecutor(1) as pool:
             late = pool.submit(httpx.post, f'{address}/recommend', json=dict(text='slow'), timeout=20)
             time.sleep(0.4)
-            p.send_signal(signal.SIGTERM)
+            p.send_signal(stop)
             assert late.result().status_code == 200
         out, err = p.communicate(timeout=15)
     finally: p.kill()
