@@ -117,18 +117,17 @@ def _ready_tower(tower, n, preset):
 # %% ../nbs/04_dual_encoder.ipynb #b945818e
 @patch
 @torch.inference_mode()
-def encode(self:DualEncoderSBERT,
-    texts:list,                     # Strings
-    side:str='user',                # 'user' for what people say, 'product' for what products are
+def encode_tokens(self:DualEncoderSBERT,
+    tokens:list,                    # A list of token numbers per text
+    side:str='user',                # 'user' or 'product'
     batch_size:int|None=None,       # Texts at once; `None`: what the preset says
     show:bool=False,                # Whether to show a progress bar
     preset:str|Preset|None=None,    # Where to run; `None`: where the model is
-    dim:int|None=None,              # Keep only the first so many dimensions (see Matryoshka below)
-) -> np.ndarray:                    # (len(texts), dim) float32, unit length, in the order of `texts`
-    "Encode texts with the tower of that side."
+    dim:int|None=None,              # Keep only the first so many dimensions
+) -> np.ndarray:                    # (len(tokens), dim) float32, unit length
+    "Encode token lists, without gradients."
     p, tower, was_training = _as_device(self, preset), self.tower(side), self.training
     self.to(p.device).eval()
-    tokens = self.tokenize(texts)
     order = sorted(range(len(tokens)), key=lambda i: -len(tokens[i]))
     run, out = _ready_tower(tower, len(tokens), p), np.zeros((len(tokens), dim or self.dim), np.float32)
     bar = progress(None, 'encoding', len(tokens), 'text') if show else None
@@ -139,6 +138,19 @@ def encode(self:DualEncoderSBERT,
         if bar is not None: bar.update(len(now))
     self.train(was_training)
     return out
+
+# %% ../nbs/04_dual_encoder.ipynb #6ac20110
+@patch
+def encode(self:DualEncoderSBERT,
+    texts:list,                     # Strings
+    side:str='user',                # 'user' for what people say, 'product' for what products are
+    batch_size:int|None=None,       # Texts at once; `None`: what the preset says
+    show:bool=False,                # Whether to show a progress bar
+    preset:str|Preset|None=None,    # Where to run; `None`: where the model is
+    dim:int|None=None,              # Keep only the first so many dimensions (see Matryoshka below)
+) -> np.ndarray:                    # (len(texts), dim) float32, unit length, in the order of `texts`
+    "Encode texts with the tower of that side."
+    return self.encode_tokens(self.tokenize(texts), side, batch_size, show, preset, dim)
 
 # %% ../nbs/04_dual_encoder.ipynb #7fe68df8
 def same_family(
