@@ -24,7 +24,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from .config import RecsysError
 from .recommender import spoken
-from .service import clean_text, max_text
+from .service import clean_text, max_k, max_text
 
 # %% ../nbs/12_gradio_demo.ipynb #f4151248
 _special = {ord(c): f'&#{ord(c)};' for c in '{}$`'}
@@ -207,13 +207,13 @@ def ask(
     text, low, high, category, brand, least, liked, diversity, k, # What the fields say
 ):               # (`Recommendations` or `None`, what to say)
     "Ask the recommender; problems come back as a notice."
-    text, liked = clean_text(text or '').strip(), liked or []
+    text, liked = clean_text(text or '').strip(), list(liked or [])[:50]
     if not (text or liked): return None, notice('Say above what you are looking for, in your own words, or pick a product that you like.')
     if len(text) > max_text: return None, notice(f'That is more than {max_text:,} characters: please say it shorter.', 'error')
     try:
         low, high = amount(low, 'Lowest'), amount(high, 'Highest')
         if None not in (low, high) and low > high: raise RecsysError('The lowest price is above the highest one.')
-        found = shelf.rec.recommend(text, k=int(k), like=liked, min_price=low, max_price=high, category=category or None,
+        found = shelf.rec.recommend(text, k=min(int(k), max_k), like=liked, min_price=low, max_price=high, category=category or None,
                                      brand=brand or None, min_score=least if least > 1 else None, diversity=diversity)
     except RecsysError as e: return None, notice(str(e), 'error')
     except Exception:
@@ -250,7 +250,7 @@ def find_liked(
 
 # %% ../nbs/12_gradio_demo.ipynb #f3154fb6
 theme = gr.themes.Default(primary_hue='teal', neutral_hue='slate', font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']).set(
-    **{f'button_primary_background_fill{o}': f'*primary_{n}' for o, n in (('', 700), ('_dark', 700), ('_hover', 800), ('_hover_dark', 600))})
+    body_text_color_subdued='*neutral_500', **{f'button_primary_background_fill{o}': f'*primary_{n}' for o, n in (('', 700), ('_dark', 700), ('_hover', 800), ('_hover_dark', 600))})
 icon = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'><circle cx='4' cy='4' r='4' fill='#b45309'/><path d='M4 1.5v5M1.5 4h5' stroke='white'/></svg>"
 look = dict(theme=theme, css=css, footer_links=[], head='<style>@media (max-width:600px){.gradio-container .main.app{padding:10px 12px}}</style>')
 sentences = ['a quiet keyboard for the office under $80', 'headphones for long flights', 'a small microphone for a studio', 'a gift for somebody who plays a lot']
@@ -294,7 +294,7 @@ def build_demo(
                 found = gr.HTML('', js_on_load=when_clicked, elem_id='found')
                 where = gr.HTML(shelf.map.svg(), elem_id='where')
         answer = dict(fn=partial(respond, shelf), inputs=[text, *fields], outputs=[status, found, where], show_progress='minimal',
-                      show_progress_on=status, concurrency_limit=16, api_visibility='private', trigger_mode='always_last')
+                      show_progress_on=status, api_visibility='private', trigger_mode='always_last')
         gr.on([go.click, text.submit], **answer)
         tried.load_input_event.success(**answer)
         low, high, category, brand, least, liked, diversity, k = fields
@@ -304,7 +304,7 @@ def build_demo(
             return find_liked(shelf, '', liked) | dict(value=liked)
         found.like(like, liked, liked, api_visibility='private', show_progress='hidden').success(**answer)
         page.load(None, js=when_narrow)
-    return page
+    return page.queue(max_size=500, default_concurrency_limit=16, api_open=False)
 
 # %% ../nbs/12_gradio_demo.ipynb #216d88cf
 def mount_demo(

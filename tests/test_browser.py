@@ -40,6 +40,7 @@ class Shop:
     def similar(self, id, k=5): return self.recommend('', k, like=[id])
     def recommend(self, text, k=5, like=(), min_price=None, max_price=None, category=None, brand=None, min_score=None, **rest):
         text = text if isinstance(text, str) else ' '.join(text)
+        if 'slow' in text: time.sleep(1.5)
         if 'explode' in text: raise RuntimeError('secret')
         if 'nonsense' in text: raise RecsysError('that makes no sense')
         q = self.model.encode([text])[0] + sum(self.vectors[[r['product_id'] for r in self.rows].index(i)] for i in like)
@@ -104,6 +105,11 @@ def test_preferences_give_cards_with_all_that_matters(page):
     expect(page.locator('.rs-marks g')).to_have_count(6)
     assert page.locator('.rs-card img').count() > 0 and page.locator('.rs-why').count() == 6
     shot(page, 'demo')
+
+def test_it_says_what_is_loading(page):
+    say(page, 'a slow mouse')
+    expect(page.locator('#status')).to_contain_text('Looking among 96 products …')
+    expect(page.locator('#status')).to_contain_text('6 of 96 products')
 
 def test_a_price_filter_holds(page):
     page.get_by_label('Highest price').fill('$30')
