@@ -231,8 +231,8 @@ def bootstrap_interval(
     n:int=2000,      # Resamples
     seed:int=0,      # For the drawing
 ) -> tuple:          # (low, high), or two arrays (m,)
-    "Bootstrap interval of a mean."
-    if not len(values): return (float('nan'),)*2
+    "Bootstrap interval of a mean; NaN where a single group leaves nothing to resample."
+    if len(set(range(len(values)) if groups is None else groups)) < 2: return tuple(np.full((2, *np.shape(values)[1:]), np.nan).tolist())
     return tuple(np.quantile(bootstrap_means(values, groups, n, seed), [(1 - level)/2, (1 + level)/2], axis=0).tolist())
 
 # %% ../nbs/06_evaluation.ipynb #d3b910f1
@@ -259,7 +259,8 @@ class Verdict:
     def word(self): "WIN, MARGINAL or REGRESSION"; return 'WIN' if self.low > 0 else 'REGRESSION' if self.high < 0 else 'MARGINAL'
     def __str__(self):
         times = f', {self.new/self.base:.2f} times' if self.base else ''
-        return f'VERDICT: {self.word} ({self.what} {self.new:.3f} against {self.base:.3f}{times}; difference {self.new-self.base:+.3f}, 95% interval {self.low:+.3f} to {self.high:+.3f})'
+        sure = f'95% interval {self.low:+.3f} to {self.high:+.3f}' if self.low == self.low else 'too few queries for an interval'
+        return f'VERDICT: {self.word} ({self.what} {self.new:.3f} against {self.base:.3f}{times}; difference {self.new-self.base:+.3f}, {sure})'
     __repr__ = __str__
 
 def verdict(

@@ -98,9 +98,9 @@ class RetrievalReport:
     weights:dict                  # task -> weight of the encoder in the hybrid, fitted on validation queries
     checks:dict                   # What perfect and constant rankings score
     notes:list=field(default_factory=list) # What could not be measured, and why
-    def headline(self, task='reviews'): "The block that counts most"; t = self.table[self.table.task == task]; return t[t.part == headline_part(t.part)]
+    def headline(self, task='reviews'): "The block that counts most"; t = self.table[self.table.task == task]; return t[t.part == headline_part(dict(zip(t.part, t.n_queries)))]
 
-def headline_part(parts): "'cold' where there is such a part, else the first"; return 'cold' if 'cold' in list(parts) else list(parts)[0]
+def headline_part(sizes, enough=100): "'cold' where it has enough queries to mean something, else the first part"; return 'cold' if sizes.get('cold', 0) >= enough else list(sizes)[0]
 
 @patch
 def add(self:RetrievalReport,
@@ -112,7 +112,7 @@ def add(self:RetrievalReport,
     "Take in the results of a task, check it, and compare everything learned with the base encoder."
     self.table, self.checks[task.name] = pd.concat([self.table, table], ignore_index=True), self_check(task, cat)
     if 'base encoder' not in single: return
-    chosen = task.parts[headline_part(task.parts)]
+    chosen = task.parts[headline_part({k: int(v.sum()) for k, v in task.parts.items()})]
     of = lambda name: single[name]['ndcg@10'].to_numpy()[chosen]
     learned = [name for name in single if name not in ('popularity', 'TF-IDF', 'BM25', 'base encoder')]
     for name in learned: self.verdicts[task.name, name] = verdict(of(name), of('base encoder'), task.groups[chosen])
@@ -123,7 +123,7 @@ def to_dict(self:RetrievalReport) -> dict:
     "Everything as JSON can hold it; `metrics` are the main system's on the headline block."
     head = self.headline().set_index('system')
     measured = [c for c in head if '@' in c]
-    pick = lambda name, cols: {c: float(head.at[name, c]) for c in cols}
+    pick = lambda name, cols: {c: float(head.at[name, c]) for c in cols if head.at[name, c] == head.at[name, c]}
     return dict(metrics=pick(self.main, [c for c in measured if c[-1].isdigit()]), n_queries=int(head.n_queries.iloc[0]), n_candidates=int(head.n_candidates.iloc[0]), system=self.main,
                 part=head.part.iloc[0], intervals=pick(self.main, [c for c in measured if not c[-1].isdigit()]), chance=pick('chance', [c for c in measured if c[-1].isdigit()]),
                 verdicts={f'{t}: {s}': str(v) for (t, s), v in self.verdicts.items()}, hybrid_weights=self.weights, checks=self.checks, notes=self.notes,

@@ -175,6 +175,13 @@ def test_the_report_on_real_reviews(electronics):
     assert {'metrics', 'n_queries'} <= set(json.loads(json.dumps(report.to_dict())))
     assert head.filter(like='@').le(1).where(head.filter(like='@').notna(), True).all().all()
 
+def test_a_single_product_family_is_no_evidence(tmp_path):
+    shop = pd.DataFrame(dict(product_id=['a', 'b', 'c'], family_id=['x', 'x', 'z'], title=['red pen', 'blue pen', 'lamp'], text=['red pen', 'blue pen', 'lamp'], features=[[]]*3, brand=None, categories=None))
+    reviews = pd.DataFrame(dict(review_id=['1', '2'], product_id=['a', 'b'], family_id='x', user_id='', timestamp=None, title='', text=['a pen', 'the pen'], informative=True, cold=True))
+    report = evaluate_retrieval(SimpleNamespace(products=shop, train=reviews[:0], val=reviews[:0], test=reviews), dict(hashed=Hashed()), base=Blind())
+    assert report.verdicts['reviews', 'hashed'].word == 'MARGINAL' and 'too few queries' in str(report)
+    json.loads(json.dumps(report.to_dict(), allow_nan=False))
+
 def test_keywords_are_answered_by_what_they_name(electronics):
     task, p = keyword_task(electronics.products), electronics.products.set_index('product_id')
     assert len(task) > 200 and set(task.kind) == {'category', 'attribute'}
