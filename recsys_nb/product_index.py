@@ -7,7 +7,7 @@ __all__ = ['shown', 'indexed', 'light', 'as_tuple', 'key_of', 'Filters', 'condit
            'count_words', 'Keywords', 'Lookup', 'Candidate', 'ExactStore', 'qdrant_filter', 'merge', 'hold',
            'edge_config', 'EdgeStore', 'best_scored', 'unpack', 'plainly', 'retried', 'ServerStore', 'wait_green',
            'Hit', 'blend', 'fuse', 'Weights', 'ProductIndex', 'best_of_families', 'enough', 'Unfinished',
-           'resumable_folder', 'key_of_data', 'with_scores', 'fill_store', 'index_into']
+           'resumable_folder', 'key_of_data', 'with_scores', 'fill_store', 'new_index', 'index_into']
 
 # %% ../nbs/09_product_index.ipynb #06b95414
 import hashlib, os, shutil, time, uuid
@@ -602,6 +602,22 @@ def fill_store(
             bar.update(len(rows))
     store.finish()
 
+# %% ../nbs/09_product_index.ipynb #e091d92a
+@contextmanager
+def new_index(
+    folder:Path, # The index to build, or to build anew
+    key:str,     # See `resumable_folder`
+    client=None, # An open `QdrantClient`
+):
+    "`resumable_folder` for an index: also removes the collection of the one that is replaced."
+    manifest = recover_folder(folder)/'manifest.json'
+    old = read_json(manifest) if manifest.exists() else {}
+    with resumable_folder(folder, key) as part: yield part
+    if old.get('url') and old.get('collection') != read_json(manifest).get('collection'):
+        store = ServerStore(old['url'], old['collection'], client=client)
+        if store.exists(): store.call('delete_collection', store.collection)
+        store.close()
+
 # %% ../nbs/09_product_index.ipynb #0f35d956
 def index_into(
     part:Unfinished, products, vectors, dim:int, fingerprint:str,
@@ -641,7 +657,7 @@ def build(cls:ProductIndex,
     if not callable(vectors):
         vectors = np.asarray(vectors, np.float32)[products.product_id.argsort(kind='stable').to_numpy()] # the order of `with_scores`
         dim = vectors.shape[1]
-    with resumable_folder(folder, key_of_data(p, fingerprint, dim, settings.get('url'), settings.get('quantise'))) as part:
+    with new_index(folder, key_of_data(p, fingerprint, dim, settings.get('url'), settings.get('quantise')), settings.get('client')) as part:
         index_into(part, p, vectors, dim, fingerprint, **{'name': folder.name} | settings).close()
     return cls.open(folder, client=settings.get('client'))
 

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['away', 'Recommendation', 'as_recommendation', 'Recommendations', 'number', 'spoken', 'plain_markdown', 'unit',
            'query_vector', 'diversify', 'index_folder', 'model_of', 'Recommender', 'Ask', 'filters_from',
-           'without_scores', 'clock', 'Trial', 'trial', 'ndcg_of', 'mean_ndcg', 'trials_of', 'review_queries',
-           'keyword_queries', 'fit_weights', 'fit_prior', 'settled', 'all_reviews', 'build_index']
+           'without_scores', 'clock', 'is_empty', 'pool', 'Trial', 'trial', 'ndcg_of', 'mean_ndcg', 'trials_of',
+           'review_queries', 'keyword_queries', 'fit_weights', 'fit_prior', 'settled', 'all_reviews', 'build_index']
 
 # %% ../nbs/10_recommender.ipynb #a6ebeb1b
 import time
@@ -210,8 +210,12 @@ def filters_from(
     return Filters(**spoken | {k: v for k, v in given.items() if v is not None and v != ()})
 
 @patch
+def encode(self:Recommender, texts): "Vectors of what people say"; return self.model.encode(texts, side='user')
+
+@patch
 def ask(self:Recommender,
     text='', like=(), dislike=(), exclude=(), # See `recommend`
+    encode=None,                              # Function from texts to vectors; `None`: the user tower
     **given                                   # Limits
 ) -> Ask:
     "Read preferences: encode what is said, look up what is liked, and collect the conditions."
@@ -220,7 +224,7 @@ def ask(self:Recommender,
     unwanted = self.index.store.retrieve(list(as_tuple(dislike)), True) if as_tuple(dislike) else {}
     against = [d for d in _texts(dislike) if d not in unwanted] + [d for u in parts for d in u.dislike]
     wanted = [u.text for u in parts if u.text]
-    vectors = self.model.encode(wanted + [clean(understand(d).text or d) for d in against], side='user') if wanted or against else np.zeros((0, self.index.dim))
+    vectors = (encode or self.encode)(wanted + [clean(d) for d in against]) if wanted or against else np.zeros((0, self.index.dim))
     gone = {p['family_id'] for p, _ in [*liked, *owned, *unwanted.values()]}
     filters = replace(filters_from(parts, given), not_family=tuple(sorted(gone)))
     minus = [*vectors[len(wanted):], *(v for _, v in unwanted.values())]
@@ -287,6 +291,27 @@ def pick(self:Recommender, hits, k, diversity):
     return [(hits[i], found[hits[i].product_id][0]) for i in order]
 
 # %% ../nbs/10_recommender.ipynb #6dd114d4
+def is_empty(ask:Ask) -> bool: "Whether there is nothing to search for and nothing to filter by"; return ask.vector is None and not ask.words and replace(ask.filters, not_family=(), not_brand=()) == Filters()
+def pool(k, diversity): "How many hits to choose `k` from"; return max(50, 4*k) if diversity else k
+
+@patch
+def question(self:Recommender, text, k, diversity, **preferences) -> Ask:
+    "Check and read what was asked."
+    if k < 1: raise RecsysError(f'k={k}: expected at least 1')
+    if not 0 <= diversity <= 1: raise RecsysError(f'diversity={diversity}: expected a number from 0 to 1')
+    ask = self.ask(text, **preferences | {f: as_tuple(preferences.get(f)) for f in ('category', 'brand')})
+    return without_scores(ask) if ask.filters.min_score is not None and not self.index.manifest['has_scores'] else ask
+
+@patch
+def answer(self:Recommender, ask:Ask, hits:list, k:int, diversity:float, seconds:dict) -> Recommendations:
+    "Choose from the hits, and say why."
+    with clock(seconds, 'pick'): picked = self.pick(hits, k, diversity)
+    with clock(seconds, 'reasons'):
+        similar = lambda h: None if ask.vector is None else round(h.similarity, 4)
+        items = [as_recommendation(p, similarity=similar(h), value=h.value, **self.reason(p, ask)) for h, p in picked]
+    return Recommendations(items, ask.understood, self.advice(ask, len(items), k), seconds)
+
+# %% ../nbs/10_recommender.ipynb #6d35aa24
 @patch
 def recommend(self:Recommender,
     text:str|list='',          # Preferences in words; several texts, such as earlier reviews, count equally
@@ -301,21 +326,34 @@ def recommend(self:Recommender,
     diversity:float=0.,        # 0: the best matches, 1: as different as possible
 ) -> Recommendations:
     "Products that fit preferences, best first, each with a reason."
-    if k < 1: raise RecsysError(f'k={k}: expected at least 1')
-    if not 0 <= diversity <= 1: raise RecsysError(f'diversity={diversity}: expected a number from 0 to 1')
     seconds = {}
     with clock(seconds, 'understand and encode'):
-        ask = self.ask(text, like, dislike, exclude, min_price=min_price, max_price=max_price, category=as_tuple(category), brand=as_tuple(brand), min_score=min_score)
-        if ask.filters.min_score is not None and not self.index.manifest['has_scores']: ask = without_scores(ask)
-    nothing = ask.vector is None and not ask.words and replace(ask.filters, not_family=(), not_brand=()) == Filters()
-    with clock(seconds, 'search'): hits = [] if nothing else self.index.search(ask.vector, ask.words or None, max(50, 4*k) if diversity else k, ask.filters, families=True)
-    with clock(seconds, 'pick'): picked = self.pick(hits, k, diversity)
-    with clock(seconds, 'reasons'):
-        similar = lambda h: None if ask.vector is None else round(h.similarity, 4)
-        items = [as_recommendation(p, similarity=similar(h), value=h.value, **self.reason(p, ask)) for h, p in picked]
-    return Recommendations(items, ask.understood, self.advice(ask, len(items), k), seconds)
+        ask = self.question(text, k, diversity, like=like, dislike=dislike, exclude=exclude, min_price=min_price, max_price=max_price, category=category, brand=brand, min_score=min_score)
+    with clock(seconds, 'search'): hits = [] if is_empty(ask) else self.index.search(ask.vector, ask.words or None, pool(k, diversity), ask.filters, families=True)
+    return self.answer(ask, hits, k, diversity, seconds)
 
 # %% ../nbs/10_recommender.ipynb #026f91af
+@patch
+def recommend_many(self:Recommender,
+    texts:list,         # Preferences of several people
+    k:int=5,            # How many products each
+    diversity:float=0., # See `recommend`
+    batch:int=64,       # People at a time
+    **conditions,       # For all of them, see `recommend`
+) -> list:              # `Recommendations` for each
+    "Recommendations for several people."
+    out = []
+    for i in progress(range(0, len(texts), batch), 'recommending', unit='batch'):
+        asked = []
+        remember = lambda wanted: asked.extend(wanted) or np.zeros((len(wanted), self.index.dim), np.float32)
+        for t in texts[i:i+batch]: self.question(t, k, diversity, encode=remember, **conditions) # what will have to be encoded
+        known = dict(zip(asked, self.encode(asked))) if asked else {}
+        asks = [self.question(t, k, diversity, encode=lambda wanted: np.stack([known[w] for w in wanted]), **conditions) for t in texts[i:i+batch]]
+        full = [a for a in asks if not is_empty(a)]
+        hits = iter(self.index.search_many([(a.vector, a.words or None, a.filters) for a in full], pool(k, diversity), families=True))
+        out += [self.answer(a, [] if is_empty(a) else next(hits), k, diversity, {}) for a in asks]
+    return out
+
 @patch
 def rank(self:Recommender,
     queries:dict, # id -> text
@@ -325,20 +363,12 @@ def rank(self:Recommender,
     "Rankings for many queries, as `write_run` takes them."
     ids, out = list(queries), {}
     for i in progress(range(0, len(ids), batch), 'ranking', unit='batch'):
-        now = [understand(queries[q], self.brands.keys()) for q in ids[i:i+batch]]
-        vectors = self.model.encode([u.text or ' ' for u in now], side='user')
-        asks = [(v if u.text else None, u.text or None, replace(filters_from([u], {}), **({} if self.index.manifest['has_scores'] else dict(min_score=None)))) for u, v in zip(now, vectors)]
+        read = [understand(queries[q], self.brands.keys()) for q in ids[i:i+batch]]
+        vectors = self.encode([u.text or ' ' for u in read])
+        stars = {} if self.index.manifest['has_scores'] else dict(min_score=None)
+        asks = [(v if u.text else None, u.text or None, replace(filters_from([u], {}), **stars)) for u, v in zip(read, vectors)]
         for q, hits in zip(ids[i:i+batch], self.index.search_many(asks, k)): out[q] = [(h.product_id, h.value) for h in hits]
     return out
-
-@patch
-def recommend_many(self:Recommender,
-    texts:list,   # Preferences of several people
-    k:int=5,      # How many products each
-    **conditions, # For all of them, see `recommend`
-) -> list:        # `Recommendations` for each
-    "Recommendations for several people."
-    return [self.recommend(t, k, **conditions) for t in progress(texts, 'recommending', unit='query')]
 
 # %% ../nbs/10_recommender.ipynb #ba1fb69d
 @patch
@@ -482,7 +512,7 @@ def build_index(
     folder, p = root_folder(root)/'outputs'/'index'/(name or data.name), with_scores(data.products, scores)
     if not len(p): raise RecsysError(f'{data.name}: it has no products to index')
     sentences = pick_sentences(all_reviews(data), per_family)
-    with resumable_folder(folder, key_of_data(p, model.fingerprint, url, settings.get('quantise'), len(sentences), per_family)) as part:
+    with new_index(folder, key_of_data(p, model.fingerprint, url, settings.get('quantise'), pd.util.hash_pandas_object(sentences).sum()), settings.get('client')) as part:
         index = index_into(part, p, lambda texts: model.encode(texts, side='product'), model.dim, model.fingerprint, name=folder.name, url=url, **settings)
         save_sentences(part.path, sentences)
         embed_sentences(part, sentences, lambda texts: model.encode(texts, side='user'), model.dim)

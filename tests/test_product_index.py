@@ -205,5 +205,7 @@ def test_a_server_build(tmp_path):
     reference = filled(ExactStore(), products, vectors, scores)
     reference.weights = index.weights
     agree(index.search(vectors[3], k=3, exact=True), reference.search(vectors[3], k=3))
-    client.delete_collection(index.store.collection)
+    again = ProductIndex.build(tmp_path/'idx', products.iloc[:20], vectors[:20], 'x', scores, url=':memory:', client=client)
+    assert len(again) == 20 and [c.name for c in client.get_collections().collections] == [again.store.collection], 'the replaced collection is gone'
+    client.delete_collection(again.store.collection)
     with pytest.raises(RecsysError, match='is gone'): ProductIndex.open(tmp_path/'idx', client=client)

@@ -129,6 +129,18 @@ def test_looking_around(rec):
     assert len(rec.products) == 120
     assert [len(o) for o in rec.recommend_many(['mouse', 'webcam under $40'], k=2)] == [2, 2]
 
+def test_many_at_once_are_the_same_as_one_by_one(rec):
+    texts = ['quiet mouse', '', 'webcam under $40, not red', ['loud', 'speaker'], 'under $20']
+    for one, many in zip([rec.recommend(t, k=4) for t in texts], rec.recommend_many(texts, k=4)):
+        assert [r.product_id for r in one] == [r.product_id for r in many] and one.understood == many.understood and one.advice == many.advice
+        assert [r.why for r in one] == [r.why for r in many]
+
+def test_threads_get_the_same_answers(rec):
+    from concurrent.futures import ThreadPoolExecutor
+    texts = [f'{t} {k}' for t in traits for k in kinds]*5
+    alone = [[r.product_id for r in rec.recommend(t, k=3)] for t in texts]
+    with ThreadPoolExecutor(8) as pool: assert list(pool.map(lambda t: [r.product_id for r in rec.recommend(t, k=3)], texts)) == alone
+
 def test_weights_are_measured_and_kept(rec):
     m = rec.index.manifest
     assert m['weights']['fitted'] and m['fit']['hybrid']['reviews'] >= max(m['fit']['dense']['reviews'], m['fit']['bm25']['reviews']) - 1e-9
