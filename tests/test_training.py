@@ -1,0 +1,130 @@
+"Training survives being killed, spans processes, and refuses what cannot be trained."
+import multiprocessing, os, random, subprocess, sys, time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np, pytest, torch
+
+from recsys_nb.config import EncoderConfig, RecsysError, all_runs, read_json, read_metrics, resolve_base
+from recsys_nb.dual_encoder import DualEncoderSBERT
+from recsys_nb.preparing import load_prepared, prepare
+from recsys_nb.sample_store import make_sample_store
+from recsys_nb.train_encoder import EncoderTask, mine_hard_negatives, train_encoder
+from recsys_nb.training import gather_rows, seed_step, Team
+
+def make_tiny(folder, seed=0):
+    "A random two-layer BERT as a SentenceTransformer folder."
+    from sentence_transformers import SentenceTransformer
+    try: from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    except ImportError: from sentence_transformers.models import Pooling, Transformer
+    from transformers import AutoTokenizer, BertConfig, BertModel
+    torch.manual_seed(seed)
+    BertModel(BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)).save_pretrained(folder/'bert')
+    AutoTokenizer.from_pretrained(resolve_base()).save_pretrained(folder/'bert')
+    SentenceTransformer(modules=[Transformer(str(folder/'bert')), Pooling(32)], device='cpu').save(str(folder/'tiny'), create_model_card=False)
+    return str(folder/'tiny')
+
+@pytest.fixture(scope='module')
+def corner(tmp_path_factory):
+    "A small prepared data set with a tiny base encoder: (root, config)."
+    root = tmp_path_factory.mktemp('corner')
+    store = make_sample_store(root/'raw', n_products=60, n_reviews=500)
+    prepare([store.reviews], [store.meta], 'corner', root=root)
+    return root, EncoderConfig(data='corner', base=make_tiny(root), epochs=2, batch_size=32, piece=32, lr=3e-3, frozen=0, max_tokens=32, query_tokens=32)
+
+def data_of(corner): return load_prepared('corner', corner[0])
+
+def figures(run):
+    "What must not depend on interruptions."
+    return [{k: v for k, v in r.items() if 'seconds' not in k} for r in read_metrics(run)], read_json(run.path/'evaluation.json')
+
+def child(root, out, config, resume):
+    torch.set_num_threads(1)
+    train_encoder(load_prepared('corner', root), config, root=out, resume=resume, preset='cpu', save_steps=2)
+
+def test_killed_at_five_random_moments(corner, tmp_path):
+    "kill -9 five times and resume: the same weights and figures as without."
+    root, config = corner
+    config = replace(config, dropout=True, query_tokens=16, max_tokens=16, epochs=3)
+    context, rng = multiprocessing.get_context('forkserver'), random.Random(0)
+    context.set_forkserver_preload(['recsys_nb.train_encoder'])
+    def start(out, resume=None):
+        p = context.Process(target=child, args=(root, out, config, resume))
+        p.start()
+        return p
+    start(tmp_path/'warm-up').join() # the server's imports are not part of the time
+    begun = time.time()
+    start(tmp_path/'whole').join()
+    took, killed = time.time() - begun, 0
+    while killed < 5:
+        runs = all_runs('encoder', tmp_path/'killed')
+        p = start(tmp_path/'killed', runs[0].name if runs else None)
+        p.join(rng.uniform(.2, .8)*took)
+        if not p.is_alive(): break # it got through between two kills
+        p.kill(), p.join()
+        killed += 1
+    run, = all_runs('encoder', tmp_path/'killed')
+    if run.state != 'finished':
+        assert run.state == 'interrupted'
+        start(tmp_path/'killed', run.name).join()
+    assert killed and run.state == 'finished'
+    assert figures(run) == figures(all_runs('encoder', tmp_path/'whole')[0])
+
+def test_two_processes_give_the_losses_of_one(corner, tmp_path):
+    root, config = corner
+    config = replace(config, epochs=1, hard_negatives=1, piece=8)
+    one = train_encoder(data_of(corner), config, root=tmp_path/'one', preset='cpu')
+    script = tmp_path/'train.py'
+    script.write_text(f'from recsys_nb.train_encoder import *\nfrom recsys_nb.config import *\nfrom recsys_nb.preparing import load_prepared\n'
+                      f'train_encoder(load_prepared("corner", {str(root)!r}), {config!r}, root={str(tmp_path/"two")!r}, preset="cpu")\n')
+    launch = [sys.executable, '-m', 'accelerate.commands.launch', '--cpu', '--num_processes', '2', '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no', '--main_process_port', '0', str(script)]
+    done = subprocess.run(launch, capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(Path(__file__).parents[1])), timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    two, = all_runs('encoder', tmp_path/'two')
+    a, b = (read_metrics(r)[1] for r in (one, two))
+    assert abs(float(a['train_loss']) - float(b['train_loss'])) < 2e-3*float(a['train_loss'])
+    assert abs(float(a['val_ndcg@10']) - float(b['val_ndcg@10'])) < .03
+
+@pytest.mark.parametrize('settings', [dict(), dict(tied=False, dim=16), dict(hard_negatives=3), dict(matryoshka='32,8', learn_temperature=True), dict(symmetric=False, mask_families=False)])
+def test_gradient_in_pieces_is_the_plain_gradient(corner, settings):
+    root, config = corner
+    def gradient(piece):
+        c = replace(config, piece=piece, **settings)
+        task = EncoderTask(DualEncoderSBERT(c.base, c.tied, c.max_tokens, c.dim), data_of(corner), c)
+        seed_step(0, 0)
+        loss = task.backward(task.train_batches(1)[0], 32)
+        return {n: p.grad for n, p in task.model.named_parameters() if p.grad is not None} | dict(loss=loss)
+    whole, pieces = gradient(32), gradient(5)
+    assert whole.keys() == pieces.keys()
+    for name, g in whole.items(): torch.testing.assert_close(pieces[name], g, rtol=1e-4, atol=1e-6)
+
+def test_hard_negatives_keep_the_margin_and_leave_the_family_alone(corner):
+    task = EncoderTask(DualEncoderSBERT(corner[1].base, max_tokens=32), data_of(corner), corner[1])
+    hard, table = mine_hard_negatives(task.model, task.pairs, 2, margin=.01)
+    assert hard.shape == (len(task.pairs), 2)
+    assert not (task.pairs.product_family[hard] == task.pairs.family[:, None]).any()
+    assert (table['hardest negative'] <= table['own product']).all()
+
+def test_a_learning_rate_that_blows_up_is_named(corner, tmp_path):
+    with pytest.raises(RecsysError, match='learning rate|temperature'):
+        train_encoder(data_of(corner), replace(corner[1], lr=1e30, clip=1e30), root=tmp_path, preset='cpu')
+    run, = all_runs('encoder', tmp_path)
+    assert run.state == 'interrupted'
+
+def test_other_base_weights_are_not_resumed(corner, tmp_path):
+    root, config = corner
+    base = make_tiny(tmp_path)
+    c = replace(config, base=base)
+    run = train_encoder(data_of(corner), c, root=tmp_path, preset='cpu', max_steps=1)
+    make_tiny(tmp_path, seed=1)
+    with pytest.raises(RecsysError, match='other base weights'): train_encoder(data_of(corner), c, root=tmp_path, resume=run.name)
+    with pytest.raises(RecsysError, match='was made with base'): train_encoder(data_of(corner), EncoderConfig(data='corner'), root=tmp_path, resume=run.name)
+
+def test_what_cannot_be_trained_leaves_no_run(corner, tmp_path):
+    for change, cause in ((dict(batch_size=10**6), 'larger than the data'), (dict(batch_size=1), 'at least 2 pairs'), (dict(queries='poems'), 'expected some of'), (dict(frozen=9), 'at most 3')):
+        with pytest.raises(RecsysError, match=cause): train_encoder(data_of(corner), replace(corner[1], **change), root=tmp_path)
+    assert not all_runs('encoder', tmp_path)
+
+def test_gathering_alone_changes_nothing():
+    rows = torch.randn(3, 2, requires_grad=True)
+    assert gather_rows(Team(), rows, 3) is rows
