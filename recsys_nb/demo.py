@@ -208,7 +208,7 @@ def ask(
 ):               # (`Recommendations` or `None`, what to say)
     "Ask the recommender; problems come back as a notice."
     text, liked = clean_text(text or '').strip(), list(liked or [])[:50]
-    if not (text or liked): return None, notice('Say above what you are looking for, in your own words, or pick a product that you like.')
+    if not any((text, liked, low, high, category, brand)): return None, notice('Say above what you are looking for, in your own words, or pick a product that you like.')
     if len(text) > max_text: return None, notice(f'That is more than {max_text:,} characters: please say it shorter.', 'error')
     try:
         low, high = amount(low, 'Lowest'), amount(high, 'Highest')

@@ -77,7 +77,8 @@ class Preferences(BaseModel):
         "Something to go by, and prices in the right order."
         texts = [clean_text(t) for t in ([self.text] if isinstance(self.text, str) else self.text)]
         self.text = [t for t in texts if t.strip()]
-        if not (self.text or self.like): raise ValueError('say in `text` what you are looking for, or name products in `like`')
+        if not any((self.text, self.like, self.category, self.brand, self.min_score)) and self.min_price is self.max_price is None:
+            raise ValueError('say in `text` what you are looking for, or name products in `like`')
         if None not in (self.min_price, self.max_price) and self.min_price > self.max_price: raise ValueError('`min_price` is above `max_price`')
         return self
 
