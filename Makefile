@@ -19,7 +19,7 @@ help: ## List what can be made
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q '$(TORCH)'
-	$(BIN)/python -m pip install -q --config-settings editable_mode=compat -e '.[dev]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q -e '.[dev]'
 	@touch $@
 
 demo: .venv ## Run the whole engine on the sample store: clean, train, export, index, recommend
@@ -34,7 +34,9 @@ notebooks: .venv ## Execute all notebooks in place, in fresh kernels, and clean 
 	$(BIN)/nbdev_clean
 
 readme: .venv ## Write README.md from nbs/index.ipynb
-	$(BIN)/python -m nbconvert --log-level=ERROR --to markdown --no-input --output-dir . --output README nbs/index.ipynb
+	$(BIN)/python -m nbconvert --log-level=ERROR --to markdown --output-dir . --output README \
+	  --RegexRemovePreprocessor.enabled=True --RegexRemovePreprocessor.patterns='#\|\s*hide' nbs/index.ipynb
+	@sed -E 's#\]\(([a-z0-9_/]+\.(ipynb|png))\)#](nbs/\1)#g' README.md | awk '/^```/ { open = !open; if (open && $$0 == "```") $$0 = "```python" } 1' | cat -s > README.part && mv README.part README.md
 
 docs: .venv ## Build the documentation site into _docs (needs Quarto)
 	$(BIN)/nbdev_docs
