@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['away', 'Recommendation', 'as_recommendation', 'Recommendations', 'number', 'spoken', 'plain_markdown', 'unit',
            'query_vector', 'diversify', 'index_folder', 'model_of', 'Recommender', 'Ask', 'filters_from',
-           'without_scores', 'clock', 'is_empty', 'pool', 'Trial', 'trial', 'ndcg_of', 'mean_ndcg', 'trials_of',
-           'review_queries', 'keyword_queries', 'fit_weights', 'fit_prior', 'settled', 'all_reviews', 'build_index']
+           'without_scores', 'clock', 'is_empty', 'pool', 'settled', 'all_reviews', 'build_index']
 
 # %% ../nbs/10_recommender.ipynb #a6ebeb1b
 import time
@@ -19,10 +18,9 @@ from pathlib import Path
 from fastcore.basics import patch
 from .config import *
 from .dual_encoder import DualEncoderSBERT
-from .evaluation import query_text
-from .baselines import keyword_task
-from .preferences import *
 from .product_index import *
+from .preferences import *
+from .fusion_weights import fit_weights
 
 # %% ../nbs/10_recommender.ipynb #3515d30d
 @dataclass
@@ -400,90 +398,6 @@ def find(self:Recommender,
     if not hasattr(self, '_titles'): p = self.products; self._titles = list(zip(p.product_id, (f' {t} '.casefold() for t in p.title.fillna(''))))
     fits = [(sum(f' {w}' not in t for w in words), len(t), i) for i, t in self._titles if all(w in t for w in words)]
     return [p for p, _ in self.known([i for *_, i in sorted(fits)[:k]], 'product')]
-
-# %% ../nbs/10_recommender.ipynb #25dec04e
-@dataclass
-class Trial:
-    "The candidates of a validation query, as arrays: weights are tried on them without asking the index again."
-    words:int           # Words in the query
-    cos:np.ndarray      # (n,) similarities
-    bm25:np.ndarray     # (n,) scores of the words
-    stars:np.ndarray    # (n,) predicted stars, NaN where unknown
-    family:np.ndarray   # (n,) a number per family
-    good:np.ndarray     # (n,) whether the family is relevant
-    n_good:int          # How many relevant families there are
-
-def trial(words, found, relevant):
-    "Arrays from `Candidate`s, in the order of their ids so that ties are broken by it"
-    found = sorted(found, key=lambda c: c.product_id)
-    column = lambda f: np.array([getattr(c, f) for c in found], object)
-    return Trial(words, column('similarity').astype(float), column('bm25').astype(float), pd.to_numeric(column('score')).astype(float), pd.factorize(column('family_id'))[0] if found else np.zeros(0, int),
-                 np.array([c.family_id in relevant for c in found], bool), len(relevant))
-
-def ndcg_of(
-    t:Trial,   # A query's candidates
-    w:Weights, # Weights to try
-) -> float:
-    "NDCG@10 of the families in the order that these weights give."
-    value = blend(t.cos, t.bm25, np.nan_to_num(t.stars - w.mean), w.words(t.words), w.prior)
-    order = np.argsort(-value.round(6), kind='stable')[:100]
-    first = np.sort(np.unique(t.family[order], return_index=True)[1])[:10] # where each family comes first
-    at = 1/np.log2(np.arange(2, 12))
-    return float(t.good[order][first] @ at[:len(first)]/at[:t.n_good].sum())
-
-def mean_ndcg(trials, w): "The mean over queries"; return float(np.mean([ndcg_of(t, w) for t in trials]))
-
-# %% ../nbs/10_recommender.ipynb #698edff3
-def trials_of(
-    index:ProductIndex,   # The index
-    model,                # Its model
-    queries:pd.DataFrame, # query and relevant, a set of families
-) -> list:                # `Trial`s
-    "Ask the index once for each query."
-    texts = queries['query'].tolist()
-    looks = [index.lookup(v, t, Filters(), 100) for v, t in zip(model.encode(texts, side='user'), texts)]
-    found = [c for i in range(0, len(looks), 64) for c in index.store.candidates(looks[i:i+64])]
-    return [trial(count_words(t), c, r) for t, c, r in zip(texts, found, queries.relevant)]
-
-def review_queries(data, n=300):
-    "A sample of validation reviews as queries"
-    val = data.val[data.val.informative] if len(data.val) and 'informative' in data.val else data.val
-    val = val.sample(min(n, len(val)), random_state=0)
-    return pd.DataFrame(dict(query=[query_text(a, b) for a, b in zip(val.title.fillna(''), val.text.fillna(''))], relevant=[{f} for f in val.family_id]), columns=['query', 'relevant'])
-
-def keyword_queries(data, n=300):
-    "A sample of keyword queries"
-    try: task = keyword_task(data.products, 'fit')
-    except RecsysError: return pd.DataFrame(columns=['query', 'relevant'])
-    family = dict(zip(data.products.product_id, data.products.family_id))
-    task = task.sample(min(n, len(task)), random_state=0)
-    return task.assign(relevant=[{family[i] for i in r} for r in task.relevant])
-
-# %% ../nbs/10_recommender.ipynb #cff0103e
-def fit_weights(
-    index:ProductIndex, # An index, freshly built
-    model,              # Its model
-    data,               # `PreparedData`: its validation reviews and products are read
-) -> dict:              # The weights, and what was measured
-    "Fit the weight of words, as a function of the query's length, and of predicted stars."
-    kinds = {k: t for k, q in (('reviews', review_queries(data)), ('keywords', keyword_queries(data))) if len(q) >= 20 and (t := trials_of(index, model, q))}
-    if not kinds: return dict(weights=asdict(Weights()), fit=dict(note='too few validation queries: default weights'))
-    measure = lambda w: {k: mean_ndcg(t, w) for k, t in kinds.items()}
-    grid = [Weights(level, slope) for slope in (0, -.25, -.5, -.75, -1, -1.5) for level in np.arange(-4, 2.1, .5)]
-    best = max(progress(grid, 'fitting weights'), key=lambda w: round(np.mean(list(measure(w).values())), 4))
-    stars = np.concatenate([t.stars for ts in kinds.values() for t in ts])
-    best, rated = replace(best, fitted=True), np.isfinite(stars).any()
-    if rated: best = replace(best, mean=float(np.nanmean(stars)))
-    if rated and 'reviews' in kinds: best = fit_prior(kinds['reviews'], best)
-    shown = dict(hybrid=measure(best), dense=measure(Weights(level=-50, slope=0)), bm25=measure(Weights(level=50, slope=0)))
-    return dict(weights=asdict(best), fit=shown | dict(queries={k: len(t) for k, t in kinds.items()}))
-
-def fit_prior(trials, w):
-    "Raise the worth of a star while that helps clearly"
-    scores = {p: np.array([ndcg_of(t, replace(w, prior=p)) for t in trials]) for p in (0, .01, .02, .04, .08)}
-    best = max(scores, key=lambda p: scores[p].mean())
-    gain = scores[best] - scores[0]
-    return replace(w, prior=best if gain.mean() > gain.std()/np.sqrt(len(gain)) else 0.)
 
 # %% ../nbs/10_recommender.ipynb #743ee28d
 def settled(model, root):

@@ -13,6 +13,7 @@ from .core import *
 from .search import generated_products, generated_vectors, local_peer, shop_words
 from ..dual_encoder import DualEncoderSBERT
 from ..evaluation import query_text
+from ..fusion_weights import ndcg_of, trials_of
 from ..recommender import *
 from ..preferences import embed_sentences, save_sentences
 from ..product_index import ProductIndex, Weights, index_into, resumable_folder, with_scores
