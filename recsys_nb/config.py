@@ -217,6 +217,7 @@ class EncoderConfig:
     patience:int=2               # Epochs without a better validation result before stopping
     seed:int=0                   # For the order of the batches and everything else that is random
 
+# %% ../nbs/00_config.ipynb #667a0ce5
 @dataclass
 class ScoreConfig:
     "Settings of a `ReviewMetadataScoreModel` training run."
