@@ -169,7 +169,7 @@ def understand(
 # %% ../nbs/09a_preferences.ipynb #84824fb6
 def sentences_of(
     text:str,      # A review
-    shortest:int=4, longest:int=40, # Words
+    shortest:int=5, longest:int=40, # Words
 ) -> list:         # Strings
     "The sentences that say something by themselves."
     parts = re.split(r'(?<=[.!?])[\s"”’)]+(?=[^a-z])|(?<=[.!?]),|(?<=[a-z][.!?])(?=[A-Z])|\s*[•|;]+\s*|\.{2,}\s*', clean(text.replace('\n', ' • ')))
@@ -244,11 +244,13 @@ def best(self:Sentences,
     vector:np.ndarray, # (dim,) the preferences
     words:str='',      # Their words
     title:str='',      # The product's title: its words say nothing new
+    kind=None,         # (dim,) vector of the name of what the product is, such as "Keyboards"
 ) -> tuple:            # (sentence, how well it fits), or (None, 0.) where there is no sentence
     "The sentence that fits the preferences best."
     rows = self.rows(family_id)
     if not len(rows): return None, 0.
-    fits, wanted = self.vectors[rows.start:rows.stop].astype(np.float32) @ vector/127, stems(words) - stems(title)
+    beyond = vector if kind is None else vector - (vector @ kind)*kind
+    fits, wanted = self.vectors[rows.start:rows.stop].astype(np.float32) @ beyond/127, stems(words) - stems(title)
     if wanted: fits += _shared*np.array([len(stems(self.text(i)) & wanted) for i in rows], np.float32)
     return self.text(rows.start + int(fits.argmax())), float(fits.max())
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['away', 'Recommendation', 'as_recommendation', 'Recommendations', 'number', 'spoken', 'plain_markdown', 'unit',
-           'query_vector', 'diversify', 'index_folder', 'model_of', 'Recommender', 'Ask', 'filters_from',
+           'query_vector', 'diversify', 'index_folder', 'model_of', 'kinds_of', 'Recommender', 'Ask', 'filters_from',
            'without_scores', 'clock', 'is_empty', 'pool', 'settled', 'all_reviews', 'build_index']
 
 # %% ../nbs/10_recommender.ipynb #a6ebeb1b
@@ -146,6 +146,12 @@ def model_of(
     path = next((p for p in (folder/source, folder.parent.parent/source) if p.exists()), source)
     return DualEncoderSBERT.load(path)
 
+def kinds_of(folder) -> dict:
+    "The vectors of the categories' names, by name"
+    if folder is None or not (folder/'kinds.npz').exists(): return {}
+    d = np.load(folder/'kinds.npz')
+    return dict(zip(d['names'].tolist(), d['vectors']))
+
 # %% ../nbs/10_recommender.ipynb #f68308bd
 class Recommender:
     "Recommends the products of an index."
@@ -157,6 +163,7 @@ class Recommender:
             raise RecsysError(f'{index.folder}: this index was built with another model ({index.fingerprint}) than the one loaded ({model.fingerprint}); build it anew with `recsys index`')
         self.index, self.model = index, model
         self.sentences = Sentences(index.folder) if index.folder and (index.folder/'why.npz').exists() else None
+        self.kinds = kinds_of(index.folder)
         self.brands, self.categories = (index.store.facet(k, 100_000) for k in ('brand_key', 'category_keys'))
     def close(self): "Let go of the index"; self.index.close()
     def __enter__(self): return self
@@ -196,6 +203,7 @@ def known(self:Recommender, ids, what, vectors=False):
     return [found[i] for i in ids]
 
 def _texts(v): return [t for t in as_tuple(v) if t]
+def _list(v): return [str(o) for o in v] if isinstance(v, (list, tuple, np.ndarray)) else []
 
 # %% ../nbs/10_recommender.ipynb #c39ea80c
 def filters_from(
@@ -274,7 +282,8 @@ def reason(self:Recommender,
 ) -> dict:         # `why` and `why_from`
     "The sentence of a review that fits best, else the bullet point of the description that does."
     if self.sentences is not None and ask.vector is not None:
-        why, _ = self.sentences.best(payload['family_id'], ask.vector, ask.words, payload['title'])
+        leaf = (payload.get('categories') or [''])[-1]
+        why, _ = self.sentences.best(payload['family_id'], ask.vector, ask.words, f'{payload.get("title", "")} {leaf}', self.kinds.get(leaf))
         if why: return dict(why=why, why_from='review')
     why = fitting_point(payload.get('points') or [], ask.words)
     return dict(why=why, why_from='description') if why else {}
@@ -418,7 +427,7 @@ def build_index(
     root:str|Path|None=None,    # See `root_folder`
     scores:pd.DataFrame|None=None, # product_id and predicted score, from a score run
     url:str|None=None,          # Of a Qdrant server; `None`: embedded
-    per_family:int=12,          # Sentences of reviews kept as reasons
+    per_family:int=16,          # Sentences of reviews kept as reasons
     **settings,                 # `quantise`, `shards`, `replicas`, see `index_into`
 ) -> ProductIndex:
     "Build `outputs/index/<name>/` from a prepared data set and a model, and open it."
@@ -430,6 +439,8 @@ def build_index(
         index = index_into(part, p, lambda texts: model.encode(texts, side='product'), model.dim, model.fingerprint, name=folder.name, url=url, **settings)
         save_sentences(part.path, sentences)
         embed_sentences(part, sentences, lambda texts: model.encode(texts, side='user'), model.dim)
+        kinds = sorted({c[-1] for c in map(_list, p.categories) if c}) if 'categories' in p else []
+        if kinds: np.savez(part.path/'kinds.npz', names=np.array(kinds), vectors=model.encode(kinds, side='user'))
         p.drop(columns=['text', 'features', 'description', 'images'], errors='ignore').to_parquet(part.path/'products.parquet')
         if source is None: model.save(part.path/'model')
         write_json(part.path/'manifest.json', index.manifest | dict(data=data.name, model=source or 'model', sentences=len(sentences)) | fit_weights(index, model, data))

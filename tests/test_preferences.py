@@ -71,7 +71,7 @@ def test_hostile_texts_are_quick():
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=500))
 def test_sentences_are_parts_of_the_text(text):
-    for s in sentences_of(text): assert 4 <= len(s.split()) <= 40 and len(s) <= 300
+    for s in sentences_of(text): assert 5 <= len(s.split()) <= 40 and len(s) <= 300
 
 def test_sentences_on_disk(tmp_path):
     rng = np.random.default_rng(0)
