@@ -291,18 +291,19 @@ def save(self:ReviewMetadataScoreModel,
         write_json(part/'config.json', dict(model=type(self).__name__, settings=self.settings, encoder=self.encoder.config.to_diff_dict()))
         save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, part/'model.safetensors')
 
-def _model_folder(source):
+def _model_folder(source, root):
     if (Path(source)/'config.json').exists() and (Path(source)/'model.safetensors').exists(): return Path(source)
-    return find_run(source, 'score').path/'model'
+    return find_run(source, 'score', root).path/'model'
 
 # %% ../nbs/05_score_model.ipynb #858a7a32
 @patch(cls_method=True)
 def load(cls:ReviewMetadataScoreModel,
-    source='latest', # A folder written by `save`, a `RunFolder`, a run's name, or 'latest'
+    source='latest',         # A folder written by `save`, a `RunFolder`, a run's name, or 'latest'
+    root:str|Path|None=None, # Where runs are looked up, see `root_folder`
 ) -> ReviewMetadataScoreModel:
     "Read a saved model, ready to predict."
     from transformers import AutoConfig, AutoModel, AutoTokenizer
-    folder = recover_folder(_model_folder(getattr(source, 'path', source)))
+    folder = recover_folder(_model_folder(getattr(source, 'path', source), root))
     c = read_json(folder/'config.json')
     if c.get('model') != cls.__name__: raise RecsysError(f'{folder/"config.json"}: model: expected {cls.__name__!r}, found {c.get("model")!r}')
     encoder = AutoModel.from_config(AutoConfig.for_model(**c['encoder']))
