@@ -273,7 +273,7 @@ def best_scored(
 @patch
 def candidates(self:EdgeStore, lookups:list, exact=False) -> list:
     "The best products of each lookup: lists of `Candidate`s."
-    params, ask, sizes = edge.SearchParams(exact=exact), [], []
+    params, ask, sizes = edge.SearchParams(exact=exact, quantization=edge.QuantizationSearchParams(rescore=True, oversampling=2.)), [], []
     for q in lookups:
         f, n = qdrant_filter(edge, q.filters), q.n
         by = [edge.Query.Nearest(q.vector.tolist(), using='dense') if q.vector is not None else None, edge.Query.Nearest(edge.SparseVector(*q.words), using='words') if q.words and q.words[0] else None]
@@ -404,7 +404,7 @@ def scroll(self:ServerStore, filters=Filters(), n=1000, vectors=False, payload=T
 def candidates(self:ServerStore, lookups:list, exact=False) -> list:
     "The best products of each lookup: lists of `Candidate`s."
     m, ask, sizes = self.lib, [], []
-    params = m.SearchParams(exact=exact)
+    params = m.SearchParams(exact=exact, quantization=m.QuantizationSearchParams(rescore=True, oversampling=2.))
     for q in lookups:
         f, n = qdrant_filter(m, q.filters), q.n
         by = [dict(query=q.vector.tolist(), using='dense') if q.vector is not None else None, dict(query=m.SparseVector(indices=q.words[0], values=q.words[1]), using='words') if q.words and q.words[0] else None]
