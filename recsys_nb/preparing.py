@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import duckdb, ibis
 import pandas as pd
 from ibis import _
-from .cleaning import document, families, has_stars, in_categories, mark, mark_repeats, min_informative, one_per_product, shape_products, shape_reviews
+from .cleaning import document, families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, min_informative, one_per_product, shape_products, shape_reviews
 from .config import RecsysError, only_one, read_json, recover_folder, replace_folder, root_folder, write_json
 from .reading import DuckDB, Spark, input_files, is_python, mend_lines, meta_fields, meta_lists, packing, review_fields, unusable_lines
 from .splitting import check_split, closest_split, cut_points, k_core, named_cuts, parts, split_by_time
@@ -56,7 +56,7 @@ def load_prepared(
 # %% ../nbs/02b_preparing.ipynb #a94836b8
 def _sources(e, files):
     "The files to read, each with the one it stands for: some are read from a mended copy."
-    badly_named = lambda f: e.name == 'spark' and packing(f) != {'.gz': 'gzip', '.zst': 'zstd'}.get(f.suffix, 'none')
+    badly_named = lambda f: e.name == 'spark' and (packing(f) == 'gzip') != (f.suffix == '.gz') # Spark goes by the name
     return {mend_lines(f, e.work, is_python(f)) if is_python(f) or badly_named(f) else f: f for f in files}
 
 def _save_raw(e, files, shape, fields, lists, name):
@@ -97,7 +97,7 @@ reasons = {
     'too short': 'fewer letters and digits than asked for, in text and title',
     'exact duplicate': 'the same as another review in every field',
     'same user and product': 'not the first review of this user on this product',
-    'near duplicate': 'the first 200 letters of an earlier review, of any product',
+    'near duplicate': 'the first 150 letters of an earlier review, of any product',
     'repeated on a variant': 'a short text that the same user left on another variant of the product',
     'no date': 'a split by time needs dates'}
 
@@ -109,8 +109,7 @@ def _mark(t, products, chosen, min_chars):
     t = mark(t, ~t.chosen, 'other category').drop('known', 'chosen')
     t = mark(t, ~has_stars(t), 'invalid rating')
     t = mark(t, t['size'] < min_chars, 'too short')
-    t = mark_repeats(t, ['review_id'], 'exact duplicate')
-    return mark_repeats(t, ['user_id', 'product_id'], 'same user and product', t.user_id != '')
+    return mark_second_reviews(t)
 
 def _mark_copies(t, products):
     "The steps that compare reviews of different products."
@@ -165,7 +164,6 @@ def _write(e, r, t, p, out):
     warm = kept.filter(_.part == 'train').select('family_id', warm=True).distinct()
     full = r.join(kept, 'row').left_join(warm, 'family_id').drop('family_id_right')
     full = full.select('review_id', 'product_id', 'family_id', 'user_id', 'timestamp', 'title', 'text', 'rating', 'part', informative=full['size'] >= min_informative, cold=full.warm.isnull())
-    full = e.save(full, 'full')
     for part in parts: e.export(full.filter(_.part == part).drop('part'), out/f'{part}.parquet', 'review_id')
     e.export(p.select(columns), out/'products.parquet', 'product_id')
 

@@ -8,7 +8,7 @@ __all__ = ['endings', 'review_fields', 'meta_fields', 'meta_lists', 'longest', '
            'reason', 'unusable_lines']
 
 # %% ../nbs/01b_reading.ipynb #3c9fec4f
-import ast, glob, gzip, io, json, re, sys
+import ast, glob, gzip, json, re
 from contextlib import contextmanager
 from pathlib import Path
 import duckdb, ibis
@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from .config import RecsysError, progress
 
 # %% ../nbs/01b_reading.ipynb #619daba3
-endings = tuple(f'.{kind}{packed}' for kind in ('jsonl', 'json', 'ndjson') for packed in ('', '.gz', '.zst'))
+endings = tuple(f'.{kind}{packed}' for kind in ('jsonl', 'json', 'ndjson') for packed in ('', '.gz'))
 
 def _of_kind(files, kind):
     meta = {f for f in files if f.name.startswith('meta')}
@@ -39,20 +39,17 @@ def input_files(
 # %% ../nbs/01b_reading.ipynb #db00ee56
 def packing(
     path:Path, # A file
-) -> str:      # 'gzip', 'zstd' or 'none'
+) -> str:      # 'gzip' or 'none'
     "How a file is compressed, told by its first bytes; `RecsysError` where it cannot be opened."
     try:
-        with open(path, 'rb') as f: start = f.read(4)
+        with open(path, 'rb') as f: return 'gzip' if f.read(2) == b'\x1f\x8b' else 'none'
     except OSError as e: raise RecsysError(f'{path}: cannot be read ({e.strerror})') from e
-    return 'gzip' if start[:2] == b'\x1f\x8b' else 'zstd' if start == b'\x28\xb5\x2f\xfd' else 'none'
 
 def open_lines(
     path:Path, # A file
 ):             # Iterates over its lines as bytes
     "Open a file to read line by line, unpacking on the way."
-    import pyarrow as pa
-    kind = packing(path)
-    return open(path, 'rb') if kind == 'none' else gzip.open(path, 'rb') if kind == 'gzip' else io.BufferedReader(pa.input_stream(str(path), compression=kind))
+    return (gzip.open if packing(path) == 'gzip' else open)(path, 'rb')
 
 # %% ../nbs/01b_reading.ipynb #911f4c50
 review_fields = 'rating overall title summary text reviewText asin parent_asin user_id reviewerID timestamp unixReviewTime'.split()
@@ -116,7 +113,7 @@ def save(self:DuckDB,
 ):                     # The saved table
     "Compute a table and keep it in the work folder."
     path = self.work/f'{name}.parquet'
-    with readable_errors(): self.con.to_parquet(expr, path)
+    with readable_errors(): self.con.to_parquet(expr, path, compression='uncompressed', string_dictionary_page_size_limit=1)
     columns, option = ('* EXCLUDE (file_row_number), file_row_number AS row', ', file_row_number=true') if number else ('*', '')
     self.con.raw_sql(f'CREATE OR REPLACE VIEW "{name}" AS SELECT {columns} FROM read_parquet({quoted(path)}{option})')
     self.bar.update()
@@ -142,7 +139,7 @@ def export(self:DuckDB,
     by:str,   # The column to sort by, so that the same input gives the same file
 ):
     "Write a table where a reader will look for it."
-    with readable_errors(): self.con.to_parquet(expr.order_by(by), path)
+    with readable_errors(): self.con.to_parquet(expr.order_by(by), path, compression='zstd')
 
 # %% ../nbs/01b_reading.ipynb #664763ec
 def _texts(value):
@@ -254,8 +251,8 @@ def read(self:Spark, files:list, texts:list, lists:list=()):
 def plain_id(
     s, # A text column
 ):     # The id, or null where it is not one word
-    "An id as it was given, without blanks around it."
-    return s.strip().re_search(r'^[^\s{}\[\]"]{1,64}$').ifelse(s.strip(), ibis.null('string'))
+    "An id as it was given."
+    return (s.length().between(1, 64) & ~s.re_search(r'[\s{}\[\]"]')).ifelse(s, ibis.null('string'))
 
 def product_id(
     raw, # From `read`
@@ -275,7 +272,7 @@ def reason(
     if not isinstance(o, dict): return 'not a JSON object'
     return 'no product: parent_asin and asin are missing, or not one word' if not any(_is_id(o.get(k)) for k in ('parent_asin', 'asin')) else 'not valid JSON'
 
-def _is_id(v): return re.fullmatch(r'[^\s{}\[\]"]{1,64}', v.strip() if isinstance(v, str) else json.dumps(v)) is not None and v is not None
+def _is_id(v): return re.fullmatch(r'[^\s{}\[\]"]{1,64}', v if isinstance(v, str) else json.dumps(v)) is not None and v is not None
 
 # %% ../nbs/01b_reading.ipynb #cfc5bb3b
 def _without_names(text): return re.sub(r'("(?:reviewer|profile|user)_?[Nn]ame"\s*:\s*)("(?:\\.|[^"\\])*"?|[^,}]*)', r'\1"…"', text)
