@@ -118,13 +118,30 @@ def _mark_copies(t, products):
     return mark_repeats(t, ['family_id', 'user_id', 'key'], 'repeated on a variant', (t['size'] < min_informative) & (t.user_id != ''))
 
 # %% ../nbs/02b_preparing.ipynb #fd499db8
+def _require_products(e, p, chosen):
+    "Raise a `RecsysError` if no product is in the chosen categories."
+    if e.rows(p.filter(in_categories(p, chosen)).agg(n=_.count()))[0]['n']: return
+    there = e.rows(p.select(c=p.categories.unnest()).group_by('c').agg(n=_.count()).order_by(_.n.desc(), _.c).limit(8))
+    raise RecsysError(f'categories: no product is in {" or ".join(chosen)}; the most frequent are {", ".join(r["c"] for r in there) or "none"}')
+
+def _require_reviews(e, t):
+    "Raise a `RecsysError` if there were reviews and none is left."
+    n = {r['removed']: r['n'] for r in e.rows(t.group_by('removed').agg(n=_.count()))}
+    if n and None not in n:
+        worst = max(n, key=n.get)
+        raise RecsysError(f'no review is left of {sum(n.values()):,}; {n[worst]:,} were removed because: {reasons[worst]}')
+
+# %% ../nbs/02b_preparing.ipynb #e450b308
 def _clean(e, r, p, s):
     "Reviews with what removed them, and products with families."
+    if s.categories: _require_products(e, p, s.categories)
     narrow = r.filter(_.product_id.notnull()).select('row', 'review_id', 'product_id', 'user_id', 'timestamp', 'rating', 'key', 'size', removed=ibis.null('string'))
     t = e.save(_mark(narrow, p, s.categories, s.min_chars), 'marked')
     if s.categories: p = p.filter(in_categories(p, s.categories))
     p = e.save(families(e, t, p), 'families')
-    return e.save(_mark_copies(t, p), 'compared'), p
+    t = e.save(_mark_copies(t, p), 'compared')
+    _require_reviews(e, t)
+    return t, p
 
 # %% ../nbs/02b_preparing.ipynb #a8e4e742
 def _split_time(e, t, s, must):
@@ -344,9 +361,9 @@ def prepare(
             work = out/'work'
             work.mkdir()
             e = Spark(work, memory, spark_master) if engine == 'spark' else DuckDB(work, memory, threads)
-            report = dict(name=name, engine=engine, settings={k: v for k, v in vars(s).items() if k not in ('name', 'engine')}, **_run(e, out, reviews, meta, s))
+            try: report = dict(name=name, engine=engine, settings={k: v for k, v in vars(s).items() if k not in ('name', 'engine')}, **_run(e, out, reviews, meta, s))
+            finally: e.close()
             write_json(out/'report.json', report)
             (out/'report.md').write_text(report_text(report), encoding='utf-8')
-            e.close()
             shutil.rmtree(work)
     return PreparedData(path)

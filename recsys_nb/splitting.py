@@ -89,7 +89,7 @@ def _facts(engine, folder):
     return t.select('review_id', 'product_id', 'family_id', 'user_id', 'timestamp', 'part', key=key.hexdigest('md5'), size=key.length())
 
 def _in_two_parts(engine, t, by):
-    t = t.group_by(by).agg(parts=_.part.nunique(), any=_.review_id.min()).filter(_.parts > 1)
+    t = t.group_by(by).agg(a=_.part.min(), b=_.part.max(), any=_.review_id.min()).filter(_.a != _.b)
     return engine.rows(t.agg(n=t.count(), any=_.any.min()))[0]
 
 def check_split(

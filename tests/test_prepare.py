@@ -124,7 +124,9 @@ def test_category_length_and_core(tmp_path):
     meta = write(tmp_path/'m.jsonl', [page(f'P{i}', f'Thing {w}', categories=['Electronics', 'Webcams' if i < 2 else 'Mice']) for i, w in enumerate('abcde')])
     data = prepare(reviews, meta, 'x', tmp_path, categories=['webcams'])
     assert set(data.products.product_id) == {'P0', 'P1'} and removed(data) == {'other category': 12} and removed(data, 'products') == {'other category': 3}
-    assert removed(prepare(reviews, meta, 'x', tmp_path, min_chars=200)) == {'too short': 20}
+    assert removed(prepare(reviews, meta, 'x', tmp_path, min_chars=45)) == {'too short': 10}
+    with pytest.raises(RecsysError, match='no product is in Boats; the most frequent are Electronics, Mice, Webcams'): prepare(reviews, meta, 'x', tmp_path, categories=['Boats'])
+    with pytest.raises(RecsysError, match='no review is left of 20; 20 were removed because: fewer letters'): prepare(reviews, meta, 'x', tmp_path, min_chars=200)
     with open(reviews, 'a') as f: f.write(''.join(json.dumps(review('u0', f'P{i}', f'More words of mine about product number {i}', 1)) + '\n' for i in (1, 2)))
     core = prepare(reviews, meta, 'x', tmp_path, kcore=2)
     assert set(core.train.user_id) <= {'u0'}

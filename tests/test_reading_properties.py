@@ -53,7 +53,7 @@ def test_each_line_is_a_row_or_set_aside(reader, content):
 def test_rows_in_are_rows_out_quarantined_or_removed(reviews):
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)
-        for i, content in enumerate(reviews): (tmp/f'{i}.jsonl').write_bytes(b'\n' + b''.join(c + b'\n' for c in content) + b'{"asin": "P1"}\n')
+        for i, content in enumerate(reviews): (tmp/f'{i}.jsonl').write_bytes(b'\n' + b''.join(c + b'\n' for c in content) + b'{"asin": "P1", "text": "Something that is left"}\n')
         (tmp/'meta').write_text('{"asin": "P1", "title": "One"}\n{"asin": "P2"}\n')
         data = prepare(str(tmp/'*.jsonl'), tmp/'meta', 'x', tmp, max_bad=1)
         steps = data.report['steps']['reviews']
