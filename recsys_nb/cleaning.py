@@ -36,6 +36,7 @@ def _replaced(pairs):
         return s
     return repair
 
+# %% ../nbs/02_cleaning.ipynb #ffbdd496
 control = r'[\p{Cc}\x{00A0}\x{2000}-\x{200B}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}\x{FEFF}]'
 frequent = ('&quot;', '&#34;', '&#39;', '&apos;', '&lt;', '&gt;', '&nbsp;')
 repairs = [
@@ -48,6 +49,7 @@ repairs = [
     (lambda s: s.contains('  '), lambda s: s.replace(' ', ' \x01').replace('\x01 ', '').replace('\x01', '')),
     (lambda s: s.startswith(' ') | s.endswith(' '), lambda s: s.strip())]
 
+# %% ../nbs/02_cleaning.ipynb #d5030a60
 def clean_texts(
     t,           # A table
     *names:str,  # Its text columns to clean
@@ -136,6 +138,7 @@ def category_path(
     path = _cleaned(_first_given(raw.categories, raw.category))
     return (main == '').ifelse(path, ibis.array([main]).concat(path))
 
+# %% ../nbs/02_cleaning.ipynb #c0b16b49
 def each_once(
     a, # A list column
 ):
@@ -152,6 +155,7 @@ def document(
         text = text + (part == '').ifelse('', '\n' + part)
     return text
 
+# %% ../nbs/02_cleaning.ipynb #fd7e1ae5
 def shape_products(
     raw, # From `read` with `meta_fields` and `meta_lists`
 ):       # file product_id title brand categories features description price average_rating rating_number images text
@@ -164,6 +168,7 @@ def shape_products(
     t = t.mutate(brand=t.brand.nullif(''), categories=each_once(t.categories))
     return t.mutate(text=document(t))
 
+# %% ../nbs/02_cleaning.ipynb #2b96f4b0
 def one_per_product(
     t, # From `shape_products`
 ):     # A row per `product_id`
@@ -190,6 +195,7 @@ def mark(
     "Remove the rows for which the objection holds, telling why."
     return t.mutate(removed=(t.removed.isnull() & objection.fill_null(False)).ifelse(reason, t.removed))
 
+# %% ../nbs/02_cleaning.ipynb #2b9e5f9f
 def mark_repeats(
     t,                # A table with `removed`, `timestamp`, `review_id` and `row`
     by:list,          # Rows that agree in these columns are repeats
@@ -205,6 +211,7 @@ def mark_repeats(
     if identical: t = mark(t, again & (t.previous == t.review_id), identical)
     return mark(t, again, reason).drop('asked', 'nth', 'previous')
 
+# %% ../nbs/02_cleaning.ipynb #a6e0b26f
 def mark_second_reviews(
     t, # See `mark_repeats`
 ):

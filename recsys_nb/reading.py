@@ -101,7 +101,8 @@ class DuckDB:
         threads:int|None=None, # `None`: one per core
     ):
         self.work, self.bar, self.views = Path(work), progress(desc='preparing', unit='step'), 0
-        try: self.con = ibis.duckdb.connect(temp_directory=str(self.work/'spill'), preserve_insertion_order=False, **{k: v for k, v in dict(memory_limit=memory, threads=threads).items() if v})
+        settings = {k: v for k, v in dict(memory_limit=memory, threads=threads).items() if v}
+        try: self.con = ibis.duckdb.connect(temp_directory=str(self.work/'spill'), preserve_insertion_order=False, **settings)
         except duckdb.Error as e: raise RecsysError(f'memory={memory}: expected an amount such as 4GB') from e
 
 # %% ../nbs/01b_reading.ipynb #2e3d178b
@@ -119,6 +120,7 @@ def save(self:DuckDB,
     self.bar.update()
     return self.con.table(name)
 
+# %% ../nbs/01b_reading.ipynb #b17fd545
 @patch
 def rows(self:DuckDB,
     expr,  # A small Ibis table
@@ -179,6 +181,7 @@ def _session(master, memory):
     try: return builder.getOrCreate()
     except Exception as e: raise RecsysError(f'engine=spark: no session ({str(e).splitlines()[0]}); Spark needs Java 17 or newer') from e
 
+# %% ../nbs/01b_reading.ipynb #35207390
 class Spark:
     "Computes Ibis expressions on a Spark session."
     name = 'spark'
@@ -191,6 +194,7 @@ class Spark:
         self.con, self.local = ibis.pyspark.connect(self.session), DuckDB(work, memory)
         self.bar, self.views = self.local.bar, 0
 
+# %% ../nbs/01b_reading.ipynb #beaf823d
 @patch
 def frame(self:Spark,
     expr, # An Ibis table
@@ -220,12 +224,13 @@ def export(self:Spark, expr, path, by:str):
     self.frame(expr).write.mode('overwrite').parquet(str(self.work/'exported.parquet'))
     self.local.export(self.local.con.read_parquet(self.work/'exported.parquet'/'*.parquet'), path, by)
 
+# %% ../nbs/01b_reading.ipynb #5924b0aa
 @patch
 def close(self:Spark):
     "Let go of the files; the session stays, for it may be shared."
     self.local.close()
 
-# %% ../nbs/01b_reading.ipynb #35207390
+# %% ../nbs/01b_reading.ipynb #4a724185
 def _spark_list(c):
     "Spark SQL: the column as a list of texts."
     texts = lambda v: f"from_json({v}, 'array<string>')"
@@ -233,6 +238,7 @@ def _spark_list(c):
     return (f"CASE WHEN {c} IS NULL OR {c} IN ('', '{{}}', '[]') THEN cast(array() AS array<string>) WHEN {c} LIKE '%\"large\":%' THEN {large} "
             f"WHEN {c} LIKE '[[%' THEN coalesce({nested}, cast(array() AS array<string>)) ELSE coalesce({texts(c)}, array({c})) END AS {c}")
 
+# %% ../nbs/01b_reading.ipynb #8a0de768
 @patch
 def read(self:Spark, files:list, texts:list, lists:list=()):
     "The lines of the files as a table."
@@ -241,7 +247,8 @@ def read(self:Spark, files:list, texts:list, lists:list=()):
     fields = ', '.join(f'{c} STRING' for c in [*texts, *lists])
     paths = [re.sub(r'([\[\]{}*?\\])', r'\\\1', str(Path(f).resolve())) for f in files]
     t = self.session.read.text(paths, lineSep='\n').withColumn('file', names[input_file_name()])
-    t = t.filter(r"value RLIKE '[^ \\t\\r\\f\\x0B]'").selectExpr('file', f"CASE WHEN value RLIKE '^\\\\s*[{{]' THEN from_json(value, '{fields}', map('allowSingleQuotes', 'false')) END AS o")
+    t = t.filter(r"value RLIKE '[^ \\t\\r\\f\\x0B]'")
+    t = t.selectExpr('file', f"CASE WHEN value RLIKE '^\\\\s*[{{]' THEN from_json(value, '{fields}', map('allowSingleQuotes', 'false')) END AS o")
     t = t.selectExpr('file', 'o.*').selectExpr('file', *texts, *map(_spark_list, lists))
     self.views += 1
     t.createOrReplaceTempView(f'raw_{self.views}')
@@ -260,6 +267,7 @@ def product_id(
     "The product that a line is about: its `parent_asin`, which variants share, or else its `asin`."
     return ibis.coalesce(plain_id(raw.parent_asin), plain_id(raw.asin))
 
+# %% ../nbs/01b_reading.ipynb #b8c634b1
 def reason(
     line:bytes, # A line that could not be used
 ) -> str:

@@ -27,6 +27,7 @@ def cut_points(
     cuts = [t.timestamp.min(where=t.share >= share - 1e-9) for share in (fractions[0], fractions[0] + fractions[1])]
     return tuple(engine.rows(t.agg(val=cuts[0], test=cuts[1]))[0].values())
 
+# %% ../nbs/02a_splitting.ipynb #32ab2395
 def split_by_time(
     t,          # Reviews with a `timestamp`
     cuts:tuple, # The first timestamps of val and of test
@@ -48,6 +49,7 @@ def split_by_family(
     part = ibis.cases((f.share < fractions[0], 'train'), (f.share < fractions[0] + fractions[1], 'val'), else_='test')
     return f.select('family_id', 'n', part=part)
 
+# %% ../nbs/02a_splitting.ipynb #299830c4
 def closest_split(
     engine,          # What computes
     t,               # Reviews with a `family_id`
@@ -92,6 +94,7 @@ def _in_two_parts(engine, t, by):
     t = t.group_by(by).agg(a=_.part.min(), b=_.part.max(), any=_.review_id.min()).filter(_.a != _.b)
     return engine.rows(t.agg(n=t.count(), any=_.any.min()))[0]
 
+# %% ../nbs/02a_splitting.ipynb #a6753358
 def check_split(
     engine,       # A `DuckDB`
     folder,       # Holds `products.parquet` and the three parts
@@ -110,7 +113,7 @@ def check_split(
         if not c['ok']: raise RecsysError(f'{folder}: the split leaks: not true that {c["check"]}: {c["detail"]}')
     return found
 
-# %% ../nbs/02a_splitting.ipynb #a6753358
+# %% ../nbs/02a_splitting.ipynb #4934eeb3
 def _check_products(engine, t, folder):
     lost = engine.rows(t.anti_join(engine.con.read_parquet(folder/'products.parquet'), ['product_id', 'family_id']).agg(n=_.count()))[0]['n']
     return dict(check='every review has its product', ok=not lost, detail=f'{lost:,} without')
@@ -118,4 +121,5 @@ def _check_products(engine, t, folder):
 def _check_order(engine, t):
     ends = {r['part']: r for r in engine.rows(t.group_by('part').agg(a=_.timestamp.min(), b=_.timestamp.max()))}
     ends = [ends[p] for p in parts if p in ends]
-    return dict(check='train is before val, and val before test', ok=all(x['b'] < y['a'] for x, y in zip(ends, ends[1:])), detail='; '.join(f'{e["part"]} {e["a"]} to {e["b"]}' for e in ends))
+    ok = all(x['b'] < y['a'] for x, y in zip(ends, ends[1:]))
+    return dict(check='train is before val, and val before test', ok=ok, detail='; '.join(f'{e["part"]} {e["a"]} to {e["b"]}' for e in ends))
