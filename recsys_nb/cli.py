@@ -17,6 +17,7 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .config import EncoderConfig, RecsysError, ScoreConfig, find_run, root_folder
 
@@ -50,18 +51,14 @@ def _console(): return Console(width=max(100, min(160, Console().width)), highli
 
 # %% ../nbs/13_cli.ipynb #7ff945e7
 def print_frame(
-    frame,         # A pandas DataFrame
-    title:str='',  # What it shows
-    wide:tuple=(), # Columns whose text may take several lines
+    frame,        # A pandas DataFrame
+    title:str='', # What it shows
 ):
     "Print a data frame as a table for reading."
-    t = Table(title=title or None, title_justify='left', title_style='bold', show_lines=bool(wide), header_style='bold')
-    for c in frame.columns:
-        number = frame[c].dtype.kind in 'if'
-        t.add_column(str(c), justify='right' if number else 'left', ratio=wide.index(c) + 2 if c in wide else None, no_wrap=number)
-    show = lambda v: '' if v is None or v != v else f'{v:.4g}' if isinstance(v, float) else str(v)
-    for row in frame.itertuples(index=False): t.add_row(*map(show, row))
-    from rich.text import Text
+    t = Table(title=Text(title) if title else None, title_justify='left', title_style='bold', header_style='bold')
+    for c in frame.columns: t.add_column(str(c), justify='right' if frame[c].dtype.kind in 'if' else 'left')
+    show = lambda v: str(v) if not isinstance(v, float) else '' if v != v else f'{v:.0f}' if v == int(v) and abs(v) > 1 else f'{v:.3f}'
+    for row in frame.itertuples(index=False): t.add_row(*(Text(show(v)) for v in row))
     _console().print(t)
 
 # %% ../nbs/13_cli.ipynb #c2d318c3
@@ -70,7 +67,6 @@ def print_recommendations(
     query:str='', # What was asked
 ):
     "Print recommendations as a table: product, price, similarity, predicted score and why."
-    from rich.text import Text
     t = Table(title=Text(f'"{query}"') if query else None, title_justify='left', title_style='bold', show_lines=True, header_style='bold')
     for name, kw in dict(product=dict(ratio=5), price=dict(justify='right'), similarity=dict(justify='right'), stars=dict(justify='right'), why=dict(ratio=6)).items(): t.add_column(name, **kw)
     num = lambda v, form: '–' if v is None or v != v else format(v, form)

@@ -95,15 +95,15 @@ demo_preferences = ['a quiet keyboard for the office under 80 dollars', 'headpho
                     'something small and sturdy to record my podcast on the road']
 
 def _a_sentence(reviews):
-    "The first review of middling length, cut at its first full stop, or nothing"
-    texts = [t for t in reviews.sort_values('review_id').text if 40 <= len(t) <= 300]
-    return re.split(r'(?<=[.!?])\s', texts[0])[0][:160] if texts else ''
+    "The longest sentence of at most 160 characters, or nothing"
+    sentences = [s for t in reviews.sort_values('review_id').text for s in re.split(r'(?<=[.!?])\s+|\n+', t) if len(s) <= 160]
+    return max(sentences, key=len, default='')
 
 def sample_preferences(
     data,    # `PreparedData`
     n:int=3, # How many
 ) -> list:   # Texts
-    "Preferences made of the largest categories and of what people wrote in test reviews about their products."
+    "Preferences made of the largest categories and of what people wrote about their products, outside of training."
     from recsys_nb.datasets import category_words
     leaf = data.products.categories.map(lambda c: c[-1] if len(c) else None)
     asked = pd.concat([data.test, data.val]).query('informative')
@@ -129,10 +129,11 @@ def run_encoder(result, data, config, root, preset):
     from recsys_nb.train_encoder import train_encoder
     run = train_encoder(data, config, root=root, preset=preset)
     export_run(run)
-    found = pd.DataFrame(read_json(run.path/'evaluation.json')['table']).query('task == "reviews"')
-    part = 'cold' if 'cold' in set(found.part) else found.part.iloc[0]
+    measured = read_json(run.path/'evaluation.json')
+    found, part = pd.DataFrame(measured['table']).query('task == "reviews"'), measured['part']
     columns = ['system', 'ndcg@10', 'recall@1', 'recall@10', 'mrr@10', 'n_queries', 'n_candidates']
-    result.tables[f'Finding the product of a test review, {part} products'] = found[found.part == part][columns]
+    result.tables[f'Finding the product of a test review ({part} reviews)'] = found[found.part == part][columns]
+    result.notes += [f'{k}: {v}' for k, v in measured['verdicts'].items() if k.startswith('reviews: trained')]
     result.written['encoder'] = run.path
     return run
 
