@@ -10,6 +10,7 @@ __all__ = ['matrix_attention', 'attention_of', 'settle', 'backward_at_once', 'ba
 import numpy as np, pandas as pd, torch
 from pathlib import Path
 from contextlib import contextmanager
+from dataclasses import replace
 from fastcore.basics import patch
 from torch import nn
 from .config import *
@@ -208,12 +209,12 @@ def backward(self:EncoderTask,
 # %% ../nbs/07a_train_encoder.ipynb #3e3f01aa
 def _start(data, config, root, resume):
     "The run, its settings and its model, checked."
-    if not resume: run = None
+    if not resume: run, config = None, replace(config or EncoderConfig(), data=(config and config.data) or getattr(data, 'name', ''))
     else:
         run = find_run(resume, 'encoder', root)
         if config is not None:
             for f in ('base', 'data'):
-                if getattr(config, f) != getattr(run.config, f): raise RecsysError(f'run {run.name} was made with {f}={getattr(run.config, f)!r}, not {getattr(config, f)!r}; resume it with that, or start a new run')
+                if getattr(config, f) and getattr(config, f) != getattr(run.config, f): raise RecsysError(f'run {run.name} was made with {f}={getattr(run.config, f)!r}, not {getattr(config, f)!r}; resume it with that, or start a new run')
         config = run.config
     check_config(config)
     if not len(data.val): raise RecsysError('validation part: it has no reviews, so the best epoch cannot be chosen')
@@ -287,7 +288,7 @@ def train_encoder(
     save_steps:int=50,            # Steps between two checkpoints
 ) -> RunFolder:                   # The finished run
     "Train a dual encoder on a prepared data set; `RecsysError` says what stands in the way."
-    run, config, model = _start(data, config or EncoderConfig(data=getattr(data, 'name', '')), root, resume)
+    run, config, model = _start(data, config, root, resume)
     fingerprint, team = model.fingerprint, join_team(preset)
     task = EncoderTask(model, data, config)
     run = tell_all(team, _open_run(run, config, root, fingerprint) if team.leads else None)
