@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['endings', 'review_fields', 'meta_fields', 'meta_lists', 'longest', 'input_files', 'packing', 'open_lines',
-           'is_python', 'mend_lines', 'quoted', 'readable_errors', 'DuckDB', 'Spark', 'plain_id', 'product_id',
-           'reason', 'unusable_lines']
+           'is_python', 'mend_lines', 'quoted', 'readable_errors', 'fitting_threads', 'DuckDB', 'Spark', 'plain_id',
+           'product_id', 'reason', 'unusable_lines']
 
 # %% ../nbs/01b_reading.ipynb #3c9fec4f
-import ast, glob, gzip, json, re
+import ast, glob, gzip, json, os, re
 from contextlib import contextmanager
 from pathlib import Path
 import duckdb, ibis
@@ -92,6 +92,15 @@ def readable_errors():
         raise RecsysError(str(e).split('\n')[0].replace('IO Error: ', '').replace('Out of Memory Error: ', 'not enough memory, allow more with --memory: ')) from e
     finally: ibis.options.sql.fuse_selects = True
 
+def fitting_threads(
+    memory:str|None, # Such as '4GB'
+) -> int|None:       # At most one per core; `None` for no limit
+    "How many threads fit into an amount of memory: each needs some 200 MB to read and write with."
+    found = re.fullmatch(r'([\d.]+) *([MGT])i?B', memory or '', re.I)
+    if not found: return None
+    return max(1, min(os.cpu_count() or 1, int(float(found[1]) * dict(M=1, G=1000, T=10**6)[found[2].upper()] / 200)))
+
+# %% ../nbs/01b_reading.ipynb #c09712c0
 class DuckDB:
     "Computes Ibis expressions on this machine, streaming, in bounded memory."
     name = 'duckdb'
@@ -101,7 +110,7 @@ class DuckDB:
         threads:int|None=None, # `None`: one per core
     ):
         self.work, self.bar, self.views = Path(work), progress(desc='preparing', unit='step'), 0
-        settings = {k: v for k, v in dict(memory_limit=memory, threads=threads).items() if v}
+        settings = {k: v for k, v in dict(memory_limit=memory, threads=threads or fitting_threads(memory)).items() if v}
         try: self.con = ibis.duckdb.connect(temp_directory=str(self.work/'spill'), preserve_insertion_order=False, **settings)
         except duckdb.Error as e: raise RecsysError(f'memory={memory}: expected an amount such as 4GB') from e
 

@@ -104,7 +104,7 @@ def test_real_data(name, shared_data, tmp_path):
 def test_same_input_same_files(tmp_path):
     files = store(tmp_path, n=300)
     digest = lambda d: [hashlib.sha256((d.path/f'{p}.parquet').read_bytes()).hexdigest() for p in ('products', 'train', 'val', 'test')]
-    assert digest(prepare(*files, 'a', tmp_path, memory='500MB')) == digest(prepare(*files, 'b', tmp_path, threads=1))
+    assert digest(prepare(*files, 'a', tmp_path, memory='300MB')) == digest(prepare(*files, 'b', tmp_path, threads=1))
 
 def test_split_by_product_follows_the_seed(tmp_path):
     files = store(tmp_path, n=100)

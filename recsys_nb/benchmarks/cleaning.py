@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['punctuation', 'columns', 'ways', 'sentences', 'one_line', 'review_lines', 'write_reviews', 'clean_duckdb',
-           'clean_pandas', 'clean_polars', 'peak_memory', 'run_here', 'measure', 'cleaning']
+           'clean_pandas', 'clean_polars', 'peak_memory', 'run_here', 'watched', 'measure', 'free_memory', 'cleaning']
 
 # %% ../../nbs/analysis/benchmark_cleaning.ipynb #08d4c3f4
 import html, json, re, subprocess, sys, tempfile, time
@@ -18,11 +18,13 @@ def sentences(
     rng,         # A numpy generator
 ) -> np.ndarray: # Texts
     "Invented sentences, as JSON would write them, some with tags and entities."
-    parts = [rng.choice(list(s), 4000) for s in ('bcdfglmnprstvw', 'aeiou')] + [rng.choice(s, 4000) for s in (['r', 'n', 'st', 'l', 'm', 't', 'ck'], ['', 'er', 'ing', 'ed', 'y', 'le'])]
-    words = np.concatenate([np.char.add(np.char.add(parts[0], parts[1]), np.char.add(parts[2], parts[3])), rng.choice('the I it and a to is this of for in my that was with but have on not they'.split(), 4000)])
+    syllables = ['bcdfglmnprstvw', 'aeiou', ['r', 'n', 'st', 'l', 'm', 't', 'ck'], ['', 'er', 'ing', 'ed', 'y', 'le']]
+    invented = np.stack([rng.choice(list(s), 4000).astype(object) for s in syllables]).sum(0)
+    words = np.concatenate([invented, rng.choice('the I it and a to is this of for in my that was with but have on not they'.split(), 4000)])
     ends = rng.choice(['.', '!', '.<br /><br />', ' &amp; so on.', " I don&#39;t mind.", '.\\n'], n, p=[.8, .13, .03, .01, .01, .02])
     return np.array([' '.join(rng.choice(words, k)).capitalize() + e for k, e in zip(rng.integers(4, 18, n), ends)], dtype=object)
 
+# %% ../../nbs/analysis/benchmark_cleaning.ipynb #b4eb1133
 def one_line(i, user, product, stars, at, title, text):
     "A review line of the 2023 format."
     return (f'{{"rating": {stars}, "title": "{title}", "text": "{text}", "images": [], "asin": "B{product:09d}", "parent_asin": "B{product:09d}", "user_id": "A{user:026d}", '
@@ -46,6 +48,7 @@ def review_lines(
         elif kind[i] > .95: lines.append(one_line(**facts | dict(user=who[i] + 3_000_000, text=text.replace('. ', ' - ').lower())))
     return lines
 
+# %% ../../nbs/analysis/benchmark_cleaning.ipynb #87be435b
 def write_reviews(
     path:Path,    # The file to write
     size:float,   # Bytes, about
@@ -97,7 +100,8 @@ def clean_polars(path, out, memory=None):
     entities = {'&quot;': '"', '&#34;': '"', '&#39;': "'", '&lt;': '<', '&gt;': '>', '&nbsp;': ' ', '&amp;': '&'}
     def clean(c): return pl.col(c).fill_null('').str.replace_many(entities).str.replace_all('</?[A-Za-z][^<>]{0,300}>', ' ').str.replace_all(r'\s+', ' ').str.strip_chars()
     t = pl.scan_ndjson(path, schema=types, ignore_errors=True).with_columns(clean('title'), clean('text'))
-    key = pl.when(pl.col('text') != '').then('text').otherwise('title').str.slice(0, 200).str.to_lowercase().str.replace_many(list(punctuation), [''] * len(punctuation)).str.slice(0, 150)
+    key = pl.when(pl.col('text') != '').then('text').otherwise('title').str.slice(0, 200).str.to_lowercase()
+    key = key.str.replace_many(list(punctuation), [''] * len(punctuation)).str.slice(0, 150)
     t = t.with_columns(key=key).filter(pl.col('rating').is_between(1, 5) & (pl.col('key') != '')).unique(columns)
     t = t.sort('timestamp').unique(['user_id', 'parent_asin'], keep='first', maintain_order=True)
     long = pl.col('key').str.len_chars() >= 30
@@ -122,36 +126,53 @@ def run_here(way, path, out, memory):
     took, u = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps(dict(seconds=took, cpu_seconds=u.ru_utime + u.ru_stime, peak_mb=peak_memory())))
 
+def watched(command, most_mb):
+    "Run a command; its output, or `None` if it needed more memory than allowed and was stopped."
+    with tempfile.TemporaryFile('w+') as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as p:
+        while p.poll() is None:
+            try: p.wait(.3)
+            except subprocess.TimeoutExpired:
+                status = Path(f'/proc/{p.pid}/status')
+                if most_mb and status.exists() and (rss := re.search(r'VmRSS:\s+(\d+)', status.read_text())) and int(rss[1]) / 1000 > most_mb: return p.kill()
+        if p.returncode: log.seek(0); raise RuntimeError(log.read().strip().splitlines()[-1])
+        return p.stdout.read()
+
+# %% ../../nbs/analysis/benchmark_cleaning.ipynb #fa75a53a
 def measure(
     way:str,           # 'duckdb', 'pandas' or 'polars'
     path:Path,         # The file to clean
     memory:str='1GB',  # For DuckDB
-) -> dict:             # seconds, cpu_seconds, peak_mb, mb_per_s, rows
+    most_mb:float=0,   # Stop a process that needs more memory than this; 0: never
+) -> dict:             # seconds, cpu_seconds, peak_mb, mb_per_s, rows; or only peak_mb, of a stopped one
     "Clean a file in a new process."
     import pyarrow.parquet as pq
     out = Path(path).with_name(f'{way}.parquet')
     code = 'import sys; from recsys_nb.benchmarks.cleaning import run_here; run_here(*sys.argv[1:])'
-    done = subprocess.run([sys.executable, '-c', code, way, str(path), str(out), memory], capture_output=True, text=True)
-    if done.returncode: raise RuntimeError(f'{way}: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}')
-    found = json.loads(done.stdout.splitlines()[-1])
+    done = watched([sys.executable, '-c', code, way, str(path), str(out), memory], most_mb)
+    if done is None: return dict(peak_mb=most_mb, stopped=f'needed more than {most_mb:,.0f} MB')
+    found = json.loads(done.splitlines()[-1])
     return {k: round(v, 2) for k, v in found.items()} | dict(mb_per_s=round(Path(path).stat().st_size / 1e6 / found['seconds'], 1), rows=pq.read_metadata(out).num_rows)
 
 # %% ../../nbs/analysis/benchmark_cleaning.ipynb #f3f7d5fd
+def free_memory() -> float:
+    "The memory that programs can have now, in MB; 0 where that is not known."
+    try: return int(re.search(r'MemAvailable:\s+(\d+)', Path('/proc/meminfo').read_text())[1]) / 1000
+    except OSError: return 0
+
 def cleaning(
     quick:bool=False,      # 0.02 GB rather than 0.2 and 2
     folder:str|Path=None,  # Where there is room for the files; a temporary folder
     memory:str='1GB',      # What DuckDB may use
 ) -> dict:
     "Throughput and peak memory of cleaning, beside pandas and Polars, and how both grow with the file."
+    found = {}
     with tempfile.TemporaryDirectory(dir=folder) as tmp:
-        found = {}
         for gb in ((.02,) if quick else (.2, 2)):
-            path = Path(tmp)/'reviews.jsonl'
-            lines = write_reviews(path, gb * 1e9)
-            found[f'{gb:g} GB'] = {way: measure(way, path, memory) | dict(lines=lines) for way in ways}
-    last = list(found.values())[-1]
-    speed = {way: r['mb_per_s'] for way, r in last.items()}
+            lines = write_reviews(Path(tmp)/'reviews.jsonl', gb * 1e9)
+            found[f'{gb:g} GB'] = {way: measure(way, Path(tmp)/'reviews.jsonl', memory, .7 * free_memory()) | dict(lines=lines) for way in ways}
+    last = found[f'{gb:g} GB']
+    speed = {way: r.get('mb_per_s', 0.) for way, r in last.items()}
     ours, peers = speed['duckdb'], {k: v for k, v in speed.items() if k != 'duckdb'}
-    memory_share = {k: round(last['duckdb']['peak_mb'] / last[k]['peak_mb'], 2) for k in peers}
-    return Benchmark('cleaning', 'MB/s', ours, peers, {k: ours / v for k, v in peers.items()}, {'ours': [ours] * 2, **{k: [v] * 2 for k, v in peers.items()}}, 1,
-                     details=dict(sizes=found, memory=memory, memory_share=memory_share)).to_dict()
+    details = dict(sizes=found, memory=memory, memory_share={k: round(last['duckdb']['peak_mb'] / last[k]['peak_mb'], 2) for k in peers})
+    ratio, spread = {k: ours / v if v else None for k, v in peers.items()}, {k: [v] * 2 for k, v in dict(ours=ours, **peers).items()}
+    return Benchmark('cleaning', 'MB/s', ours, peers, ratio, spread, 1, details=details).to_dict()
