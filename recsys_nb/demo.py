@@ -252,7 +252,7 @@ def find_liked(
 theme = gr.themes.Default(primary_hue='teal', neutral_hue='slate', font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']).set(
     body_text_color_subdued='*neutral_500', **{f'button_primary_background_fill{o}': f'*primary_{n}' for o, n in (('', 700), ('_dark', 700), ('_hover', 800), ('_hover_dark', 600))})
 icon = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'><circle cx='4' cy='4' r='4' fill='#b45309'/><path d='M4 1.5v5M1.5 4h5' stroke='white'/></svg>"
-look = dict(theme=theme, css=css, footer_links=[], head='<style>@media (max-width:600px){.gradio-container .main.app{padding:10px 12px}}</style>')
+look = dict(theme=theme, css=css, footer_links=[], head='<style>.gradio-container .main.app{max-width:1280px;margin:auto}@media (max-width:600px){.gradio-container .main.app{padding:10px 12px}}</style>')
 sentences = ['a quiet keyboard for the office under $80', 'headphones for long flights', 'a small microphone for a studio', 'a gift for somebody who plays a lot']
 when_clicked = '''element.addEventListener('click', e => { const b = e.target.closest('[data-id]'); if (b) trigger('like', {id: b.dataset.id}); })'''
 when_narrow = '''() => { if (window.innerWidth < 700) document.querySelector('#narrow .label-wrap.open')?.click() }'''
@@ -281,7 +281,7 @@ def build_demo(
 ) -> gr.Blocks:         # `.launch(**look)` shows it, in a notebook as well
     "The page around a recommender."
     shelf = Shelf(rec)
-    with gr.Blocks(title='Recommendations', analytics_enabled=False) as page:
+    with gr.Blocks(title='Recommendations', analytics_enabled=False, fill_width=True) as page:
         gr.HTML(f'<h1>What are you looking for?</h1><p>Say it in your own words; {shelf.count:,} products are searched by meaning.</p>', elem_classes='rs-head')
         with gr.Row(equal_height=True):
             text = gr.Textbox(label='Your preferences', placeholder='a quiet keyboard for the office, under $80', lines=1, max_lines=6, max_length=max_text, scale=5, min_width=240, elem_id='text')
