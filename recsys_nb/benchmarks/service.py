@@ -8,6 +8,7 @@ __all__ = ['serve_shop', 'settings_of', 'make_shop', 'server', 'load', 'make_req
 
 # %% ../../nbs/analysis/benchmark_service.ipynb #c5312db3
 import asyncio, json, os, re, shutil, signal, subprocess, sys, tempfile, time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def server(
     p = subprocess.Popen([sys.executable, '-c', serve_shop, str(root), *map(str, (threads, max_batch, cores))], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         port = int(re.search(r':(\d+)/', p.stdout.readline())[1])
-        while asyncio.run(load(port, [b'GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n'], 1))[1]: time.sleep(.1)
+        while load(port, [b'GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n'], 1)[1]: time.sleep(.1)
         yield port, p
     finally:
         p.send_signal(signal.SIGTERM)
@@ -65,15 +66,18 @@ async def _connection(port, jobs, times, failed):
         if b' 200 ' not in head[:20]: failed.append(head[:20])
     writer.close()
 
-async def load(
-    port:int,        # The server's
-    requests:list,   # As bytes
-    at_once:int=256, # Connections
-):                   # (Seconds that each took, the first lines of failed ones, seconds in all)
-    "Send requests, a number of them at once."
+async def _load(port, requests, at_once):
     jobs, times, failed, start = iter(requests), [], [], time.perf_counter()
     await asyncio.gather(*(_connection(port, jobs, times, failed) for _ in range(at_once)))
     return times, failed, time.perf_counter() - start
+
+def load(
+    port:int,        # The server's
+    requests:list,   # As bytes
+    at_once:int=256, # Connections
+) -> tuple:          # (Seconds that each took, the first lines of failed ones, seconds in all)
+    "Send requests, a number of them at once; in a thread of its own, since Jupyter has an event loop already."
+    with ThreadPoolExecutor(1) as pool: return pool.submit(asyncio.run, _load(port, requests, at_once)).result()
 
 # %% ../../nbs/analysis/benchmark_service.ipynb #0269581c
 def make_requests(
@@ -103,7 +107,7 @@ def waiting_times(
     at_once:int,    # Connections
 ) -> dict:          # Milliseconds, and how many failed
     "How long people wait."
-    times, failed, took = asyncio.run(load(port, requests, at_once))
+    times, failed, took = load(port, requests, at_once)
     p = dict(zip(('median_ms', 'p95_ms', 'p99_ms'), (np.quantile(times, [.5, .95, .99])*1000).round(1).tolist()))
     return dict(at_once=at_once, **p, per_second=round(len(times)/took, 1), failed=len(failed))
 
@@ -115,7 +119,7 @@ def grown(
 ) -> dict:         # MB before and after, and how many failed
     "Whether memory grows over many requests."
     before, failed = memory(process), 0
-    for i in progress(range(0, n, 1000), 'many requests'): failed += len(asyncio.run(load(port, make_requests(min(1000, n - i), seed=i + 1), at_once))[1])
+    for i in progress(range(0, n, 1000), 'many requests'): failed += len(load(port, make_requests(min(1000, n - i), seed=i + 1), at_once)[1])
     return dict(requests=n, failed=failed, before_mb=round(before), after_mb=round(memory(process)))
 
 # %% ../../nbs/analysis/benchmark_service.ipynb #ca3902fc
@@ -135,7 +139,7 @@ def service(
                 if way != 'ours': shutil.copytree(tmp/'ours'/'outputs', tmp/way/'outputs')
                 up[way] = stack.enter_context(server(tmp/way, **settings))
             requests = make_requests(n)
-            rate = lambda way: lambda: n/asyncio.run(load(up[way][0], requests, at_once))[2]
+            rate = lambda way: lambda: n/load(up[way][0], requests, at_once)[2]
             result = compare('service', 'requests/s', rate('ours'), {w: rate(w) for w in ways if w != 'ours'}, repeats=2 if quick else 3, higher_is_better=True, warm_up=not quick,
                              products=n_products, at_once=at_once, requests=n)
             result.details['waiting'] = {w: [waiting_times(up[w][0], requests[:20 if quick and c == 1 else 100 if c == 1 else n], c) for c in (1, at_once)] for w in ways}
