@@ -194,6 +194,6 @@ def run_demo(
     from recsys_nb.preparing import prepare
     from recsys_nb.sample_store import make_sample_store
     say('Making a synthetic store of tech products (invented: it shows how things work, not how well) …')
-    store = make_sample_store(root_folder(root)/'data'/'raw'/'sample_store', **(dict(n_products=90, n_reviews=720) if quick else {}))
+    store = make_sample_store(root_folder(root)/'data'/'raw'/'sample_store', **(dict(n_products=40, n_reviews=240) if quick else {}))
     data = prepare([store.reviews], [store.meta], 'sample_store', root=root)
     return run_pipeline(data, root, 1 if quick else epochs, preset, demo_preferences, say=say)
