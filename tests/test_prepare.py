@@ -74,6 +74,13 @@ def test_a_product_as_it_is_read(tmp_path):
     assert list(p.categories['P1']) == ['Keyboards'] and p.title['P1'] == '' and pd.isna(p.price['P1']) and p.brand['P1'] == '7'
     assert list(p.categories['P2']) == list(p.features['P2']) == []
 
+def test_pictures_that_a_page_can_show(tmp_path):
+    reviews, _ = store(tmp_path)
+    inside, long = 'data:image/png;base64,', 'data:image/png;base64,'.ljust(20_001, 'A')
+    pages = [page('P0', 'One', images=[{'large': a} for a in ('https://x/1.jpg', inside, long[:-1], long, 'data:text/html,x', 'javascript:x')]), page('P1', 'Two', images=inside)]
+    p = prepare(reviews, write(tmp_path/'m.jsonl', pages), 'x', tmp_path).products.set_index('product_id')
+    assert list(p.images['P0']) == ['https://x/1.jpg', inside, long[:-1]] and list(p.images['P1']) == [inside]
+
 def test_the_sample_store_is_accounted_for(tmp_path):
     s = make_sample_store(tmp_path/'s', n_products=80, n_reviews=800)
     data, n, m = prepare(s.reviews, s.meta, 'x', tmp_path), s.defects['reviews'], s.defects['meta']
