@@ -90,9 +90,22 @@ def _facts(engine, folder):
     key = letters((t.text == '').ifelse(t.title, t.text))
     return t.select('review_id', 'product_id', 'family_id', 'user_id', 'timestamp', 'part', key=key.hexdigest('md5'), size=key.length())
 
+# %% ../nbs/02a_splitting.ipynb #ab420c69
 def _in_two_parts(engine, t, by):
     t = t.group_by(by).agg(a=_.part.min(), b=_.part.max(), any=_.review_id.min()).filter(_.a != _.b)
     return engine.rows(t.agg(n=t.count(), any=_.any.min()))[0]
+
+# %% ../nbs/02a_splitting.ipynb #ca6ecbf3
+def _check_products(engine, t, folder):
+    lost = engine.rows(t.anti_join(engine.con.read_parquet(folder/'products.parquet'), ['product_id', 'family_id']).agg(n=_.count()))[0]['n']
+    return dict(check='every review has its product', ok=not lost, detail=f'{lost:,} without')
+
+# %% ../nbs/02a_splitting.ipynb #45b61d97
+def _check_order(engine, t):
+    ends = {r['part']: r for r in engine.rows(t.group_by('part').agg(a=_.timestamp.min(), b=_.timestamp.max()))}
+    ends = [ends[p] for p in parts if p in ends]
+    ok = all(x['b'] < y['a'] for x, y in zip(ends, ends[1:]))
+    return dict(check='train is before val, and val before test', ok=ok, detail='; '.join(f'{e["part"]} {e["a"]} to {e["b"]}' for e in ends))
 
 # %% ../nbs/02a_splitting.ipynb #a6753358
 def check_split(
@@ -112,14 +125,3 @@ def check_split(
     for c in found:
         if not c['ok']: raise RecsysError(f'{folder}: the split leaks: not true that {c["check"]}: {c["detail"]}')
     return found
-
-# %% ../nbs/02a_splitting.ipynb #4934eeb3
-def _check_products(engine, t, folder):
-    lost = engine.rows(t.anti_join(engine.con.read_parquet(folder/'products.parquet'), ['product_id', 'family_id']).agg(n=_.count()))[0]['n']
-    return dict(check='every review has its product', ok=not lost, detail=f'{lost:,} without')
-
-def _check_order(engine, t):
-    ends = {r['part']: r for r in engine.rows(t.group_by('part').agg(a=_.timestamp.min(), b=_.timestamp.max()))}
-    ends = [ends[p] for p in parts if p in ends]
-    ok = all(x['b'] < y['a'] for x, y in zip(ends, ends[1:]))
-    return dict(check='train is before val, and val before test', ok=ok, detail='; '.join(f'{e["part"]} {e["a"]} to {e["b"]}' for e in ends))
