@@ -10,7 +10,6 @@ import copy, hashlib
 import numpy as np, torch, torch.nn.functional as F
 from pathlib import Path
 from torch import nn
-from torch.nn.utils.rnn import pad_sequence
 from fastcore.basics import patch
 from sentence_transformers import SentenceTransformer
 try: from sentence_transformers.sentence_transformer.modules import Dense, Normalize
@@ -19,26 +18,34 @@ from .config import *
 from .config import preset as find_preset
 
 # %% ../nbs/04_dual_encoder.ipynb #cf9c89f2
+def _width(tower): # older versions know the longer name
+    return (tower.get_embedding_dimension if hasattr(tower, 'get_embedding_dimension') else tower.get_sentence_embedding_dimension)()
+
+def _positions(tower, limit): return getattr(tower[0].auto_model.config, 'max_position_embeddings', None) or limit
+
+# %% ../nbs/04_dual_encoder.ipynb #0ac9c9c6
+def _open_quietly(path):
+    from transformers.utils import logging
+    logging.disable_progress_bar()
+    return SentenceTransformer(path, device='cpu')
+
+# %% ../nbs/04_dual_encoder.ipynb #4c498904
 def make_tower(
     base:str=base_encoder, # A folder, or a model's name on the Hugging Face hub
     max_tokens:int=128,    # Tokens of a text that are read; the rest is cut off
     dim:int|None=None,     # Project to so many dimensions, or `None` to keep the base's own
 ) -> SentenceTransformer:
     "The base encoder with a length limit, an optional projection and a normalisation at its end."
-    from transformers.utils import logging
-    logging.disable_progress_bar()
-    try: tower = SentenceTransformer(resolve_base(str(base)), device='cpu')
+    try: tower = _open_quietly(resolve_base(str(base)))
     except (OSError, ValueError) as e: raise RecsysError(f'{base}: cannot load this encoder ({str(e).splitlines()[0]})') from e
     modules = [m for m in tower if not isinstance(m, Normalize)]
     width, limit = _width(tower), tower.max_seq_length
     if dim and dim > width: raise RecsysError(f'dim={dim}: expected at most {width}, what {base} has')
-    if dim and dim != width: modules.append(Dense(width, dim, bias=False, activation_function=nn.Identity(), init_weight=torch.eye(dim, width)))
+    if dim and dim != width:
+        modules.append(Dense(width, dim, bias=False, activation_function=nn.Identity(), init_weight=torch.eye(dim, width)))
     tower = SentenceTransformer(modules=[*modules, Normalize()], device='cpu')
     tower.max_seq_length = max_tokens if limit is None else min(max_tokens, _positions(tower, limit))
     return tower
-
-def _width(tower): return (tower.get_embedding_dimension if hasattr(tower, 'get_embedding_dimension') else tower.get_sentence_embedding_dimension)()
-def _positions(tower, limit): return getattr(tower[0].auto_model.config, 'max_position_embeddings', None) or limit
 
 # %% ../nbs/04_dual_encoder.ipynb #6fdee74f
 class DualEncoderSBERT(nn.Module):
@@ -74,15 +81,16 @@ def tokenize(self:DualEncoderSBERT,
 
 # %% ../nbs/04_dual_encoder.ipynb #9febf33d
 def pad_batch(
-    tokens:list, # A list of token numbers per text
+    tokens:list, # A list of token numbers per text; it may be empty
     pad:int=0,   # The token number that fills up
     device='cpu',# Where to put them
 ) -> dict:       # `input_ids` and `attention_mask`, (batch, longest)
-    "Pad token lists to the longest of them."
-    ids = pad_sequence([torch.as_tensor(t) for t in tokens], batch_first=True, padding_value=pad)
+    "Pad token lists to the longest of them, at least to one place."
     lengths = torch.tensor([len(t) for t in tokens])
-    mask = (torch.arange(ids.shape[1])[None] < lengths[:, None]).long()
-    return dict(input_ids=ids.to(device), attention_mask=mask.to(device))
+    real = torch.arange(max(1, *lengths.tolist())) < lengths[:, None]
+    ids = torch.full(real.shape, pad)
+    ids[real] = torch.tensor([i for t in tokens for i in t], dtype=torch.long)
+    return dict(input_ids=ids.to(device), attention_mask=real.long().to(device))
 
 # %% ../nbs/04_dual_encoder.ipynb #602a3a02
 @patch
@@ -96,11 +104,12 @@ def forward(self:DualEncoderSBERT,
     return F.normalize(tower(batch)['sentence_embedding'].float(), dim=-1)
 
 # %% ../nbs/04_dual_encoder.ipynb #2826a969
-few_texts = 64 # up to so many texts are encoded in float32, with the weights as they are
-
 def _as_device(model, preset):
     if preset is None: return find_preset(next(model.parameters()).device.type)
     return find_preset(preset) if isinstance(preset, str) else preset
+
+# %% ../nbs/04_dual_encoder.ipynb #01a3f1e2
+few_texts = 64 # up to so many texts are encoded in float32, with the weights as they are
 
 def _ready_tower(tower, n, preset):
     "A function from padded tokens to vectors, in the number format that pays for `n` texts."
@@ -206,11 +215,10 @@ def _from_towers(towers):
     model.towers = nn.ModuleList(towers)
     return model.eval()
 
+# %% ../nbs/04_dual_encoder.ipynb #58c6cab1
 def _open_tower(folder):
-    from transformers.utils import logging
-    logging.disable_progress_bar()
-    try: return SentenceTransformer(str(recover_folder(folder)), device='cpu')
-    except Exception as e: raise RecsysError(f'{folder}: not a readable SentenceTransformer ({str(e).splitlines()[0] if str(e) else type(e).__name__})') from e
+    try: return _open_quietly(str(recover_folder(folder)))
+    except Exception as e: raise RecsysError(f'{folder}: not a readable SentenceTransformer ({(str(e) or type(e).__name__).splitlines()[0]})') from e
 
 # %% ../nbs/04_dual_encoder.ipynb #eaed3ac6
 @patch(cls_method=True)
