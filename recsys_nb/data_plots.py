@@ -22,40 +22,48 @@ star_colours = ['#c1443c', '#e39a86', '#c9ced6', '#86b3d1', '#2a6f97']
 part_colours = dict(train='#2a6f97', val='#e9a23b', test='#c1443c')
 _look = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.spines.left': False, 'axes.edgecolor': '#c9ced6', 'grid.color': '#e6e9ed'}
 
+# %% ../nbs/analysis/visualize_data.ipynb #4de9a8d0
 def plot_style():
     "The look of this project's plots, for a `with` block that makes axes."
     return sns.axes_style('whitegrid', rc=_look)
 
+# %% ../nbs/analysis/visualize_data.ipynb #1afa19de
 def _axes(ax, size=(8, 4.2)):
     "The axes to draw on: those given, or new ones in our look."
     if ax is not None: return ax
     with plot_style(): return plt.subplots(figsize=size, dpi=96, layout='constrained')[1]
 
+# %% ../nbs/analysis/visualize_data.ipynb #810af35d
 def _finish(ax, title, **settings):
     "Set a bold title on the left, and whatever else; returns the axes."
     ax.set(**settings)
     ax.set_title(title, loc='left', weight='bold', pad=12)
     return ax
 
+# %% ../nbs/analysis/visualize_data.ipynb #c476a93d
 def _nothing(ax, title, why):
     "Say in the plot's place why there is none."
     ax.text(.5, .5, why, ha='center', va='center', color=muted, transform=ax.transAxes)
     return _finish(ax, title, xticks=[], yticks=[], facecolor='#f7f8fa')
 
 # %% ../nbs/analysis/visualize_data.ipynb #d845b97f
+def _count(x, pos=None): return f'{x:,.0f}' if x < 10_000 else f'{x/1000:,.0f}k' if x < 1e6 else f'{x/1e6:,.1f}m'
+
+# %% ../nbs/analysis/visualize_data.ipynb #109797df
 def _counts_on(*axes):
     "Readable numbers on logarithmic axes: 1, 2, 5, 10, 20 … and no powers."
     for axis in axes:
-        axis.set_major_locator(LogLocator(subs=(1,) if np.ptp(np.log10(axis.get_view_interval())) > 2.5 else (1, 2, 5)))
+        decades = np.ptp(np.log10(axis.get_view_interval()))
+        axis.set_major_locator(LogLocator(subs=(1,) if decades > 2.5 else (1, 2, 5)))
         axis.set_major_formatter(FuncFormatter(_count))
         axis.set_minor_formatter(NullFormatter())
 
-def _count(x, pos=None): return f'{x:,.0f}' if x < 10_000 else f'{x/1000:,.0f}k' if x < 1e6 else f'{x/1e6:,.1f}m'
-
 # %% ../nbs/analysis/visualize_data.ipynb #88849785
 def _category(products):
+    "The most specific level of each product's path."
     return products.categories.map(lambda c: c[-1] if len(c) else 'no category')
 
+# %% ../nbs/analysis/visualize_data.ipynb #ca26eba9
 def _gather(names, n):
     "Keep the `n` commonest names; the rest is 'others'."
     top = names.value_counts().index[:n]
@@ -83,17 +91,18 @@ def plot_ratings(
     if r.empty: return _nothing(ax, 'Ratings by category', 'these reviews carry no stars')
     r['star'] = r.rating.round().clip(1, 5).astype(int)
     share = r.groupby('category').star.value_counts(normalize=True).unstack(fill_value=0).reindex(columns=range(1, 6), fill_value=0)
-    mean, size = r.groupby('category').rating.mean(), r.groupby('category').size()
-    share, left = share.loc[mean.sort_values().index], 0
+    about = r.groupby('category').rating.agg(['mean', 'size']).sort_values('mean')
+    share, left = share.loc[about.index], 0
     spare = max(0, (4 - len(share)) / 2)
     for star, colour in zip(share, star_colours):
         ax.barh(share.index, share[star], left=left, color=colour, label=f'{star} ★', height=.78, lw=0)
         left = left + share[star]
-    for i, c in enumerate(share.index): ax.text(1.01, i, f'{mean[c]:.2f}  ({_count(size[c])})', va='center', fontsize=9, color='#52606d')
+    for i, (mean, size) in enumerate(about.values): ax.text(1.01, i, f'{mean:.2f}  ({_count(size)})', va='center', fontsize=9, color='#52606d')
     ax.xaxis.set_major_formatter(PercentFormatter(1))
     ax.grid(False)
     ax.legend(ncols=5, loc='upper left', bbox_to_anchor=(-.02, -.17), frameon=False, handlelength=1, columnspacing=1.2)
-    return _finish(ax, 'Ratings by category', xlim=(0, 1), ylim=(-.6 - spare, len(share) - .4 + spare), xlabel='share of the reviews; right: mean (reviews)')
+    return _finish(ax, 'Ratings by category', xlabel='share of the reviews; right: mean (reviews)',
+                   xlim=(0, 1), ylim=(-.6 - spare, len(share) - .4 + spare))
 
 # %% ../nbs/analysis/visualize_data.ipynb #e37f3be6
 def plot_lengths(
@@ -127,8 +136,10 @@ def plot_prices(
     known = p[p.price > 0]
     if known.empty: return _nothing(ax, 'Prices', 'no product has a price')
     order = known.groupby('category').price.median().sort_values(ascending=False).index
-    sns.boxplot(known, x='price', y='category', order=order, ax=ax, color='#a9cbe0', linecolor='#34495e', linewidth=1, fliersize=0, width=min(.62, .15 * len(order)))
-    sns.stripplot(known.sample(min(len(known), 2000), random_state=0), x='price', y='category', order=order, ax=ax, size=2.5, color=accent, alpha=.5, jitter=min(.2, .05 * len(order)))
+    by = dict(x='price', y='category', order=order, ax=ax)
+    sns.boxplot(known, **by, color='#a9cbe0', linecolor='#34495e', linewidth=1, fliersize=0, width=min(.62, .15 * len(order)))
+    some = known.sample(min(len(known), 2000), random_state=0)
+    sns.stripplot(some, **by, size=2.5, color=accent, alpha=.5, jitter=min(.2, .05 * len(order)))
     _finish(ax, f'Prices ({1 - len(known) / len(p):.0%} of {_count(len(p))} products have none)', xscale='log', xlabel='price', ylabel='')
     _counts_on(ax.xaxis)
     return ax
@@ -168,8 +179,9 @@ def plot_long_tail(
     ax.fill_between(rank[:head], counts.values[:head], .5, color=accent, alpha=.25, lw=0)
     ax.plot(rank, counts.values, color=accent, lw=2.2)
     share = counts.values[:head].sum() / counts.sum()
-    _finish(ax, f'Long tail: {top:.0%} of products, {share:.0%} of reviews', xscale='log', yscale='log', xlim=(1, max(n, 2)), ylim=(.8, 1.5 * counts.max()),
-            xlabel=f'product, by popularity ({_count(n - len(counts))} of {_count(n)} have no review)', ylabel='reviews')
+    _finish(ax, f'Long tail: {top:.0%} of products, {share:.0%} of reviews', xscale='log', yscale='log',
+            xlim=(1, max(n, 2)), ylim=(.8, 1.5 * counts.max()), ylabel='reviews',
+            xlabel=f'product, by popularity ({_count(n - len(counts))} of {_count(n)} have no review)')
     _counts_on(ax.xaxis, ax.yaxis)
     return ax
 
@@ -220,7 +232,9 @@ def plot_missing(
     colours = [accent if what == 'products' else part_colours['val'] for what, _ in shares.index]
     ax.barh(names, 1, color='#f0f2f5', height=.7)
     ax.barh(names, shares, color=colours, height=.7)
-    for i, v in enumerate(shares): ax.text(v, i, f' {v:.1%} ' if v else ' none', va='center', ha='right' if v > .8 else 'left', fontsize=9, color='white' if v > .8 else '#52606d')
+    for i, v in enumerate(shares):
+        side, colour = ('right', 'white') if v > .8 else ('left', '#52606d')
+        ax.text(v, i, f' {v:.1%} ' if v else ' none', va='center', ha=side, fontsize=9, color=colour)
     ax.xaxis.set_major_formatter(PercentFormatter(1))
     ax.grid(False)
     return _finish(ax, 'What is missing', xlim=(0, 1), xlabel='share without')
@@ -235,7 +249,8 @@ def plot_data(
     plots = [plot_ratings, plot_prices, plot_activity, plot_long_tail, plot_lengths, plot_missing, plot_removed]
     for plot, ax in zip(plots, axs.flat): plot(data, ax=ax)
     axs.flat[-1].axis('off')
-    facts = [f'{len(data.products):,} products in {data.products.family_id.nunique():,} families', *(f'{len(getattr(data, p)):,} reviews in {p}' for p in part_colours)]
+    facts = [f'{len(data.products):,} products in {data.products.family_id.nunique():,} families']
+    facts += [f'{len(getattr(data, p)):,} reviews in {p}' for p in part_colours]
     axs.flat[-1].text(.1, .95, data.name, va='top', fontsize=20, weight='bold', color=accent)
     axs.flat[-1].text(.1, .78, '\n'.join(facts), va='top', fontsize=15, linespacing=1.7, color='#34495e')
     fig.get_layout_engine().set(w_pad=.15, h_pad=.15)

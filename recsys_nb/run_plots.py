@@ -42,10 +42,13 @@ def run_labels(
     return labels if len(set(labels)) == len(runs) and all(labels) else [r.name for r in runs]
 
 # %% ../nbs/analysis/plot_metrics.ipynb #a0f0b4fb
-titles = {'train_loss': 'Training loss', 'val_loss': 'Validation loss', 'val_rmse': 'RMSE in stars', 'val_mae': 'MAE in stars', 'val_bias': 'Bias in stars', 'val_exact': 'Exactly right', 'val_within_one': 'Within one star',
-          'val_recall@1': 'Recall@1', 'val_recall@10': 'Recall@10', 'val_mrr@10': 'MRR@10', 'val_ndcg@10': 'NDCG@10', 'lr': 'Learning rate', 'seconds': 'Seconds of training', 'evaluation_seconds': 'Seconds of evaluation'}
+titles = {'train_loss': 'Training loss', 'val_loss': 'Validation loss',
+          'val_rmse': 'RMSE in stars', 'val_mae': 'MAE in stars', 'val_bias': 'Bias in stars', 'val_exact': 'Exactly right', 'val_within_one': 'Within one star',
+          'val_recall@1': 'Recall@1', 'val_recall@10': 'Recall@10', 'val_mrr@10': 'MRR@10', 'val_ndcg@10': 'NDCG@10',
+          'lr': 'Learning rate', 'seconds': 'Seconds of training', 'evaluation_seconds': 'Seconds of evaluation'}
 not_drawn = {'epoch', 'val_queries', 'val_candidates', 'step', 'steps'}
 
+# %% ../nbs/analysis/plot_metrics.ipynb #b8e19c2d
 def better(
     column:str, # A column of `metrics.csv`
 ) -> str:       # 'lower', 'higher' or '' (where it has no direction)
@@ -53,6 +56,7 @@ def better(
     if re.search('loss|rmse|mae', column): return 'lower'
     return 'higher' if re.search('ndcg|recall|mrr|acc|exact|within', column) else ''
 
+# %% ../nbs/analysis/plot_metrics.ipynb #0e65942d
 def metric_columns(
     frames:list, # Results of `run_metrics`
 ) -> list:       # Names: the known ones first, in the order of `titles`
@@ -61,8 +65,11 @@ def metric_columns(
     return [c for c in titles if c in have] + [c for c in have if c not in titles]
 
 # %% ../nbs/analysis/plot_metrics.ipynb #aed2836a
-def _line(i): return dict(color=sns.color_palette('colorblind')[i % 10], ls=['-', '--', '-.', ':'][i % 4])
+def _line(i):
+    "How the `i`th run is drawn."
+    return dict(color=sns.color_palette('colorblind')[i % 10], ls=['-', '--', '-.', ':'][i % 4])
 
+# %% ../nbs/analysis/plot_metrics.ipynb #da20b856
 def _ring(ax, d, column, way, i):
     "Mark the best value of the `i`th run, with its number on the better side of the line, or for every second run on the other."
     best = d.loc[d[column].idxmin() if way == 'lower' else d[column].idxmax()]
@@ -108,9 +115,11 @@ def plot_rate(
 
 # %% ../nbs/analysis/plot_metrics.ipynb #7b4af9c5
 def _find(runs, root):
+    "The `RunFolder`s of whatever they were given as."
     runs = runs if isinstance(runs, (list, tuple)) else [runs]
     return [r if isinstance(r, RunFolder) else find_run(r, root=root) for r in runs]
 
+# %% ../nbs/analysis/plot_metrics.ipynb #a11b9487
 def plot_runs(
     runs,      # A run or a list of them: `RunFolder`s, names, folders or 'latest'
     root=None, # See `root_folder`
@@ -120,11 +129,12 @@ def plot_runs(
     if len({r.kind for r in runs}) > 1: raise RecsysError('encoder and score runs have no figures in common; plot them apart')
     named = dict(zip(run_labels(runs), runs))
     frames = {k: run_metrics(r) for k, r in named.items()}
-    plots = [lambda ax, c=c: plot_metric(frames, c, ax) for c in metric_columns(list(frames.values())) if c != 'lr'] + [lambda ax: plot_rate(named, ax)]
-    rows = -(-len(plots) // 3)
+    columns = [c for c in metric_columns(list(frames.values())) if c != 'lr'] # the rate has a finer plot, the last one
+    rows = len(columns) // 3 + 1
     with plot_style(): fig, axs = plt.subplots(rows, 3, figsize=(13, 3.1 * rows + .5), dpi=84, layout='constrained', squeeze=False)
-    for plot, ax in zip(plots, axs.flat): plot(ax)
-    for ax in list(axs.flat)[len(plots):]: ax.axis('off')
+    for column, ax in zip(columns, axs.flat): plot_metric(frames, column, ax)
+    plot_rate(named, axs.flat[len(columns)])
+    for ax in axs.flat[len(columns) + 1:]: ax.axis('off')
     if len(runs) > 1: fig.legend(*axs[0, 0].get_legend_handles_labels(), loc='outside upper left', ncols=4, frameon=False)
     else: fig.suptitle(f'{runs[0].kind} run {runs[0].name} on {runs[0].config.data}', x=.01, ha='left', fontsize=11, color='#52606d')
     return fig
