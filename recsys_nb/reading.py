@@ -22,6 +22,7 @@ def _of_kind(files, kind):
     meta = {f for f in files if f.name.startswith('meta')}
     return [f for f in files if (f in meta) == (kind == 'meta')] if kind and 0 < len(meta) < len(files) else files
 
+# %% ../nbs/01b_reading.ipynb #e3f9c3be
 def input_files(
     paths,         # A file, a folder, a pattern such as `raw/*.jsonl.gz`, or a list of these
     kind:str='',   # 'reviews' or 'meta': what to take from a folder that holds both
@@ -45,6 +46,7 @@ def packing(
         with open(path, 'rb') as f: return 'gzip' if f.read(2) == b'\x1f\x8b' else 'none'
     except OSError as e: raise RecsysError(f'{path}: cannot be read ({e.strerror})') from e
 
+# %% ../nbs/01b_reading.ipynb #6eb28c6a
 def open_lines(
     path:Path, # A file
 ):             # Iterates over its lines as bytes
@@ -63,12 +65,14 @@ def _as_json(line):
     try: return json.dumps(ast.literal_eval(line.decode())).encode() + b'\n'
     except (ValueError, SyntaxError, UnicodeDecodeError, MemoryError, RecursionError, TypeError): return line
 
+# %% ../nbs/01b_reading.ipynb #b5850e08
 def is_python(
     path:Path, # A file
 ) -> bool:
     "Whether a file begins like a Python literal rather than JSON."
     with open_lines(path) as f: return f.read(2) == b"{'"
 
+# %% ../nbs/01b_reading.ipynb #1a996a29
 def mend_lines(
     path:Path,   # A file
     work:Path,   # A folder for the copy
@@ -83,6 +87,7 @@ def mend_lines(
 # %% ../nbs/01b_reading.ipynb #a32d39bd
 def quoted(text): "A text as an SQL literal"; return "'" + str(text).replace("'", "''") + "'"
 
+# %% ../nbs/01b_reading.ipynb #48c039a8
 @contextmanager
 def readable_errors():
     "Turn what a person can mend about DuckDB's memory, disk and files into a `RecsysError`."
@@ -92,6 +97,7 @@ def readable_errors():
         raise RecsysError(str(e).split('\n')[0].replace('IO Error: ', '').replace('Out of Memory Error: ', 'not enough memory, allow more with --memory: ')) from e
     finally: ibis.options.sql.fuse_selects = True
 
+# %% ../nbs/01b_reading.ipynb #9708428f
 def fitting_threads(
     memory:str|None, # Such as '4GB'
 ) -> int|None:       # At most one per core; `None` for no limit
@@ -137,12 +143,14 @@ def rows(self:DuckDB,
     "A small table's rows."
     with readable_errors(): return self.con.to_pyarrow(expr).to_pylist()
 
+# %% ../nbs/01b_reading.ipynb #448d9a0f
 @patch
 def close(self:DuckDB):
     "Let go of the files."
     self.bar.close()
     self.con.disconnect()
 
+# %% ../nbs/01b_reading.ipynb #568d9ed2
 @patch
 def export(self:DuckDB,
     expr,     # An Ibis table
@@ -153,16 +161,15 @@ def export(self:DuckDB,
     with readable_errors(): self.con.to_parquet(expr.order_by(by), path, compression='zstd')
 
 # %% ../nbs/01b_reading.ipynb #664763ec
-def _texts(value):
-    "SQL: a JSON text as a list of texts, or null."
-    return f"TRY(from_json({value}, '[\"VARCHAR\"]'))"
+_words = dict(empty='[]', one='[{}]', first='list_extract({}, 1)', texts="TRY(from_json({}, '[\"VARCHAR\"]'))") # DuckDB's
 
-def _list(c):
+def _list(c, empty, one, first, texts):
     "SQL: the column as a list of texts."
-    nested, large = _texts(f'list_extract({_texts(c)}, 1)'), f"regexp_extract_all({c}, '\"large\": ?\"([^\"]+)\"', 1)"
-    return (f"CASE WHEN {c} IS NULL OR {c} IN ('', '{{}}', '[]') THEN [] WHEN {c} LIKE '%\"large\":%' THEN {large} "
-            f"WHEN {c} LIKE '[[%' THEN coalesce({nested}, []) ELSE coalesce({_texts(c)}, [{c}]) END AS {c}")
+    read, large = texts.format(c), f"regexp_extract_all({c}, '\"large\": ?\"([^\"]+)\"', 1)"
+    return (f"CASE WHEN {c} IS NULL OR {c} IN ('', '{{}}', '[]') THEN {empty} WHEN {c} LIKE '%\"large\":%' THEN {large} "
+            f"WHEN {c} LIKE '[[%' THEN coalesce({texts.format(first.format(read))}, {empty}) ELSE coalesce({read}, {one.format(c)}) END AS {c}")
 
+# %% ../nbs/01b_reading.ipynb #58421bed
 @patch
 def read(self:DuckDB,
     files:list,        # Files, see `input_files`
@@ -171,12 +178,14 @@ def read(self:DuckDB,
     number:bool=False, # Whether to add a column `n` that counts the lines from 1
 ):                     # A row per line that is not blank, a column per field, and `file`
     "The lines of the files as a table."
-    columns, packed = ', '.join(f"{c}: 'VARCHAR'" for c in [*texts, *lists]), [(f, packing(f)) for f in files]
-    scans = [f"SELECT * FROM read_json([{', '.join(quoted(f) for f, p in packed if p == kind)}], format='newline_delimited', compression='{kind}', columns={{{columns}}}, "
-             "ignore_errors=true, filename='file')" for kind in sorted({p for _, p in packed})]
-    select = ['file', *texts, *map(_list, lists), *(['row_number() OVER () AS n'] if number else [])]
+    columns, packed = ', '.join(f"{c}: 'VARCHAR'" for c in [*texts, *lists]), {}
+    for f in files: packed.setdefault(packing(f), []).append(quoted(f))
+    scans = [f"SELECT * FROM read_json([{', '.join(names)}], format='newline_delimited', compression='{kind}', columns={{{columns}}}, "
+             "ignore_errors=true, filename='file')" for kind, names in sorted(packed.items())]
+    select = ['file', *texts, *(_list(c, **_words) for c in lists), *(['row_number() OVER () AS n'] if number else [])]
     self.views += 1
-    with readable_errors(): self.con.raw_sql(f'CREATE VIEW raw_{self.views} AS SELECT {", ".join(select)} FROM ({" UNION ALL ".join(scans)})')
+    with readable_errors():
+        self.con.raw_sql(f'CREATE VIEW raw_{self.views} AS SELECT {", ".join(select)} FROM ({" UNION ALL ".join(scans)})')
     return self.con.table(f'raw_{self.views}')
 
 # %% ../nbs/01b_reading.ipynb #dd77d510
@@ -211,6 +220,7 @@ def frame(self:Spark,
     "The Spark data frame that an expression stands for."
     with readable_errors(): return self.session.sql(self.con.compile(expr))
 
+# %% ../nbs/01b_reading.ipynb #ae848737
 @patch
 def save(self:Spark, expr, name:str, number:bool=False):
     "Compute a table and keep it in the work folder."
@@ -222,11 +232,13 @@ def save(self:Spark, expr, name:str, number:bool=False):
     self.bar.update()
     return self.con.table(name)
 
+# %% ../nbs/01b_reading.ipynb #bafdd68c
 @patch
 def rows(self:Spark, expr) -> list:
     "A small table's rows."
     return [r.asDict(recursive=True) for r in self.frame(expr).collect()]
 
+# %% ../nbs/01b_reading.ipynb #8d886258
 @patch
 def export(self:Spark, expr, path, by:str):
     "Write a table where a reader will look for it: one sorted Parquet file."
@@ -239,15 +251,9 @@ def close(self:Spark):
     "Let go of the files; the session stays, for it may be shared."
     self.local.close()
 
-# %% ../nbs/01b_reading.ipynb #4a724185
-def _spark_list(c):
-    "Spark SQL: the column as a list of texts."
-    texts = lambda v: f"from_json({v}, 'array<string>')"
-    nested, large = texts(f'get({texts(c)}, 0)'), f"regexp_extract_all({c}, '\"large\": ?\"([^\"]+)\"', 1)"
-    return (f"CASE WHEN {c} IS NULL OR {c} IN ('', '{{}}', '[]') THEN cast(array() AS array<string>) WHEN {c} LIKE '%\"large\":%' THEN {large} "
-            f"WHEN {c} LIKE '[[%' THEN coalesce({nested}, cast(array() AS array<string>)) ELSE coalesce({texts(c)}, array({c})) END AS {c}")
-
 # %% ../nbs/01b_reading.ipynb #8a0de768
+_spark_words = dict(empty='cast(array() AS array<string>)', one='array({})', first='get({}, 0)', texts="from_json({}, 'array<string>')")
+
 @patch
 def read(self:Spark, files:list, texts:list, lists:list=()):
     "The lines of the files as a table."
@@ -258,7 +264,7 @@ def read(self:Spark, files:list, texts:list, lists:list=()):
     t = self.session.read.text(paths, lineSep='\n').withColumn('file', names[input_file_name()])
     t = t.filter(r"value RLIKE '[^ \\t\\r\\f\\x0B]'")
     t = t.selectExpr('file', f"CASE WHEN value RLIKE '^\\\\s*[{{]' THEN from_json(value, '{fields}', map('allowSingleQuotes', 'false')) END AS o")
-    t = t.selectExpr('file', 'o.*').selectExpr('file', *texts, *map(_spark_list, lists))
+    t = t.selectExpr('file', 'o.*').selectExpr('file', *texts, *(_list(c, **_spark_words) for c in lists))
     self.views += 1
     t.createOrReplaceTempView(f'raw_{self.views}')
     return self.con.table(f'raw_{self.views}')
@@ -270,6 +276,7 @@ def plain_id(
     "An id as it was given."
     return (s.length().between(1, 64) & ~s.re_search(r'[\s{}\[\]"]')).ifelse(s, ibis.null('string'))
 
+# %% ../nbs/01b_reading.ipynb #47c39fea
 def product_id(
     raw, # From `read`
 ):       # A text column; null where the line names no product
@@ -277,6 +284,9 @@ def product_id(
     return ibis.coalesce(plain_id(raw.parent_asin), plain_id(raw.asin))
 
 # %% ../nbs/01b_reading.ipynb #b8c634b1
+def _is_id(v): return re.fullmatch(r'[^\s{}\[\]"]{1,64}', v if isinstance(v, str) else json.dumps(v)) is not None and v is not None
+
+# %% ../nbs/01b_reading.ipynb #4562bc1a
 def reason(
     line:bytes, # A line that could not be used
 ) -> str:
@@ -289,11 +299,10 @@ def reason(
     if not isinstance(o, dict): return 'not a JSON object'
     return 'no product: parent_asin and asin are missing, or not one word' if not any(_is_id(o.get(k)) for k in ('parent_asin', 'asin')) else 'not valid JSON'
 
-def _is_id(v): return re.fullmatch(r'[^\s{}\[\]"]{1,64}', v if isinstance(v, str) else json.dumps(v)) is not None and v is not None
-
 # %% ../nbs/01b_reading.ipynb #cfc5bb3b
 def _without_names(text): return re.sub(r'("(?:reviewer|profile|user)_?[Nn]ame"\s*:\s*)("(?:\\.|[^"\\])*"?|[^,}]*)', r'\1"…"', text)
 
+# %% ../nbs/01b_reading.ipynb #c56a4d0a
 def unusable_lines(
     engine:DuckDB, # What reads
     file:Path,     # The file to read
