@@ -21,6 +21,7 @@ categories = ('All_Beauty Amazon_Fashion Appliances Arts_Crafts_and_Sewing Autom
 
 def _plain(name): return re.sub(r'[^a-z]+', '', re.sub(r'&', 'and', name.lower()))
 
+# %% ../nbs/01a_download.ipynb #21b251ad
 def find_category(
     name:str, # As a person writes it: 'Video_Games', 'video games', 'Toys & Games'
 ) -> str:     # As the files are called
@@ -48,8 +49,10 @@ hosts = [Host('McAuley Lab', f'{_lab}/review_categories/{{}}.jsonl.gz', f'{_lab}
 class _Passing(Exception):
     "A failure that may pass; `wait` is how many seconds the host asked us to stay away."
     def __init__(self, message, wait=0): super().__init__(message); self.wait = wait
+
 class _Lasting(Exception): "A failure that will not pass by waiting."
 
+# %% ../nbs/01a_download.ipynb #624a7b16
 def _check_status(r):
     "Sort an HTTP answer into good (206 or 200), passing and lasting."
     if r.status_code in (200, 206): return
@@ -77,6 +80,7 @@ class _Part:
         return d.get('version') if isinstance(d, dict) and d.get('url') == self.url else None
     def forget(self): self.data.unlink(missing_ok=True), self.note.unlink(missing_ok=True)
 
+# %% ../nbs/01a_download.ipynb #cd108058
 def _ask(part):
     "The headers that ask for what is missing."
     head = {'Accept-Encoding': 'identity'} # the bytes as they are stored
@@ -94,16 +98,17 @@ def _facts(r):
     linked = next((o.headers['x-linked-etag'].strip('"') for o in [*r.history, r] if 'x-linked-etag' in o.headers), '')
     return start, total, version, linked if re.fullmatch('[0-9a-f]{64}', linked) else None
 
-# %% ../nbs/01a_download.ipynb #8989b66f
+# %% ../nbs/01a_download.ipynb #60b4ddb8
 def _receive(r, part, start, total):
     "Append the answer's bytes to the part, with a bar."
     with progress(desc=part.path.name, total=total, unit='B') as bar, part.data.open('ab' if start else 'wb') as f:
         bar.unit_scale = True
         bar.update(start)
-        for chunk in r.iter_raw(): # as they come: nothing that arrived is lost when the line drops
+        for chunk in r.iter_raw():
             f.write(chunk)
             bar.update(len(chunk))
 
+# %% ../nbs/01a_download.ipynb #8989b66f
 def _attempt(client, part):
     "Fetch what is missing; returns the file's SHA-256 if the host tells it."
     with client.stream('GET', part.url, headers=_ask(part)) as r:
@@ -127,6 +132,7 @@ def _check_gzip(path):
             rest, ended = z.unused_data, z.eof
     if not ended: raise zlib.error('the end is missing')
 
+# %% ../nbs/01a_download.ipynb #cd5e9e8d
 def _check(part, sha256):
     "Raise if what has arrived is not what was promised; the part is then thrown away."
     try:
@@ -134,6 +140,20 @@ def _check(part, sha256):
         if part.path.suffix == '.gz': _check_gzip(part.data)
     except zlib.error as e: part.forget(); raise _Lasting(f'sent a damaged file ({e})') from None
     except _Lasting: part.forget(); raise
+
+# %% ../nbs/01a_download.ipynb #78b4e51c
+def _persist(client, part, tries, wait):
+    "Attempt until the file is whole."
+    failed, most = 0, part.size # the most that ever was here: beginning anew is no progress
+    while True:
+        try: return _attempt(client, part)
+        except httpx.HTTPError as e: problem = _Passing(f'did not answer properly ({type(e).__name__})')
+        except httpx.InvalidURL as e: raise _Lasting(f'has no such address ({e})') from None
+        except _Passing as e: problem = e
+        failed = 0 if part.size > most else failed + (2 if 'Connect' in str(problem) else 1)
+        most = max(most, part.size)
+        if failed >= tries: raise problem
+        time.sleep(min(max(problem.wait, wait * 2**max(failed - 1, 0)), 60))
 
 # %% ../nbs/01a_download.ipynb #7d835a17
 _client = dict(follow_redirects=True, timeout=httpx.Timeout(30, read=60), headers={'User-Agent': 'recsys_nb'})
@@ -159,20 +179,6 @@ def fetch(
         part.forget()
     return path
 
-# %% ../nbs/01a_download.ipynb #78b4e51c
-def _persist(client, part, tries, wait):
-    "Attempt until the file is whole."
-    failed, most = 0, part.size # the most that ever was here: beginning anew is no progress
-    while True:
-        try: return _attempt(client, part)
-        except httpx.HTTPError as e: problem = _Passing(f'did not answer properly ({type(e).__name__})')
-        except httpx.InvalidURL as e: raise _Lasting(f'has no such address ({e})') from None
-        except _Passing as e: problem = e
-        failed = 0 if part.size > most else failed + (2 if 'Connect' in str(problem) else 1)
-        most = max(most, part.size)
-        if failed >= tries: raise problem
-        time.sleep(min(max(problem.wait, wait * 2**max(failed - 1, 0)), 60))
-
 # %% ../nbs/01a_download.ipynb #6c70c789
 def _from_any(what, category, dest, hosts, tries, wait):
     "One of a category's files, from the first host that gives it."
@@ -188,6 +194,7 @@ def _from_any(what, category, dest, hosts, tries, wait):
         return got
     raise RecsysError(f'{category}: no host gave its {what}; ' + '; '.join(problems))
 
+# %% ../nbs/01a_download.ipynb #5387a908
 def download(
     category:str,             # See `categories`
     dest:str|Path|None=None,  # Folder for the files; `None` for `data/raw` below the root
