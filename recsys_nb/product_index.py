@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Hit', 'blend', 'fuse', 'Weights', 'ProductIndex', 'best_of_families', 'enough', 'Unfinished', 'resumable_folder',
            'key_of_data', 'with_scores', 'fill_store', 'new_index', 'index_into', 'Filters', 'Candidate', 'Lookup',
-           'Keywords', 'ExactStore', 'EdgeStore', 'ServerStore', 'as_tuple', 'key_of', 'payload_of', 'passes',
-           'point_id', 'count_words']
+           'Keywords', 'ExactStore', 'EdgeStore', 'ServerStore', 'ServerUnavailable', 'as_tuple', 'as_list', 'key_of',
+           'payload_of', 'passes', 'point_id', 'count_words']
 
 # %% ../nbs/09_product_index.ipynb #06b95414
 import hashlib, shutil
@@ -18,8 +18,10 @@ from pathlib import Path
 from fastcore.basics import patch
 from .config import *
 from .product_stores import *
+from .qdrant_stores import *
 
-_all_ = ['Filters', 'Candidate', 'Lookup', 'Keywords', 'ExactStore', 'EdgeStore', 'ServerStore', 'as_tuple', 'key_of', 'payload_of', 'passes', 'point_id', 'count_words']
+# %% ../nbs/09_product_index.ipynb #e75b673f
+_all_ = ['Filters', 'Candidate', 'Lookup', 'Keywords', 'ExactStore', 'EdgeStore', 'ServerStore', 'ServerUnavailable', 'as_tuple', 'as_list', 'key_of', 'payload_of', 'passes', 'point_id', 'count_words']
 
 # %% ../nbs/09_product_index.ipynb #b1275837
 @dataclass
@@ -27,8 +29,10 @@ class Hit(Candidate):
     "A product found, with the sum that orders it."
     value:float # What the list is ordered by
 
+# %% ../nbs/09_product_index.ipynb #bec10af6
 def blend(cos, bm25, stars, weight, prior): "(n,) sums of meaning, words and stars"; return (1 - weight)*cos + weight*bm25/max(bm25.max(initial=0), 1e-9) + prior*stars
 
+# %% ../nbs/09_product_index.ipynb #f8cbd8d8
 def fuse(
     found:list,       # `Candidate`s
     weight:float=0.,  # Of the words, 0 to 1
@@ -71,7 +75,9 @@ class ProductIndex:
     def close(self): "Let go of the folder or the connection"; self.store.close()
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
-    def __repr__(self): return f'ProductIndex({self.manifest.get("name")!r}, {self.manifest["n_products"]} products, dim={self.dim}, {self.manifest.get("url") or "embedded"})'
+    def __repr__(self):
+        m = self.manifest
+        return f'ProductIndex({m.get("name")!r}, {m["n_products"]} products, dim={self.dim}, {m.get("url") or "embedded"})'
 
 # %% ../nbs/09_product_index.ipynb #b04055fc
 @patch
@@ -88,12 +94,14 @@ def search(self:ProductIndex,
     "The best products for a query."
     return self.search_many([(vector, text, filters)], k, weight, families, n, exact)[0]
 
+# %% ../nbs/09_product_index.ipynb #b1cff77a
 @patch
 def lookup(self:ProductIndex, vector, text, filters, n):
     "What to ask the store"
     words = self.keywords.query(text) if text else None
     return Lookup(None if vector is None else np.asarray(vector, np.float32), words if words and words[0] else None, n, filters)
 
+# %% ../nbs/09_product_index.ipynb #d28a9532
 @patch
 def ordered(self:ProductIndex, found, look, text, weight=None):
     "Candidates in order; words alone and meaning alone are weights 1 and 0."
@@ -102,8 +110,13 @@ def ordered(self:ProductIndex, found, look, text, weight=None):
     return fuse(found, w, self.weights.prior, self.weights.mean)
 
 # %% ../nbs/09_product_index.ipynb #b35b5306
-def best_of_families(hits): "The best product of each family, in order"; seen = set(); return [h for h in hits if not (h.family_id in seen or seen.add(h.family_id))]
+def best_of_families(hits):
+    "The best product of each family, in order."
+    best = {}
+    for h in hits: best.setdefault(h.family_id, h)
+    return list(best.values())
 
+# %% ../nbs/09_product_index.ipynb #1a39ae0a
 def enough(
     hits:list,   # All hits, in order
     kept:list,   # Those that may be shown
@@ -114,6 +127,7 @@ def enough(
     if len(hits) < n: return True # the store had no more
     return len(kept) >= k and hits[-1].value < kept[k-1].value
 
+# %% ../nbs/09_product_index.ipynb #e5af647d
 @patch
 def search_many(self:ProductIndex,
     queries:list,             # Triples of (vector, text, filters), see `search`
@@ -138,12 +152,15 @@ class Unfinished:
     def __init__(self, path:Path, key:str):
         self.path, self.file = path, path/'building.json'
         state = read_json(self.file) if self.file.exists() else {}
-        if state.get('key') != key: shutil.rmtree(path, ignore_errors=True); state = dict(key=key)
+        if state.get('key') != key:
+            shutil.rmtree(path, ignore_errors=True)
+            state = dict(key=key)
         path.mkdir(parents=True, exist_ok=True)
         self.state = state
     def done(self, what): "How many of these are done"; return self.state.get(what, 0)
     def mark(self, what, n): "Note that `n` of these are done"; self.state[what] = n; write_json(self.file, self.state)
 
+# %% ../nbs/09_product_index.ipynb #2c4093f3
 @contextmanager
 def resumable_folder(
     path:str|Path, # The folder to build
@@ -170,6 +187,7 @@ def key_of_data(
     for c in sorted(products.columns): h.update(pd.util.hash_pandas_object(products[c].astype(str), index=False).to_numpy().tobytes())
     return h.hexdigest()[:16]
 
+# %% ../nbs/09_product_index.ipynb #6eea1d5a
 def with_scores(
     products:pd.DataFrame,    # The products table
     scores:pd.DataFrame|None, # product_id, score and count, or `None`
@@ -229,15 +247,18 @@ def index_into(
     **settings,               # `shards`, `replicas`, `client` of a server
 ) -> ProductIndex:            # Open, in the unfinished folder
     "Fill the store of an unfinished index and write its manifest."
-    avg_len = float(products.text.fillna('').sample(min(len(products), 10_000), random_state=0).map(count_words).mean() or 1)
+    sample = products.text.fillna('').sample(min(len(products), 10_000), random_state=0)
+    avg_len = float(sample.map(count_words).mean() or 1)
     collection = f'{name}-{part.state["key"]}' if url else None
     if url:
         store = ServerStore(url, collection, client=settings.pop('client', None))
-        if part.done('products') and not store.exists(): part.mark('products', 0)
-        if not store.exists(): store.create(dim, quantise, **settings)
+        if not store.exists():
+            part.mark('products', 0) # whatever was written before is gone
+            store.create(dim, quantise, **settings)
     else: store = EdgeStore(part.path, dim, quantise)
     manifest = dict(name=name, fingerprint=fingerprint, dim=dim, n_products=len(products), avg_len=avg_len, url=url, collection=collection, quantised=quantise,
-        has_scores=bool('score' in products and products.score.notna().any()), built_at=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+        has_scores=bool('score' in products and products.score.notna().any()),
+        built_at=datetime.now(timezone.utc).isoformat(timespec='seconds'))
     fill_store(store, part, products, vectors, Keywords(avg_len))
     write_json(part.path/'manifest.json', manifest)
     return ProductIndex(store, manifest, part.path)
@@ -263,6 +284,7 @@ def build(cls:ProductIndex,
         index_into(part, p, vectors, dim, fingerprint, **{'name': folder.name} | settings).close()
     return cls.open(folder, client=settings.get('client'))
 
+# %% ../nbs/09_product_index.ipynb #2111b66f
 @patch(cls_method=True)
 def open(cls:ProductIndex,
     folder:str|Path,       # An index's folder
@@ -291,11 +313,15 @@ def add(self:ProductIndex,
     v = np.asarray(vectors, np.float32)
     if v.shape != (len(products), self.dim): raise RecsysError(f'vectors: expected {len(products)} of length {self.dim}, got shape {v.shape}')
     p = with_scores(products.assign(_at=range(len(products))), scores)
-    self.store.upsert(v[p.pop('_at')], [self.keywords.document(t) for t in p.text.fillna('')], [payload_of(r) for r in p.to_dict('records')])
+    words = [self.keywords.document(t) for t in p.text.fillna('')]
+    self.store.upsert(v[p.pop('_at')], words, [payload_of(r) for r in p.to_dict('records')])
     self.changed()
 
+# %% ../nbs/09_product_index.ipynb #6811a31d
 @patch
 def remove(self:ProductIndex, ids): "Remove products by their ids"; self.store.delete(as_tuple(ids)); self.changed()
+
+# %% ../nbs/09_product_index.ipynb #cdd483b8
 @patch
 def changed(self:ProductIndex):
     "Note in the manifest how many products there are now."

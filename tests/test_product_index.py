@@ -177,7 +177,7 @@ def test_what_cannot_be_indexed(tmp_path, products, vectors, message):
 def test_a_server_that_is_not_there(monkeypatch):
     monkeypatch.setattr(time, 'sleep', lambda s: None)
     store = ServerStore('http://127.0.0.1:9', 'nothing')
-    with pytest.raises(RecsysError, match='does not answer'): store.count()
+    with pytest.raises(ServerUnavailable, match='does not answer'): store.count()
 
 def test_a_server_that_comes_back():
     from http.server import BaseHTTPRequestHandler, HTTPServer
