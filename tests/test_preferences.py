@@ -75,11 +75,12 @@ def test_sentences_are_parts_of_the_text(text):
 
 def test_sentences_on_disk(tmp_path):
     rng = np.random.default_rng(0)
-    reviews = pd.DataFrame(dict(family_id=[f'f{i%7}' for i in range(60)], review_id=[str(i) for i in range(60)], rating=rng.integers(1, 6, 60), text=[f'This is review number {i} with ünïcode – ✓ signs.' for i in range(60)]))
+    reviews = pd.DataFrame(dict(family_id=[f'f{i%7}' for i in range(140)], review_id=[str(i) for i in range(140)], rating=rng.integers(1, 6, 140), text=[f'This is review number {i} with ünïcode – ✓ signs.' for i in range(140)]))
     picked = pick_sentences(reviews, per_family=5)
     assert picked.family_id.value_counts().max() == 5
     best = reviews[reviews.family_id == 'f3'].rating.max()
     assert picked[picked.family_id == 'f3'].text.iloc[0] in set(reviews[(reviews.family_id == 'f3') & (reviews.rating == best)].text), 'the best rated review speaks first'
+    assert reviews.set_index('text').rating[picked.text].min() >= 4, 'who was not content does not speak'
     vectors = rng.normal(size=(len(picked), 16)).astype(np.float32); vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     where, calls = dict(zip(picked.text, vectors)), []
     def encode(texts):
@@ -104,3 +105,13 @@ def test_no_sentences_at_all(tmp_path):
     picked = pick_sentences(pd.DataFrame(dict(family_id=[], review_id=[], text=[])))
     with resumable_folder(tmp_path/'idx', 'key') as part: save_sentences(part.path, picked); embed_sentences(part, picked, None, 16)
     assert Sentences(tmp_path/'idx').best('f', np.ones(16)) == (None, 0.) and len(Sentences(tmp_path/'idx')) == 0
+
+@pytest.mark.parametrize('sentence, speaks', [
+    ('The keys make hardly any noise.', True), ('This keyboard is so quiet and good.', True), ('It is not too loud for an office.', True), ("It doesn't slip on my desk.", True),
+    ('I have had this headphones for three weeks', False), ('So, about this keyboard that I bought', False), ('I love it very much and recommend it', False),
+    ('The cable is far too short.', False), ('Nice sound, but the battery died.', False), ('It does not work with my laptop.', False), ('The hinge broke within a month.', False)])
+def test_a_reason_says_something_and_nothing_bad(sentence, speaks): assert speaks_for(sentence) == speaks
+
+def test_families_that_nobody_praised_have_no_sentence():
+    reviews = pd.DataFrame(dict(family_id=['a', 'a', 'b', 'c'], review_id=list('1234'), text=['The keys feel light and quick.', 'The wheel scrolls without a sound.', 'The lamp lights the whole desk.', 'The bag holds two laptops.'], rating=[3., 4., 2., np.nan]))
+    assert list(pick_sentences(reviews).text) == ['The wheel scrolls without a sound.', 'The bag holds two laptops.']

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-import recsys_nb.recommender as recommender
+import recsys_nb.index_building as index_building
 from recsys_nb.config import RecsysError
 from recsys_nb.evaluation import evaluate_run, read_run, write_run
 from recsys_nb.recommender import *
@@ -35,9 +35,9 @@ def toy_data(n=120, seed=0):
 def rec(tmp_path_factory):
     data, root = toy_data(), tmp_path_factory.mktemp('root')
     scores = pd.DataFrame(dict(product_id=data.products.product_id, score=np.random.default_rng(1).integers(12, 21, len(data.products))/4, count=5))
-    recommender_settled, recommender.settled = recommender.settled, lambda model, root: (model, None)
+    settled, index_building.settled = index_building.settled, lambda model, root: (model, None)
     try: build_index(data, ToyEncoder(), root=root, scores=scores).close()
-    finally: recommender.settled = recommender_settled
+    finally: index_building.settled = settled
     with Recommender.load(root, model=ToyEncoder()) as rec: yield rec
 
 def test_conditions_hold(rec):
@@ -155,7 +155,7 @@ def test_no_index(tmp_path, rec):
     with pytest.raises(RecsysError, match='there are: toys'): Recommender.load(rec.index.folder.parents[2], index='nope')
 
 def test_a_catalogue_without_reviews_or_stars(tmp_path, monkeypatch):
-    monkeypatch.setattr(recommender, 'settled', lambda model, root: (model, None))
+    monkeypatch.setattr(index_building, 'settled', lambda model, root: (model, None))
     data = toy_data(30)
     empty = data.train.iloc[:0]
     build_index(SimpleNamespace(name='bare', products=data.products, train=empty, val=empty, test=empty), ToyEncoder(), root=tmp_path).close()
