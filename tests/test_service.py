@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from recsys_nb.config import RecsysError
+from recsys_nb.product_index import ServerUnavailable
 from recsys_nb.service import SharedEncoder, create_app, max_body, max_text
 
 class Shop:
@@ -103,6 +104,13 @@ def test_a_bug_is_logged_and_not_shown(caplog):
     assert 'secret' not in json.dumps(is_problem(r, 500))
     assert 'secret of the house' in caplog.text and 'private wish' not in caplog.text
     assert any(getattr(o, 'request_id', None) == r.headers['x-request-id'] for o in caplog.records)
+
+def test_a_lost_server_is_a_503_whatever_it_says():
+    class Lost(Shop):
+        def recommend(self, *a, **kw): raise ServerUnavailable('gone')
+    class Mistaken(Shop):
+        def recommend(self, *a, **kw): raise RecsysError('no Qdrant server in this sentence is lost')
+    for shop, status in ((Lost, 503), (Mistaken, 422)): is_problem(TestClient(create_app(shop()), base_url='http://localhost').post('/recommend', json=dict(text='a mouse')), status)
 
 class Echo(Shop):
     "Recommends one product whose similarity is the length of the text, once it may."
