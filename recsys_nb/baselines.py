@@ -51,18 +51,25 @@ def bm25_scorer(
     return lambda queries: np.stack([one(o) for o in words(list(queries))]).astype(np.float32) if len(queries) else np.zeros((0, len(texts)), np.float32)
 
 # %% ../nbs/06b_baselines.ipynb #2ac80b74
-def unit_range(scores): "Each row stretched to 0..1"; low = scores.min(1, keepdims=True); return (scores - low) / np.maximum(scores.max(1, keepdims=True) - low, 1e-9)
+def unit_range(
+    scores:np.ndarray, # (n_queries, n_products)
+) -> np.ndarray:
+    "Each row stretched to 0..1; a row of equal scores becomes 0."
+    low = scores.min(1, keepdims=True)
+    return (scores - low) / np.maximum(scores.max(1, keepdims=True) - low, 1e-9)
 
+# %% ../nbs/06b_baselines.ipynb #27551da3
 def remember(
     scorer, # A scorer
 ):          # The same, which keeps its last answer
-    "Scorers that are fused share their parts; the same texts asked again cost nothing."
+    "A scorer for which the same texts asked again cost nothing."
     last = {}
     def ask(texts):
         if last.get('texts') != texts: last.update(texts=list(texts), scores=scorer(texts))
         return last['scores']
     return ask
 
+# %% ../nbs/06b_baselines.ipynb #8c1d3c2b
 def hybrid_scorer(
     dense,        # A scorer
     sparse,       # Another
@@ -103,9 +110,11 @@ def _attributes(leaves, titles, found, brands, n):
     total = Counter(p for o in found for p in o if p in known)
     for leaf, members in leaves.items():
         inside, own = Counter(p for i in members for p in found[i] if p in known), set(category_words(leaf).split())
-        good = [(-c*np.log(c*len(found) / (len(members)*total[p]) + 1e-9), p) for p, c in inside.items() if 2 <= c <= len(members)/2 and not set(p.split()) & own]
-        for _, p in sorted(good)[:n]: yield p, leaf, [i for i in members if p in found[i]]
+        telling = lambda p: inside[p]*np.log(inside[p]*len(found) / (len(members)*total[p]) + 1e-9)
+        good = [p for p, c in inside.items() if 2 <= c <= len(members)/2 and not set(p.split()) & own]
+        for p in sorted(good, key=lambda p: (-telling(p), p))[:n]: yield p, leaf, [i for i in members if p in found[i]]
 
+# %% ../nbs/06b_baselines.ipynb #0e65856a
 def keyword_task(
     products:pd.DataFrame, # With product_id, family_id, title, features, brand, categories
     part:str='all',        # 'fit' for a third of the queries, to fit weights on, 'test' for the others, or 'all'
@@ -140,7 +149,8 @@ def history_task(
     for user, own in parts.groupby('user_id'):
         for i, (p, r) in enumerate(zip(own.index.get_level_values('part'), own.itertuples())):
             before = own[:i][(own.timestamp[:i] < r.timestamp)][-longest:] if p == part else ()
-            if len(before) and r.family_id not in set(before.family_id): rows.append((r.review_id, user, r.product_id, r.timestamp, before))
+            if len(before) and r.family_id not in set(before.family_id):
+                rows.append((r.review_id, user, r.product_id, r.timestamp, before))
     if not rows: raise RecsysError(f'history task: no user of the {part} part has an earlier review of another product')
     return pd.DataFrame(rows, columns=['review_id', 'user_id', 'product_id', 'timestamp', 'history'])
 
@@ -153,6 +163,7 @@ def mean_vectors(
     sums = np.add.reduceat(np.asarray(vectors, np.float32), np.r_[0, np.cumsum(lengths)[:-1]], axis=0)
     return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
 
+# %% ../nbs/06b_baselines.ipynb #6615b084
 def rank_histories(
     scorer,                # From some queries to their scores, (n, n_products)
     queries,               # One per history: texts or vectors, whatever the scorer takes

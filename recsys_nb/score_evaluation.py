@@ -13,8 +13,8 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from .config import RecsysError, Preset, base_encoder
 from .dual_encoder import DualEncoderSBERT
-from .evaluation import bootstrap_means
-from .score_model import ReviewMetadataScoreModel, ScoreInputs, product_scores, review_texts, shrink, variance_between
+from .evaluation import Verdict, bootstrap_means
+from .score_model import ReviewMetadataScoreModel, ScoreInputs, review_texts, shrink, variance_between, variance_within
 
 # %% ../nbs/06a_score_evaluation.ipynb #f617c1f7
 def score_metrics(
@@ -25,7 +25,8 @@ def score_metrics(
     p, s = np.asarray(predicted, float), np.asarray(stars, float)
     if not len(s): raise RecsysError('score metrics: no reviews with stars to measure with')
     e, off = p - s, np.abs(np.round(p) - s)
-    return dict(n=len(s), rmse=float((e**2).mean()**.5), mae=float(np.abs(e).mean()), bias=float(e.mean()), exact=float((off < .5).mean()), within_one=float((off <= 1).mean()))
+    figures = dict(rmse=(e**2).mean()**.5, mae=np.abs(e).mean(), bias=e.mean(), exact=(off < .5).mean(), within_one=(off <= 1).mean())
+    return dict(n=len(s)) | {k: float(v) for k, v in figures.items()}
 
 # %% ../nbs/06a_score_evaluation.ipynb #d5a77520
 def error_intervals(
@@ -38,38 +39,37 @@ def error_intervals(
     squared = np.stack([(np.asarray(p, float) - np.asarray(stars, float))**2 for p in predictions.values()], 1)
     return pd.DataFrame(bootstrap_means(squared, groups, n)**.5, columns=list(predictions))
 
-# %% ../nbs/06a_score_evaluation.ipynb #8f11d0fd
+# %% ../nbs/06a_score_evaluation.ipynb #e91b1796
 def with_stars(
     part:pd.DataFrame, # Reviews
 ) -> pd.DataFrame:     # Those with stars
     "Leave out reviews without stars."
     return part[pd.to_numeric(part.rating, errors='coerce').between(1, 5)] if 'rating' in part else part[:0]
 
+# %% ../nbs/06a_score_evaluation.ipynb #8f11d0fd
 def _ridge(features, data, part, alphas):
     "The ridge whose penalty does best on the validation part; it is fitted on the training part alone."
     from sklearn.linear_model import Ridge
     train, val = with_stars(data.train), with_stars(data.val)
     x, y = features(train, True), train.rating.to_numpy(float)
-    best, least = None, np.inf
-    for a in alphas:
-        r = Ridge(alpha=a).fit(x, y)
-        e = ((r.predict(features(val)) - val.rating)**2).mean() if len(val) else a
-        if e < least: best, least = r, e
-    return best.predict(features(part)).clip(1, 5)
+    fitted = [Ridge(alpha=a).fit(x, y) for a in alphas]
+    seen = features(val) if len(val) else None
+    error = lambda r: ((r.predict(seen) - val.rating)**2).mean() if len(val) else r.alpha
+    return min(fitted, key=error).predict(features(part)).clip(1, 5)
 
+# %% ../nbs/06a_score_evaluation.ipynb #43f172cb
 def tfidf_ridge(data, part, mask=True):
     "Scores of a ridge regression on words and pairs of words."
     from sklearn.feature_extraction.text import TfidfVectorizer
     v = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
-    return _ridge(lambda d, new=False: (v.fit_transform if new else v.transform)(review_texts(d, mask)), data, part, (.3, 1., 3., 10.))
+    features = lambda d, new=False: (v.fit_transform if new else v.transform)(review_texts(d, mask))
+    return _ridge(features, data, part, (.3, 1., 3., 10.))
 
+# %% ../nbs/06a_score_evaluation.ipynb #da529bc5
 def encoder_ridge(data, part, mask=True, base=base_encoder):
     "Scores of a ridge regression on the untrained encoder's vectors."
-    model, seen = DualEncoderSBERT(base=base, max_tokens=256), {}
-    def features(d, new=False):
-        if id(d) not in seen: seen[id(d)] = (d, model.encode(review_texts(d, mask), side='user'))
-        return seen[id(d)][1]
-    return _ridge(features, data, part, (.1, .3, 1., 3., 10.))
+    model = DualEncoderSBERT(base=base, max_tokens=256)
+    return _ridge(lambda d, new=False: model.encode(review_texts(d, mask)), data, part, (.1, .3, 1., 3., 10.))
 
 # %% ../nbs/06a_score_evaluation.ipynb #9a6e15e9
 def score_baselines(
@@ -125,15 +125,20 @@ class ScoreReport:
     part:str='test'          # Which part was measured
     note:str='The score model reads the review that it scores: its error says how well it reads stars out of a text.'
 
+# %% ../nbs/06a_score_evaluation.ipynb #a91075cb
 @patch
 def _repr_markdown_(self:ScoreReport):
-    def rows(d, first): return '\n'.join([f'| {first} | ' + ' | '.join(d.columns) + ' |', '|---' * (d.shape[1] + 1) + '|',
-        *(f'| {i} | ' + ' | '.join(f'{v:.0f}' if c == 'n' else f'{v:.3f}' for c, v in zip(d.columns, r)) + ' |' for i, r in zip(d.index, d.to_numpy(float)))])
+    line = lambda cells: f'| {" | ".join(map(str, cells))} |'
+    def rows(d, first):
+        cells = [[i, *(f'{v:.0f}' if c == 'n' else f'{v:.3f}' for c, v in zip(d.columns, r))] for i, r in zip(d.index, d.to_numpy(float))]
+        return '\n'.join(map(line, [[first, *d.columns], ['---']*(d.shape[1] + 1), *cells]))
     return f"{rows(self.table, self.part + ' reviews')}\n\n{rows(self.per_star, 'stars given')}\n\n{self.note}\n\n`{self.verdict}`"
 
+# %% ../nbs/06a_score_evaluation.ipynb #069ecc3d
 @patch
 def __repr__(self:ScoreReport): return f'{self.table.round(3)}\n\n{self.per_star.round(3)}\n\n{self.note}\n{self.verdict}'
 
+# %% ../nbs/06a_score_evaluation.ipynb #5b8bf954
 @patch
 def to_dict(self:ScoreReport) -> dict: # For `evaluation.json`
     "The figures, without the predictions."
@@ -141,24 +146,24 @@ def to_dict(self:ScoreReport) -> dict: # For `evaluation.json`
     return dict(part=self.part, metrics={k: v for k, v in last.items() if k != 'n'}, n=int(last['n']), verdict=self.verdict, note=self.note,
                 rows={k: dict(v) for k, v in self.table.T.items()}, per_star={str(k): dict(v) for k, v in self.per_star.T.items()})
 
-# %% ../nbs/06a_score_evaluation.ipynb #a91075cb
+# %% ../nbs/06a_score_evaluation.ipynb #1dad10ea
 def _score_verdict(draws, table, new, base):
-    "WIN, MARGINAL or REGRESSION of `new` against `base`, by the paired interval of the difference."
+    "`new` against `base`, by the paired interval of the difference."
     low, high = (draws[new] - draws[base]).quantile([.025, .975])
-    a, b = table.rmse[new], table.rmse[base]
-    word = 'WIN' if high < 0 else 'REGRESSION' if low > 0 else 'MARGINAL'
-    return f'VERDICT: {word} (rmse {a:.3f} against {b:.3f} of {base}, {a/max(b, 1e-9):.2f} times; difference {a - b:+.3f}, 95% interval {low:+.3f} to {high:+.3f})'
+    return str(Verdict(table.rmse[new], table.rmse[base], low, high, 'rmse', base, less_is_better=True))
 
+# %% ../nbs/06a_score_evaluation.ipynb #78975e17
 def errors_per_star(
     predicted, # (n,) scores
     stars,     # (n,)
 ) -> pd.DataFrame: # A row per number of stars
     "Mean score and errors for each number of stars that was given."
-    d = pd.DataFrame(dict(star=np.round(np.asarray(stars, float)).astype(int), score=np.asarray(predicted, float), e=np.asarray(predicted, float) - np.asarray(stars, float)))
+    score, stars = np.asarray(predicted, float), np.asarray(stars, float)
+    d = pd.DataFrame(dict(star=np.round(stars).astype(int), score=score, squared=(score - stars)**2, off=np.abs(score - stars)))
     g = d.groupby('star')
-    return pd.DataFrame(dict(n=g.size(), mean_score=g.score.mean(), rmse=g.e.apply(lambda e: (e**2).mean()**.5), mae=g.e.apply(lambda e: e.abs().mean())))
+    return pd.DataFrame(dict(n=g.size(), mean_score=g.score.mean(), rmse=g.squared.mean()**.5, mae=g.off.mean()))
 
-# %% ../nbs/06a_score_evaluation.ipynb #069ecc3d
+# %% ../nbs/06a_score_evaluation.ipynb #5cf28937
 def score_report(
     predictions:dict,   # name -> (n,) scores; the last is the model in question
     part:pd.DataFrame,  # The reviews, with `rating`
@@ -173,6 +178,7 @@ def score_report(
     kept = part[['review_id', 'product_id', 'rating']].assign(score=predictions[new])
     return ScoreReport(table, errors_per_star(predictions[new], stars), kept, _score_verdict(draws, table, new, base), name)
 
+# %% ../nbs/06a_score_evaluation.ipynb #1d1c5dc4
 def evaluate_scores(
     model,                   # `ReviewMetadataScoreModel`
     data,                    # `PreparedData`
@@ -196,6 +202,7 @@ def calibration(
     g = d.groupby(np.arange(len(d)) * groups // max(1, len(d)))
     return pd.DataFrame(dict(n=g.size(), score=g.score.mean(), stars=g.stars.mean(), error=g.stars.sem().fillna(0)))
 
+# %% ../nbs/06a_score_evaluation.ipynb #c284c5ad
 def plot_calibration(
     predicted,   # (n,) scores
     stars,       # (n,)
@@ -214,13 +221,13 @@ def plot_calibration(
 def _shrunken_means(owner, values, ids):
     "Means per product, shrunk towards the mean of all products by empirical Bayes."
     g = pd.Series(np.asarray(values, float)).groupby(np.asarray(owner)).agg(['mean', 'count', 'var']).reindex(ids)
-    many = g[g['count'] > 1]
-    within = float(np.average(many['var'], weights=many['count'] - 1)) if len(many) else float(np.var(values))
-    prior = float(g['mean'].mean())
+    within, prior = variance_within(g, float(np.var(values))), float(g['mean'].mean())
     return shrink(g['mean'], g['count'], prior, within, variance_between(g['mean'], g['count'], within))[0]
 
+# %% ../nbs/06a_score_evaluation.ipynb #940616b1
 def _correlation(a, b): return float(np.corrcoef(a, b)[0, 1]) if np.std(a) > 0 and np.std(b) > 0 else 0.
 
+# %% ../nbs/06a_score_evaluation.ipynb #5b2bb690
 def few_reviews_check(
     predictions:pd.DataFrame, # `product_id rating score`, of products the model was not trained on
     few:int=3,                # How many reviews of a product are seen

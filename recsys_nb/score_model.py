@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['stars', 'mask_star_words', 'review_texts', 'score_and_spread', 'star_targets', 'star_loss', 'TokenConvolution',
-           'PriceNetwork', 'ReviewMetadataScoreModel', 'ScoreInputs', 'variance_between', 'shrink', 'product_scores']
+           'PriceNetwork', 'ReviewMetadataScoreModel', 'ScoreInputs', 'variance_between', 'shrink', 'variance_within',
+           'product_scores']
 
 # %% ../nbs/05_score_model.ipynb #804710d8
 import math, re
@@ -16,6 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 from .config import (RecsysError, Preset, base_encoder, find_run, preset as find_preset, progress, read_json, recover_folder,
                               replace_folder, resolve_base, write_json)
+from .datasets import review_text
+from .dual_encoder import pad_batch
 
 # %% ../nbs/05_score_model.ipynb #76296952
 _count = r'(?:zero|half|one|two|three|four|five|six|seven|eight|nine|ten|\d+(?:[.,]\d+)?|\d/\d|½)\+?'
@@ -36,8 +39,8 @@ def review_texts(
     mask:bool=True,       # Whether to hide star words
 ) -> list:                # A text per review, '' where there is none
     "What the model reads of each review: its title and its body."
-    both = zip(*(reviews[c].fillna('').astype(str) if c in reviews else [''] * len(reviews) for c in ('title', 'text')))
-    texts = [t if not b else b if not t else f'{t}. {b}' for t, b in ((t.strip(), b.strip()) for t, b in both)]
+    parts = (reviews[c].fillna('').astype(str).str.strip() if c in reviews else [''] * len(reviews) for c in ('title', 'text'))
+    texts = [review_text(title, body) for title, body in zip(*parts)]
     return [mask_star_words(t) for t in texts] if mask else texts
 
 # %% ../nbs/05_score_model.ipynb #1cf45177
@@ -58,14 +61,14 @@ def star_targets(
     "Ratings as distributions over the stars."
     return (1 - (ratings[:, None] - torch.tensor(stars, device=ratings.device)).abs()).clamp_min(0)
 
+# %% ../nbs/05_score_model.ipynb #cd62dab1
 def star_loss(
-    logits:torch.Tensor,      # (batch, 5)
-    ratings:torch.Tensor,     # (batch,), between 1 and 5
-    squared_weight:float=0.5, # Weight of the squared error beside the cross-entropy
-) -> torch.Tensor:            # A number
-    "Cross-entropy over the stars plus squared error of their expectation."
+    logits:torch.Tensor,  # (batch, 5)
+    ratings:torch.Tensor, # (batch,), between 1 and 5
+) -> torch.Tensor:        # A number
+    "Cross-entropy over the stars plus half the squared error of their expectation."
     cross = F.cross_entropy(logits.float(), star_targets(ratings))
-    return cross + squared_weight * ((score_and_spread(logits)[0] - ratings)**2).mean()
+    return cross + 0.5*((score_and_spread(logits)[0] - ratings)**2).mean()
 
 # %% ../nbs/05_score_model.ipynb #d48677f0
 class TokenConvolution(nn.Module):
@@ -73,10 +76,9 @@ class TokenConvolution(nn.Module):
     def __init__(self,
         dim:int,      # Width of the token embeddings
         width:int=64, # Number of filters
-        kernel:int=3, # Tokens that a filter sees at once
     ):
         super().__init__()
-        self.norm, self.conv = nn.LayerNorm(dim), nn.Conv1d(dim, width, kernel, padding=kernel//2)
+        self.norm, self.conv = nn.LayerNorm(dim), nn.Conv1d(dim, width, 3, padding=1)
     def forward(self, embedded, mask):
         "`embedded` (batch, tokens, dim) and `mask` (batch, tokens) -> (batch, width)"
         m = mask[:, :, None].to(embedded.dtype)
@@ -108,7 +110,9 @@ def fit(self:PriceNetwork,
     "Learn what a usual price is; without any prices nothing changes."
     p = np.asarray(prices, dtype=float)
     z = np.log1p(p[np.isfinite(p) & (p >= 0)])
-    if len(z): self.mean.fill_(z.mean()); self.scale.fill_(max(z.std(), 0.1))
+    if len(z):
+        self.mean.fill_(z.mean())
+        self.scale.fill_(max(z.std(), 0.1))
     return self
 
 # %% ../nbs/05_score_model.ipynb #2789bd79
@@ -142,6 +146,7 @@ def _without_noise(encoder):
         if hasattr(m, 'dropout_prob'): m.dropout_prob = 0.
     return encoder
 
+# %% ../nbs/05_score_model.ipynb #a94c7d58
 def _load_encoder(base):
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging
@@ -151,10 +156,11 @@ def _load_encoder(base):
         return _without_noise(AutoModel.from_pretrained(path, dtype=torch.float32)), AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as e: raise RecsysError(f'{base}: not a folder or a name of a transformer checkpoint') from e
 
-# %% ../nbs/05_score_model.ipynb #a94c7d58
+# %% ../nbs/05_score_model.ipynb #f7c51698
 @patch(as_prop=True)
 def device(self:ReviewMetadataScoreModel): "Where the weights are"; return self.price.mean.device
 
+# %% ../nbs/05_score_model.ipynb #64172440
 @patch
 def pool_review(self:ReviewMetadataScoreModel,
     input_ids,      # (batch, tokens)
@@ -165,6 +171,7 @@ def pool_review(self:ReviewMetadataScoreModel,
     there = (attention_mask.sum(1, keepdim=True) > 2).float() # more than [CLS] and [SEP]
     return (h * m).sum(1) / m.sum(1).clamp_min(1) * there
 
+# %% ../nbs/05_score_model.ipynb #87b30f96
 @patch
 def forward(self:ReviewMetadataScoreModel,
     input_ids,      # (batch, tokens): the review
@@ -203,25 +210,22 @@ class ScoreInputs:
         self.lengths = np.array([len(r) for r in reviews], dtype=int)
     def __len__(self): return len(self.reviews)
 
-def _pad(rows):
-    ids = torch.zeros(len(rows), max([1, *map(len, rows)]), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, r in enumerate(rows): ids[i, :len(r)] = torch.tensor(r, dtype=torch.long); mask[i, :len(r)] = 1
-    return ids, mask
-
+# %% ../nbs/05_score_model.ipynb #659270b4
 @patch
 def batch(self:ScoreInputs,
     rows,         # Indices of reviews
     device='cpu', # Where to put the tensors
 ) -> dict:        # The arguments of the model's `forward`, and `rating`
     "Padded tensors of these reviews."
-    (ids, mask), (pids, pmask) = _pad([self.reviews[i] for i in rows]), _pad([self.products[i] for i in rows])
-    d = dict(input_ids=ids, attention_mask=mask, metadata_ids=pids, metadata_mask=pmask, price=torch.tensor(self.price[rows]), rating=torch.tensor(self.rating[rows]))
-    return {k: v.to(device) for k, v in d.items()}
+    product = pad_batch([self.products[i] for i in rows], device=device)
+    number = lambda column: torch.tensor(column[rows], device=device)
+    return pad_batch([self.reviews[i] for i in rows], device=device) | dict(
+        metadata_ids=product['input_ids'], metadata_mask=product['attention_mask'], price=number(self.price), rating=number(self.rating))
 
 # %% ../nbs/05_score_model.ipynb #9089ff21
 def _numbers(table, column): return pd.to_numeric(table[column], errors='coerce') if column in table else pd.Series(np.nan, table.index)
 
+# %% ../nbs/05_score_model.ipynb #c55fbc11
 @patch
 def token_ids(self:ReviewMetadataScoreModel,
     texts:list, # Texts
@@ -231,6 +235,7 @@ def token_ids(self:ReviewMetadataScoreModel,
     if not len(texts): return []
     return self.tokenizer(texts, add_special_tokens=False, truncation=True, max_length=limit)['input_ids']
 
+# %% ../nbs/05_score_model.ipynb #ccdfe85a
 @patch
 def inputs(self:ReviewMetadataScoreModel,
     reviews:pd.DataFrame,  # `product_id title text`, and `rating` where known
@@ -239,8 +244,7 @@ def inputs(self:ReviewMetadataScoreModel,
 ) -> ScoreInputs:
     "Tokenise reviews and products; `average_rating` and `rating_number` are never read."
     t, known = self.tokenizer, products.drop_duplicates('product_id')
-    row = pd.Series(range(len(known)), known.product_id)
-    at = row.reindex(reviews.product_id).fillna(-1).astype(int).to_numpy()
+    at = pd.Index(known.product_id).get_indexer(reviews.product_id) # -1 for strangers
     tokens = self.token_ids(known.text.fillna('').astype(str).tolist(), self.settings['metadata_tokens']) + [[]] # the last is for strangers
     price = np.append(_numbers(known, 'price').to_numpy(dtype=float), np.nan)
     ids = [[t.cls_token_id, *r, t.sep_token_id] for r in self.token_ids(review_texts(reviews, mask), self.settings['max_tokens'] - 2)]
@@ -291,6 +295,7 @@ def save(self:ReviewMetadataScoreModel,
         write_json(part/'config.json', dict(model=type(self).__name__, settings=self.settings, encoder=self.encoder.config.to_diff_dict()))
         save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, part/'model.safetensors')
 
+# %% ../nbs/05_score_model.ipynb #5ea32f3d
 def _model_folder(source, root):
     if (Path(source)/'config.json').exists() and (Path(source)/'model.safetensors').exists(): return Path(source)
     return find_run(source, 'score', root).path/'model'
@@ -323,6 +328,7 @@ def variance_between(
     if len(x) < 2 or spare <= 0: return 0.
     return max(0., ((n * (x - np.average(x, weights=n))**2).sum() - (len(x) - 1) * within) / spare)
 
+# %% ../nbs/05_score_model.ipynb #3b3a2fd4
 def shrink(
     means,         # (groups,)
     counts,        # (groups,)
@@ -336,22 +342,30 @@ def shrink(
     return prior + w * (np.asarray(means, float) - prior), np.sqrt(w * noise)
 
 # %% ../nbs/05_score_model.ipynb #28696268
+def variance_within(
+    groups:pd.DataFrame,   # `count` and `var` of each group
+    otherwise:float=0.,    # What to say where no group has two values
+) -> float:
+    "The variance of single values about their group's mean."
+    g = groups[groups['count'] > 1]
+    return float(np.average(g['var'], weights=g['count'] - 1)) if len(g) else otherwise
+
+# %% ../nbs/05_score_model.ipynb #d6cf045a
 def _category(products):
-    "Product id -> the most general and the most special name of its category path."
     p = products.drop_duplicates('product_id').set_index('product_id')
     if 'categories' not in p: return pd.Series('', p.index)
     return p.categories.map(lambda c: f'{c[0]} / {c[-1]}' if c is not None and len(c) else '')
 
+# %% ../nbs/05_score_model.ipynb #628e83cc
 def _category_prior(means, category):
     "For each product the mean of its category's products, shrunk towards the mean of all."
     known = pd.DataFrame(dict(mean=means, category=category)).dropna()
     g = known.groupby('category')['mean'].agg(['mean', 'count', 'var'])
-    spare = (g['count'] - 1).sum()
-    within = float((g['var'].fillna(0) * (g['count'] - 1)).sum() / spare) if spare else 0.
+    within = variance_within(g)
     shrunk, _ = shrink(g['mean'], g['count'], known['mean'].mean(), within, variance_between(g['mean'], g['count'], within))
     return category.map(pd.Series(shrunk, g.index)).fillna(known['mean'].mean())
 
-# %% ../nbs/05_score_model.ipynb #c1f094af
+# %% ../nbs/05_score_model.ipynb #37a609c1
 def product_scores(
     predictions:pd.DataFrame, # `review_id score`
     reviews:pd.DataFrame,     # `review_id product_id`
@@ -363,8 +377,7 @@ def product_scores(
     category = _category(products)
     g = r.groupby('product_id').score.agg(['mean', 'count', 'var']).reindex(category.index)
     prior, g = _category_prior(g['mean'], category), g.assign(count=g['count'].fillna(0).astype(int))
-    many, known = g[g['count'] > 1], g['count'] > 0
-    within = float(np.average(many['var'], weights=many['count'] - 1)) if len(many) else float(r.score.var(ddof=0))
+    known, within = g['count'] > 0, variance_within(g, float(r.score.var(ddof=0)))
     between = variance_between((g['mean'] - prior)[known], g['count'][known], within)
     score, error = shrink(g['mean'].fillna(prior), g['count'].clip(lower=1), prior, within, between)
     error = np.where(known, error, between**0.5)

@@ -34,7 +34,8 @@ def decay_groups(
 ) -> list:              # Two groups for the optimiser
     "Parameter groups with and without weight decay."
     ps = [p for p in parameters if p.requires_grad]
-    groups = [dict(params=[p for p in ps if p.ndim > 1], lr=lr, weight_decay=weight_decay), dict(params=[p for p in ps if p.ndim <= 1], lr=lr, weight_decay=0.)]
+    matrices, others = [p for p in ps if p.ndim > 1], [p for p in ps if p.ndim <= 1]
+    groups = dict(params=matrices, lr=lr, weight_decay=weight_decay), dict(params=others, lr=lr, weight_decay=0.)
     return [g for g in groups if g['params']]
 
 # %% ../nbs/07_training.ipynb #f686201e
@@ -47,9 +48,14 @@ class Team:
     bfloat16:bool=False  # Whether to autocast
     @property
     def leads(self) -> bool: "Whether this one writes the files"; return self.index == 0
-    def autocast(self): "The context in which a loss is computed"; return torch.autocast(torch.device(self.device).type, torch.bfloat16) if self.bfloat16 else nullcontext()
-    def share(self, batch): "This process's part of a batch"; return batch[len(batch)*self.index//self.count : len(batch)*(self.index + 1)//self.count]
+    def autocast(self):
+        "The context in which a loss is computed."
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16) if self.bfloat16 else nullcontext()
+    def share(self, batch):
+        "This process's part of a batch."
+        return batch[len(batch)*self.index//self.count : len(batch)*(self.index + 1)//self.count]
 
+# %% ../nbs/07_training.ipynb #9864407a
 def join_team(
     preset:str|Preset='auto', # What to compute on
 ) -> Team:
@@ -60,7 +66,7 @@ def join_team(
     s = PartialState(cpu=p.device == 'cpu')
     return Team(s.process_index, s.num_processes, str(s.device), p.bfloat16)
 
-# %% ../nbs/07_training.ipynb #9864407a
+# %% ../nbs/07_training.ipynb #9be0cc36
 def gather_rows(
     team:Team,  # The processes
     rows,       # (share, dim) of this process
@@ -77,6 +83,7 @@ def gather_rows(
     parts[team.index] = rows
     return torch.cat(parts)
 
+# %% ../nbs/07_training.ipynb #91549849
 def _add_up(team, parameters):
     "Add the gradients of all processes, in one message."
     if team.count == 1: return
@@ -85,6 +92,7 @@ def _add_up(team, parameters):
     dist.all_reduce(flat)
     for p, g in zip(parameters, flat.split([g.numel() for g in grads])): p.grad = g.view_as(p)
 
+# %% ../nbs/07_training.ipynb #3e84a534
 def tell_all(
     team:Team, # The processes
     thing,     # What the leader has; the others' is ignored
@@ -141,6 +149,7 @@ def save_checkpoint(
         if optimizer is not None: torch.save(optimizer.state_dict(), part/'optimizer.pt')
         (part/'position.json').write_text(json.dumps(asdict(position)))
 
+# %% ../nbs/07_training.ipynb #dd05a8cc
 def load_checkpoint(
     folder:str|Path, # Where it is
     model,           # Takes the weights
@@ -170,6 +179,7 @@ def _why_not_finite(model, loss, rate):
     if not math.isfinite(loss): return 'the weights are fine, so look at the data of this batch (empty text? a target that is no number?) and at the temperature'
     return 'the loss is finite and its gradient is not; try a lower learning rate or a higher temperature'
 
+# %% ../nbs/07_training.ipynb #9fc0fd0a
 def train_step(
     task:Task,   # What is trained
     optimizer,   # AdamW
@@ -192,14 +202,16 @@ def train_step(
     return loss
 
 # %% ../nbs/07_training.ipynb #aeec0a80
-def _train_epoch(task, config, optimizer, at, batches, total, save, max_steps):
+def _train_epoch(task, config, optimizer, at, save, max_steps):
     "Train from `at` to the end of the epoch."
+    batches = task.train_batches(at.epoch)
+    if not batches: raise RecsysError('no training batches: the training part is empty or smaller than a batch')
     peaks, start, before = [g.setdefault('peak', g['lr']) for g in optimizer.param_groups], time.perf_counter(), at.seconds
     task.model.train()
     bar = progress(None, f'epoch {at.epoch}', len(batches)*len(batches[0]), task.unit)
     bar.update(at.batch*len(batches[0]))
     for batch in batches[at.batch:]:
-        for g, peak in zip(optimizer.param_groups, peaks): g['lr'] = peak*rate_factor(at.step, total, config.warmup)
+        for g, peak in zip(optimizer.param_groups, peaks): g['lr'] = peak*rate_factor(at.step, len(batches)*config.epochs, config.warmup)
         seed_step(config.seed, at.step, task.team.index)
         try: loss = train_step(task, optimizer, batch, config.clip)
         except RecsysError as e: raise RecsysError(f'epoch {at.epoch}, step {at.step + 1}: {e}') from e
@@ -238,6 +250,7 @@ def _begin(task, config, run, team, resume):
     last = recover_folder(run.checkpoints/'last')
     return optimizer, load_checkpoint(last, task.model, optimizer) if resume and last.exists() else Position()
 
+# %% ../nbs/07_training.ipynb #b341a3fb
 @contextmanager
 def _watched(run, team):
     "Hold the run's lock, and mark the run as interrupted if it ends early."
@@ -248,7 +261,7 @@ def _watched(run, team):
             if team.leads: set_state(run, 'interrupted')
             raise
 
-# %% ../nbs/07_training.ipynb #b341a3fb
+# %% ../nbs/07_training.ipynb #48726523
 def fit(
     task:Task,                    # The model, its batches, its loss, its evaluation
     config,                       # `epochs warmup clip patience seed` are read here, `lr weight_decay` by the task
@@ -267,10 +280,7 @@ def fit(
         def save(at, every=save_steps):
             if team.leads and at.step % every == 0: save_checkpoint(run.checkpoints/'last', task.model, at, optimizer)
         while not at.done:
-            if at.epoch:
-                batches = task.train_batches(at.epoch)
-                if not batches: raise RecsysError('no training batches: the training part is empty or smaller than a batch')
-                _train_epoch(task, config, optimizer, at, batches, len(batches)*config.epochs, save, max_steps)
+            if at.epoch: _train_epoch(task, config, optimizer, at, save, max_steps)
             _end_epoch(task, config, run, at, log)
             at.done |= bool(max_steps and at.step >= max_steps)
             save(at, 1)
