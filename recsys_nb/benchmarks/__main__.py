@@ -30,10 +30,14 @@ def benchmark_command(
     "What `python -m recsys_nb.benchmarks NAME [--json] [--quick]` does."
     args = sys.argv[1:] if args is None else args
     wanted = [a for a in args if not a.startswith('-')]
-    if not wanted: print('python -m recsys_nb.benchmarks NAME [--json] [--quick]\nNAME is one of', ', '.join(names)); return 0
+    if not wanted:
+        print('python -m recsys_nb.benchmarks NAME [--json] [--quick]\nNAME is one of', ', '.join(names))
+        return 0
     try: results = [run_benchmark(n, quick='--quick' in args) for n in wanted]
-    except RecsysError as e: print(e, file=sys.stderr); return 1
-    found = [r if isinstance(r, dict) else r.to_dict() for r in results]
+    except RecsysError as e:
+        print(e, file=sys.stderr)
+        return 1
+    found = [r.to_dict() for r in results]
     if '--json' in args: print(json.dumps(found[0] if len(found) == 1 else found, indent=1))
     else: print(*results, sep='\n\n')
     return 0

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['punctuation', 'columns', 'ways', 'sentences', 'one_line', 'review_lines', 'write_reviews', 'clean_duckdb',
-           'clean_pandas', 'clean_polars', 'peak_memory', 'run_here', 'watched', 'measure', 'free_memory', 'cleaning']
+           'clean_pandas', 'clean_polars', 'run_here', 'measure', 'cleaning']
 
 # %% ../../nbs/analysis/benchmark_cleaning.ipynb #08d4c3f4
-import html, json, re, subprocess, sys, tempfile, time
+import html, json, math, re, tempfile
 from pathlib import Path
 import numpy as np
-from .core import Benchmark
+from .core import Benchmark, in_own_process, peak_memory, proc_mb, seconds
 
 # %% ../../nbs/analysis/benchmark_cleaning.ipynb #5075bb00
 def sentences(
@@ -20,16 +20,19 @@ def sentences(
     "Invented sentences, as JSON would write them, some with tags and entities."
     syllables = ['bcdfglmnprstvw', 'aeiou', ['r', 'n', 'st', 'l', 'm', 't', 'ck'], ['', 'er', 'ing', 'ed', 'y', 'le']]
     invented = np.stack([rng.choice(list(s), 4000).astype(object) for s in syllables]).sum(0)
-    words = np.concatenate([invented, rng.choice('the I it and a to is this of for in my that was with but have on not they'.split(), 4000)])
+    common = rng.choice('the I it and a to is this of for in my that was with but have on not they'.split(), 4000)
+    words = np.concatenate([invented, common])
     ends = rng.choice(['.', '!', '.<br /><br />', ' &amp; so on.', " I don&#39;t mind.", '.\\n'], n, p=[.8, .13, .03, .01, .01, .02])
     return np.array([' '.join(rng.choice(words, k)).capitalize() + e for k, e in zip(rng.integers(4, 18, n), ends)], dtype=object)
 
 # %% ../../nbs/analysis/benchmark_cleaning.ipynb #b4eb1133
 def one_line(i, user, product, stars, at, title, text):
     "A review line of the 2023 format."
-    return (f'{{"rating": {stars}, "title": "{title}", "text": "{text}", "images": [], "asin": "B{product:09d}", "parent_asin": "B{product:09d}", "user_id": "A{user:026d}", '
+    return (f'{{"rating": {stars}, "title": "{title}", "text": "{text}", "images": [], '
+            f'"asin": "B{product:09d}", "parent_asin": "B{product:09d}", "user_id": "A{user:026d}", '
             f'"timestamp": {at}, "helpful_vote": {i % 7}, "verified_purchase": true}}\n')
 
+# %% ../../nbs/analysis/benchmark_cleaning.ipynb #87be435b
 def review_lines(
     n:int,    # Different reviews
     pool,     # From `sentences`
@@ -37,28 +40,32 @@ def review_lines(
 ) -> list:    # A little more than n lines
     "Reviews, some of them repeated or copied."
     who, what = ((rng.pareto(a, n) * b).astype(int) % m for a, b, m in ((1.2, 3000, 3_000_000), (1.1, 500, 300_000)))
-    stars, at = rng.choice([0., 1, 2, 3, 4, 5], n, p=[.003, .08, .05, .07, .15, .647]), rng.integers(1_100_000_000_000, 1_690_000_000_000, n)
-    length, start, kind, own = np.clip(rng.lognormal(1.2, .9, n), 1, 60).astype(int), rng.integers(0, len(pool) - 60, n), rng.random(n), rng.integers(0, 10**9, n)
+    stars = rng.choice([0., 1, 2, 3, 4, 5], n, p=[.003, .08, .05, .07, .15, .647])
+    at = rng.integers(1_100_000_000_000, 1_690_000_000_000, n)
+    length, start = np.clip(rng.lognormal(1.2, .9, n), 1, 60).astype(int), rng.integers(0, len(pool) - 60, n)
+    kind, own = rng.random(n), rng.integers(0, 10**9, n)
     lines = []
     for i in range(n):
-        text = ('Good product', 'Great!', 'Five Stars', 'Works as expected')[i % 4] if kind[i] < .08 else f'Number {own[i]} ' + ' '.join(pool[start[i]:start[i] + length[i]])
+        if kind[i] < .08: text = ('Good product', 'Great!', 'Five Stars', 'Works as expected')[i % 4]
+        else: text = f'Number {own[i]} ' + ' '.join(pool[start[i]:start[i] + length[i]])
         facts = dict(i=i, user=who[i], product=what[i], stars=stars[i], at=at[i], title='A title', text=text)
         lines.append(one_line(**facts))
         if kind[i] > .98: lines.append(lines[-1])
         elif kind[i] > .95: lines.append(one_line(**facts | dict(user=who[i] + 3_000_000, text=text.replace('. ', ' - ').lower())))
     return lines
 
-# %% ../../nbs/analysis/benchmark_cleaning.ipynb #87be435b
+# %% ../../nbs/analysis/benchmark_cleaning.ipynb #dcb03d37
 def write_reviews(
     path:Path,    # The file to write
     size:float,   # Bytes, about
-    seed:int=0,   # Another seed, another file
 ) -> int:         # Lines
-    "Generate a review file."
-    rng = np.random.default_rng(seed)
+    "Generate a review file, the same each time."
+    rng = np.random.default_rng(0)
     pool, n = sentences(20000, rng), 0
     with open(path, 'w', encoding='utf-8') as f:
-        while f.tell() < size: n += len(lines := review_lines(20000, pool, rng)); f.writelines(lines)
+        while f.tell() < size:
+            f.writelines(lines := review_lines(20000, pool, rng))
+            n += len(lines)
     return n
 
 # %% ../../nbs/analysis/benchmark_cleaning.ipynb #adce3e98
@@ -70,7 +77,8 @@ def clean_duckdb(path, out, memory='1GB'):
     with tempfile.TemporaryDirectory(dir=Path(out).parent) as work:
         e = DuckDB(work, memory)
         r = e.save(shape_reviews(e.read([Path(path)], review_fields)), 'reviews', number=True)
-        t = r.filter(r.product_id.notnull()).select('row', 'review_id', 'product_id', 'user_id', 'timestamp', 'rating', 'key', 'size', removed=ibis.null('string'))
+        judged = 'row', 'review_id', 'product_id', 'user_id', 'timestamp', 'rating', 'key', 'size'
+        t = r.filter(r.product_id.notnull()).select(*judged, removed=ibis.null('string'))
         t = mark(mark(t, ~has_stars(t), 'rating'), t['size'] < 1, 'short')
         t = e.save(mark_repeats(mark_second_reviews(t), ['key'], 'copied', t['size'] >= min_informative), 'marked')
         e.export(r.join(t.filter(t.removed.isnull()).select('row'), 'row').drop('row', 'key', 'file'), out, 'review_id')
@@ -88,7 +96,8 @@ def clean_pandas(path, out, memory=None):
     t = pd.read_json(path, lines=True, convert_dates=False)[columns]
     for c in ('title', 'text'): t[c] = t[c].fillna('').map(clean)
     t['key'] = t.text.where(t.text != '', t.title).map(lambda s: s[:200].lower().translate(away)[:150])
-    t = t[t.rating.between(1, 5) & (t.key != '')].drop_duplicates(columns).sort_values('timestamp', kind='stable').drop_duplicates(['user_id', 'parent_asin'])
+    t = t[t.rating.between(1, 5) & (t.key != '')].drop_duplicates(columns)
+    t = t.sort_values('timestamp', kind='stable').drop_duplicates(['user_id', 'parent_asin'])
     t = t[(t.key.str.len() < 30) | ~t.key.duplicated()]
     t.drop(columns='key').sort_values(['user_id', 'parent_asin']).to_parquet(out, compression='zstd')
 
@@ -98,7 +107,9 @@ def clean_polars(path, out, memory=None):
     import polars as pl
     types = dict(rating=pl.Float64, title=pl.String, text=pl.String, parent_asin=pl.String, user_id=pl.String, timestamp=pl.Int64)
     entities = {'&quot;': '"', '&#34;': '"', '&#39;': "'", '&lt;': '<', '&gt;': '>', '&nbsp;': ' ', '&amp;': '&'}
-    def clean(c): return pl.col(c).fill_null('').str.replace_many(entities).str.replace_all('</?[A-Za-z][^<>]{0,300}>', ' ').str.replace_all(r'\s+', ' ').str.strip_chars()
+    def clean(c):
+        text = pl.col(c).fill_null('').str.replace_many(entities).str.replace_all('</?[A-Za-z][^<>]{0,300}>', ' ')
+        return text.str.replace_all(r'\s+', ' ').str.strip_chars()
     t = pl.scan_ndjson(path, schema=types, ignore_errors=True).with_columns(clean('title'), clean('text'))
     key = pl.when(pl.col('text') != '').then('text').otherwise('title').str.slice(0, 200).str.to_lowercase()
     key = key.str.replace_many(list(punctuation), [''] * len(punctuation)).str.slice(0, 150)
@@ -111,68 +122,44 @@ def clean_polars(path, out, memory=None):
 ways = dict(duckdb=clean_duckdb, pandas=clean_pandas, polars=clean_polars)
 
 # %% ../../nbs/analysis/benchmark_cleaning.ipynb #2c30887d
-def peak_memory() -> float:
-    "The largest memory that this process had, in MB."
-    try: return int(re.search(r'VmHWM:\s+(\d+)', Path('/proc/self/status').read_text())[1]) / 1000
-    except OSError:
-        import resource
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == 'darwin' else 1e3)
-
 def run_here(way, path, out, memory):
     "Clean in this process and print what it took."
     import resource
-    start = time.perf_counter()
-    ways[way](path, out, memory)
-    took, u = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+    took, u = seconds(lambda: ways[way](path, out, memory))(), resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps(dict(seconds=took, cpu_seconds=u.ru_utime + u.ru_stime, peak_mb=peak_memory())))
-
-def watched(command, most_mb):
-    "Run a command; its output, or `None` if it needed more memory than allowed and was stopped."
-    with tempfile.TemporaryFile('w+') as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as p:
-        while p.poll() is None:
-            try: p.wait(.3)
-            except subprocess.TimeoutExpired:
-                status = Path(f'/proc/{p.pid}/status')
-                if most_mb and status.exists() and (rss := re.search(r'VmRSS:\s+(\d+)', status.read_text())) and int(rss[1]) / 1000 > most_mb: return p.kill()
-        if p.returncode: log.seek(0); raise RuntimeError(log.read().strip().splitlines()[-1])
-        return p.stdout.read()
 
 # %% ../../nbs/analysis/benchmark_cleaning.ipynb #fa75a53a
 def measure(
-    way:str,           # 'duckdb', 'pandas' or 'polars'
-    path:Path,         # The file to clean
-    memory:str='1GB',  # For DuckDB
-    most_mb:float=0,   # Stop a process that needs more memory than this; 0: never
-) -> dict:             # seconds, cpu_seconds, peak_mb, mb_per_s, rows; or only peak_mb, of a stopped one
+    way:str,                # 'duckdb', 'pandas' or 'polars'
+    path:Path,              # The file to clean
+    memory:str='1GB',       # For DuckDB
+    most_mb:float=math.inf, # Stop a process that needs more memory than this
+) -> dict:                  # seconds, cpu_seconds, peak_mb, mb_per_s, rows; or only peak_mb, of a stopped one
     "Clean a file in a new process."
     import pyarrow.parquet as pq
     out = Path(path).with_name(f'{way}.parquet')
     code = 'import sys; from recsys_nb.benchmarks.cleaning import run_here; run_here(*sys.argv[1:])'
-    done = watched([sys.executable, '-c', code, way, str(path), str(out), memory], most_mb)
-    if done is None: return dict(peak_mb=most_mb, stopped=f'needed more than {most_mb:,.0f} MB')
-    found = json.loads(done.splitlines()[-1])
-    return {k: round(v, 2) for k, v in found.items()} | dict(mb_per_s=round(Path(path).stat().st_size / 1e6 / found['seconds'], 1), rows=pq.read_metadata(out).num_rows)
+    found = in_own_process(code, way, path, out, memory, most_mb=most_mb)
+    if found is None: return dict(peak_mb=most_mb, stopped=f'needed more than {most_mb:,.0f} MB')
+    speed = Path(path).stat().st_size / 1e6 / found['seconds']
+    return {k: round(v, 2) for k, v in found.items()} | dict(mb_per_s=round(speed, 1), rows=pq.read_metadata(out).num_rows)
 
 # %% ../../nbs/analysis/benchmark_cleaning.ipynb #f3f7d5fd
-def free_memory() -> float:
-    "The memory that programs can have now, in MB; 0 where that is not known."
-    try: return int(re.search(r'MemAvailable:\s+(\d+)', Path('/proc/meminfo').read_text())[1]) / 1000
-    except OSError: return 0
-
 def cleaning(
     quick:bool=False,      # 0.02 GB rather than 0.2 and 2
     folder:str|Path=None,  # Where there is room for the files; a temporary folder
     memory:str='1GB',      # What DuckDB may use
-) -> dict:
+) -> Benchmark:
     "Throughput and peak memory of cleaning, beside pandas and Polars, and how both grow with the file."
     found = {}
     with tempfile.TemporaryDirectory(dir=folder) as tmp:
         for gb in ((.02,) if quick else (.2, 2)):
-            lines = write_reviews(Path(tmp)/'reviews.jsonl', gb * 1e9)
-            found[f'{gb:g} GB'] = {way: measure(way, Path(tmp)/'reviews.jsonl', memory, .7 * free_memory()) | dict(lines=lines) for way in ways}
-    last = found[f'{gb:g} GB']
+            path = Path(tmp)/'reviews.jsonl'
+            lines = write_reviews(path, gb * 1e9)
+            most_mb = .7 * proc_mb('meminfo', 'MemAvailable')
+            last = found[f'{gb:g} GB'] = {way: measure(way, path, memory, most_mb) | dict(lines=lines) for way in ways}
     speed = {way: r.get('mb_per_s', 0.) for way, r in last.items()}
     ours, peers = speed['duckdb'], {k: v for k, v in speed.items() if k != 'duckdb'}
-    details = dict(sizes=found, memory=memory, memory_share={k: round(last['duckdb']['peak_mb'] / last[k]['peak_mb'], 2) for k in peers})
     ratio, spread = {k: ours / v if v else None for k, v in peers.items()}, {k: [v] * 2 for k, v in dict(ours=ours, **peers).items()}
-    return Benchmark('cleaning', 'MB/s', ours, peers, ratio, spread, 1, details=details).to_dict()
+    share = {k: round(last['duckdb']['peak_mb'] / last[k]['peak_mb'], 2) for k in peers}
+    return Benchmark('cleaning', 'MB/s', ours, peers, ratio, spread, 1, details=dict(sizes=found, memory=memory, memory_share=share))

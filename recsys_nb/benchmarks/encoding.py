@@ -7,31 +7,24 @@ __all__ = ['encoding']
 
 # %% ../../nbs/analysis/benchmark_encoding.ipynb #70067247
 import numpy as np
-from .core import compare
-from .training import matrix_throughput, operations, store_data
-from ..config import preset as find_preset
+from .core import Benchmark, compare, matrix_throughput, per_second
+from .training import operations, store_data
 from ..dual_encoder import DualEncoderSBERT
 
 # %% ../../nbs/analysis/benchmark_encoding.ipynb #777d78f8
 def encoding(
     quick:bool=False, # 100 texts instead of 1,200
-) -> dict:
+) -> Benchmark:
     "Texts a second beside SentenceTransformer.encode, and the cosine between the vectors of both."
-    import time, torch
-    model, n = DualEncoderSBERT().eval(), 100 if quick else 1200
+    model, n, vectors = DualEncoderSBERT().eval(), 100 if quick else 1200, {}
     data = store_data(600)
     texts = (list(data.products.text)*(n//len(data.products) + 1))[:n]
     texts = [f'{t} {i}' for i, t in enumerate(texts)]
-    vectors = {}
-    def way(name, encode):
-        def run():
-            start = time.perf_counter()
-            vectors[name] = encode()
-            return n/(time.perf_counter() - start)
-        return run
-    b = compare('encoding', 'texts/s', way('ours', lambda: model.encode(texts, 'product')),
-        {'SentenceTransformer.encode': way('peer', lambda: model.tower('product').encode(texts, show_progress_bar=False))}, repeats=1 if quick else 5, higher_is_better=True, texts=n, max_tokens=model.max_tokens)
+    def ours(): vectors['ours'] = model.encode(texts, 'product')
+    def peer(): vectors['peer'] = model.tower('product').encode(texts, show_progress_bar=False)
+    b = compare('encoding', 'texts/s', per_second(ours, n), {'SentenceTransformer.encode': per_second(peer, n)},
+                repeats=1 if quick else 5, higher_is_better=True, texts=n, max_tokens=model.max_tokens)
     tokens = model.tokenize(texts)
-    best = matrix_throughput(torch.bfloat16 if find_preset('cpu').bfloat16 else torch.float32)
-    b.details |= dict(cosine=float((vectors['ours']*vectors['peer']).sum(1).mean()), tokens_per_text=float(np.mean([len(t) for t in tokens])), share_of_matrix_throughput=b.ours*operations(tokens)/n/best)
-    return b.to_dict()
+    b.details |= dict(cosine=float((vectors['ours']*vectors['peer']).sum(1).mean()), tokens_per_text=float(np.mean([len(t) for t in tokens])),
+                      share_of_matrix_throughput=b.ours*operations(tokens)/n/matrix_throughput())
+    return b

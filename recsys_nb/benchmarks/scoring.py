@@ -6,28 +6,29 @@
 __all__ = ['invented_reviews', 'scoring']
 
 # %% ../../nbs/analysis/benchmark_scoring.ipynb #b14f19cb
-import time
 import numpy as np, pandas as pd
-from .core import compare
+from .core import Benchmark, compare, per_second
 from ..config import base_encoder, resolve_base
 from ..score_model import ReviewMetadataScoreModel, review_texts
 
 # %% ../../nbs/analysis/benchmark_scoring.ipynb #58cfa175
-_words = 'the a it is was very not works great broke after week battery screen sound quiet loud easy price returned happy would buy again phone case charger'.split()
+_words = ('the a it is was very not works great broke after week battery screen sound quiet loud easy price '
+          'returned happy would buy again phone case charger').split()
 
 def invented_reviews(
-    n:int,      # How many
-    seed:int=0, # For words and lengths
-) -> tuple:     # Reviews and products, as tables
+    n:int,  # How many
+) -> tuple: # Reviews and products, as tables
     "Reviews as long as real ones, of fifty products."
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     lengths = np.clip(rng.lognormal(np.log(20), 1.4, n), 3, 400).astype(int)
-    products = pd.DataFrame(dict(product_id=[f'P{i}' for i in range(50)], text=['Wireless headset with microphone and charging case, black'] * 50, price=rng.uniform(5, 500, 50)))
+    products = pd.DataFrame(dict(product_id=[f'P{i}' for i in range(50)], price=rng.uniform(5, 500, 50),
+                                 text='Wireless headset with microphone and charging case, black'))
     texts = [' '.join(rng.choice(_words, k)) for k in lengths]
-    return pd.DataFrame(dict(review_id=np.arange(n).astype(str), product_id=rng.choice(products.product_id, n), title='', text=texts)), products
+    reviews = dict(review_id=np.arange(n).astype(str), product_id=rng.choice(products.product_id, n), title='', text=texts)
+    return pd.DataFrame(reviews), products
 
 # %% ../../nbs/analysis/benchmark_scoring.ipynb #6083d260
-def _pipeline(model, max_tokens):
+def _pipeline(max_tokens):
     "The pipeline of transformers around the same encoder, with one output."
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
     from transformers.utils import logging
@@ -35,22 +36,19 @@ def _pipeline(model, max_tokens):
     logging.set_verbosity_error() # or it reports that the last layer is new
     try: peer = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1)
     finally: logging.set_verbosity(before)
-    return pipeline('text-classification', model=peer, tokenizer=AutoTokenizer.from_pretrained(path), device='cpu', function_to_apply='none', truncation=True, max_length=max_tokens)
+    return pipeline('text-classification', model=peer, tokenizer=AutoTokenizer.from_pretrained(path), device='cpu',
+                    function_to_apply='none', truncation=True, max_length=max_tokens)
 
+# %% ../../nbs/analysis/benchmark_scoring.ipynb #2ecf359c
 def scoring(
     quick:bool=False, # Fewer reviews and repeats
-):                    # A `Benchmark`
+) -> Benchmark:
     "Reviews a second: `ReviewMetadataScoreModel.predict` beside the transformers pipeline."
     n, repeats = (192, 2) if quick else (768, 3)
     model = ReviewMetadataScoreModel().eval()
     reviews, products = invented_reviews(n)
-    texts, pipe = review_texts(reviews), _pipeline(model, model.settings['max_tokens'])
-    def rate(f):
-        def figure():
-            start = time.perf_counter()
-            f()
-            return n / (time.perf_counter() - start)
-        return figure
-    peers = {'pipeline, as it comes': rate(lambda: pipe(texts)), 'pipeline, batches of 64': rate(lambda: pipe(texts, batch_size=64))}
-    return compare('scoring', 'reviews/s', rate(lambda: model.predict(reviews, products)), peers, repeats=repeats, higher_is_better=True,
-                   reviews=n, max_tokens=model.settings['max_tokens'])
+    texts, max_tokens = review_texts(reviews), model.settings['max_tokens']
+    pipe = _pipeline(max_tokens)
+    peers = {'pipeline, as it comes': per_second(lambda: pipe(texts), n), 'pipeline, batches of 64': per_second(lambda: pipe(texts, batch_size=64), n)}
+    return compare('scoring', 'reviews/s', per_second(lambda: model.predict(reviews, products), n), peers,
+                   repeats=repeats, higher_is_better=True, reviews=n, max_tokens=max_tokens)
