@@ -34,7 +34,9 @@ class Understood:
 _number = r'\d{1,3}(?:,\d{2,3})+(?:\.\d+)?|\d+(?:[.,]\d{1,2})?(?!\d)|\d+'
 _before = r'(?:us\$|[$€£₹¥]|(?:usd|eur|gbp|inr|rs)\b\.?)'
 _after = r"(?:[$€£₹¥]|(?:dollars?|bucks?|usd|euros?|eur|pounds?|gbp|quid|rupees?|inr|rs|yen|jpy)\b\.?)"
-def amount(i): "A pattern for an amount of money; `i` numbers its groups"; return rf'(?P<pre{i}>{_before})?\s?(?P<num{i}>{_number})(?P<k{i}>\s?k\b)?\s?(?P<post{i}>{_after})?'
+def amount(i):
+    "A pattern for an amount of money; `i` numbers its groups."
+    return rf'(?P<pre{i}>{_before})?\s?(?P<num{i}>{_number})(?P<k{i}>\s?k\b)?\s?(?P<post{i}>{_after})?'
 
 # %% ../nbs/09a_preferences.ipynb #cfe8bfa4
 def to_number(
@@ -114,7 +116,6 @@ def take_prices(
     return text
 
 # %% ../nbs/09a_preferences.ipynb #f6981f5a
-_words_as_numbers = dict(one='1', two='2', three='3', four='4', five='5')
 _star = r'(?:-|\s)?(?:stars?\b|★|/\s?5\b|out of (?:5|five)(?: stars)?\b)'
 _more = r'(?:\+|plus\b|or (?:more|better|higher|above|up)\b|and (?:up|above|higher|better)\b|minimum\b|at least\b)'
 _n = r'(?P<n>[1-5](?:\.\d+)?)'
@@ -134,7 +135,7 @@ def take_stars(
     text:str,     # A sentence
 ) -> str:         # The sentence without the limit
     "Find the limit on the predicted stars."
-    text = re.sub(rf'\b({"|".join(_words_as_numbers)})(?=\s?(?:{_star}|{_more}))', lambda m: _words_as_numbers[m[1].lower()], text, flags=re.I)
+    text = re.sub(rf'\b(one|two|three|four|five)(?=\s?(?:{_star}|{_more}))', lambda m: str(_ones[m[1].lower()]), text, flags=re.I)
     for pattern in _stars:
         if (m := pattern.search(text)) and float(m['n']) <= 5:
             u.min_score = float(m['n'])
@@ -168,7 +169,9 @@ def take_dislikes(
 # %% ../nbs/09a_preferences.ipynb #16b9e74f
 longest_order = 40     # Words: in longer texts no limits are looked for
 longest_text = 20_000  # Characters: what is longer is refused
-def clean(s): "One line, without control characters"; return ' '.join(re.sub(r'[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\ud800-\udfff]', ' ', s).split())
+def clean(s):
+    "One line, without control characters."
+    return ' '.join(re.sub(r'[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2064\ufeff\ud800-\udfff]', ' ', s).split())
 
 # %% ../nbs/09a_preferences.ipynb #861000ed
 def understand(
@@ -189,23 +192,20 @@ def understand(
 
 # %% ../nbs/09a_preferences.ipynb #84824fb6
 def sentences_of(
-    text:str,      # A review
-    shortest:int=5, longest:int=40, # Words
-) -> list:         # Strings
-    "The sentences that say something by themselves."
+    text:str, # A review
+) -> list:    # Strings
+    "The sentences of 5 to 40 words."
     parts = re.split(r'(?<=[.!?])[\s"”’)]+(?=[^a-z])|(?<=[.!?]),|(?<=[a-z][.!?])(?=[A-Z])|\s*[•|;]+\s*|\.{2,}\s*', clean(text.replace('\n', ' • ')))
-    return [p for p in (o.strip(' -–*,"“”') for o in parts if o) if shortest <= len(p.split()) <= longest and len(p) <= 300]
+    return [p for p in (o.strip(' -–*,"“”') for o in parts if o) if 5 <= len(p.split()) <= 40 and len(p) <= 300]
 
 # %% ../nbs/09a_preferences.ipynb #69040639
-small_talk = """buy bought buying purchase purchased order ordered get got receive received have had having has use used using my me we our i they he she
-    for one two three four five six second third first few several day days week weeks month months year years time times today ago now long yet still already
-    far product products item items thing things something anything everything ones amazon seller review reviews star stars picture described love loved
-    loves like liked likes great good nice best better perfect perfectly excellent awesome amazing fantastic happy pleased satisfied glad recommend recommended
-    highly definitely really very so much pretty just also exactly work works worked working does did do would could will can well fine expected description
-    advertised son daughter husband wife mom dad friend gift birthday christmas again another"""
+small_talk = """buy bought purchase order get got receive use one two three four five six second third first several day week month year time today ago long yet still
+    already far product item thing something anything everything amazon seller review star picture described love like great good nice best better perfect
+    excellent awesome amazing fantastic happy pleased satisfied glad recommend highly definitely really much pretty also exactly work would could well
+    fine expected description advertised son daughter husband wife mom dad friend gift birthday christmas another"""
 complaints = (r"but|however|unfortunately|sadly|except|wish|only (?:thing|negative)|disappoint\w*|complain\w*|drawbacks?|downsides?|cons|problems?|issues?|"
     r"defect\w*|return(?:ed|ing)?|replace(?:d|ment)|refund\w*|wast(?:e|ed|ing)|worse|worst|bad|poor\w*|terrible|horrible|pathetic|useless|junk|cheap(?:ly)?|"
-    r"flimsy|annoying|broke|broken|breaks|fail(?:ed|s|ure)?|stopped|stops|(?<!not )too [a-z]+|could be|should have|would have|"
+    r"flimsy|annoying|hate[ds]?|unhappy|sucks|weak|died|crack(?:ed|s)?|broke|broken|breaks|fail(?:ed|s|ure)?|stopped|stops|(?<!not )too [a-z]+|could be|should have|would have|"
     r"(?:not|(?:do|does|did|wo|is|was|ca)n[’']?t) (?:so|very|as|that|good|great|clear|easy|worth|work|charge|fit|hold|last|recommend|turn|stay|like|buy)\w*")
 
 # %% ../nbs/09a_preferences.ipynb #5c3a45e1

@@ -21,7 +21,8 @@ from .product_stores import *
 from .qdrant_stores import *
 
 # %% ../nbs/09_product_index.ipynb #e75b673f
-_all_ = ['Filters', 'Candidate', 'Lookup', 'Keywords', 'ExactStore', 'EdgeStore', 'ServerStore', 'ServerUnavailable', 'as_tuple', 'as_list', 'key_of', 'payload_of', 'passes', 'point_id', 'count_words']
+_all_ = ['Filters', 'Candidate', 'Lookup', 'Keywords', 'ExactStore',
+         'EdgeStore', 'ServerStore', 'ServerUnavailable', 'as_tuple', 'as_list', 'key_of', 'payload_of', 'passes', 'point_id', 'count_words']
 
 # %% ../nbs/09_product_index.ipynb #b1275837
 @dataclass
@@ -30,7 +31,9 @@ class Hit(Candidate):
     value:float # What the list is ordered by
 
 # %% ../nbs/09_product_index.ipynb #bec10af6
-def blend(cos, bm25, stars, weight, prior): "(n,) sums of meaning, words and stars"; return (1 - weight)*cos + weight*bm25/max(bm25.max(initial=0), 1e-9) + prior*stars
+def blend(cos, bm25, stars, weight, prior):
+    "(n,) sums of meaning, words and stars."
+    return (1 - weight)*cos + weight*bm25/max(bm25.max(initial=0), 1e-9) + prior*stars
 
 # %% ../nbs/09_product_index.ipynb #f8cbd8d8
 def fuse(

@@ -44,11 +44,11 @@ class QdrantStore:
 
 # %% ../nbs/08b_qdrant_stores.ipynb #80270d24
 @patch
-def scroll(self:QdrantStore, filters=Filters(), n=1000, vectors=False, payload=True):
-    "Yield lists of (payload, vector) in the order of the points' ids."
-    at, f = None, qdrant_filter(self.lib, filters)
+def scroll(self:QdrantStore, n=1000, vectors=False):
+    "Yield all products as lists of (payload, vector), in the order of the points' ids."
+    at = None
     while True:
-        points, at = self.page(limit=n, offset=at, filter=f, with_payload=payload, with_vector=['dense'] if vectors else False)
+        points, at = self.page(at, n, ['dense'] if vectors else False)
         if points: yield [entry(p, vectors) for p in points]
         if at is None: return
 
@@ -185,7 +185,9 @@ def count(self:EdgeStore, filters=Filters()): "How many pass"; return self.shard
 
 # %% ../nbs/08b_qdrant_stores.ipynb #fd92608e
 @patch
-def facet(self:EdgeStore, key, n=1000): "The most frequent values of a field, with counts"; return {h.value: h.count for h in self.shard.facet(edge.FacetRequest(key, limit=n)).hits}
+def facet(self:EdgeStore, key, n=100_000):
+    "The most frequent values of a field, with counts."
+    return {h.value: h.count for h in self.shard.facet(edge.FacetRequest(key, limit=n)).hits}
 
 # %% ../nbs/08b_qdrant_stores.ipynb #1ea3d3fd
 @patch
@@ -193,7 +195,7 @@ def fetch(self:EdgeStore, ids, vectors): "Points by their ids"; return self.shar
 
 # %% ../nbs/08b_qdrant_stores.ipynb #0e798eb4
 @patch
-def page(self:EdgeStore, **asked): "Some points, and where to go on"; return self.shard.scroll(edge.ScrollRequest(**asked))
+def page(self:EdgeStore, at, n, vectors): "Some points, and where to go on"; return self.shard.scroll(edge.ScrollRequest(offset=at, limit=n, with_payload=True, with_vector=vectors))
 
 # %% ../nbs/08b_qdrant_stores.ipynb #6f17e4a6
 @patch
@@ -259,7 +261,9 @@ class ServerStore(QdrantStore):
         key = key or os.environ.get('QDRANT_API_KEY')
         where = dict(location=url) if url == ':memory:' else dict(url=url, api_key=key, timeout=30, check_compatibility=False)
         self.client = client or QdrantClient(**where)
-    def call(self, name, *args, **kwargs): "Call the client's method, again if need be"; return retried(lambda: getattr(self.client, name)(*args, **kwargs), self.url)
+    def call(self, name, *args, **kwargs):
+        "Call the client's method, again if need be."
+        return retried(lambda: getattr(self.client, name)(*args, **kwargs), self.url)
     def close(self): "Close the connection, unless it was lent"; self.lent or self.client.close()
     def exists(self): "Whether the collection is there"; return self.call('collection_exists', self.collection)
 
@@ -310,7 +314,9 @@ def count(self:ServerStore, filters=Filters()): "How many pass"; return self.cal
 
 # %% ../nbs/08b_qdrant_stores.ipynb #24f0eacf
 @patch
-def facet(self:ServerStore, key, n=1000): "The most frequent values of a field, with counts"; return {h.value: h.count for h in self.call('facet', self.collection, key, limit=n).hits}
+def facet(self:ServerStore, key, n=100_000):
+    "The most frequent values of a field, with counts."
+    return {h.value: h.count for h in self.call('facet', self.collection, key, limit=n).hits}
 
 # %% ../nbs/08b_qdrant_stores.ipynb #d259e526
 @patch
@@ -318,7 +324,7 @@ def fetch(self:ServerStore, ids, vectors): "Points by their ids"; return self.ca
 
 # %% ../nbs/08b_qdrant_stores.ipynb #9f301719
 @patch
-def page(self:ServerStore, filter, with_vector, **asked): "Some points, and where to go on"; return self.call('scroll', self.collection, filter, with_vectors=with_vector, **asked)
+def page(self:ServerStore, at, n, vectors): "Some points, and where to go on"; return self.call('scroll', self.collection, offset=at, limit=n, with_vectors=vectors)
 
 # %% ../nbs/08b_qdrant_stores.ipynb #e7f66e10
 @patch

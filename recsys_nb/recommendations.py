@@ -98,8 +98,8 @@ def plain_markdown(s):
 @patch
 def _repr_markdown_(self:Recommendations):
     def row(i, r):
-        shown = (i, plain_markdown(r.title or r.product_id), number(r.price, ',.2f'), number(r.similarity, '.2f'), number(r.score, '.1f'), plain_markdown(quote(r)))
-        return f'| {" | ".join(map(str, shown))} |'
+        figures = number(r.price, ',.2f'), number(r.similarity, '.2f'), number(r.score, '.1f')
+        return f'| {" | ".join([str(i), plain_markdown(r.title or r.product_id), *figures, plain_markdown(quote(r))])} |'
     table = ['| | product | price | similarity | stars | why |', '|--:|:--|--:|--:|--:|:--|', *(row(i, r) for i, r in enumerate(self, 1))] if self else []
     return '\n'.join([*table, *(f'\n{plain_markdown(n)}' for n in (spoken(self.understood), self.advice) if n)])
 

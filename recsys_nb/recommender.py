@@ -97,11 +97,12 @@ class Recommender:
         model:DualEncoderSBERT, # What encodes the preferences; the index was made with it
     ):
         if index.fingerprint != model.fingerprint:
-            raise RecsysError(f'{index.folder}: this index was built with another model ({index.fingerprint}) than the one loaded ({model.fingerprint}); build it anew with `recsys index`')
+            raise RecsysError(f'{index.folder}: this index was built with another model ({index.fingerprint}) than the one loaded ({model.fingerprint}); '
+                              'build it anew with `recsys index`')
         self.index, self.model = index, model
         self.sentences = Sentences(index.folder) if index.folder and (index.folder/'why.npz').exists() else None
         self.kinds = kinds_of(index.folder)
-        self.brands, self.categories = (index.store.facet(k, 100_000) for k in ('brand_key', 'category_keys'))
+        self.brands, self.categories = (index.store.facet(k) for k in ('brand_key', 'category_keys'))
     def close(self): "Let go of the index"; self.index.close()
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
