@@ -16,15 +16,14 @@ from collections import Counter
 from functools import partial
 from zlib import crc32
 
-# %% ../nbs/12_gradio_demo.ipynb #febbd73a
+# %% ../nbs/12_gradio_demo.ipynb #3e3d07b6
 import gradio as gr, numpy as np
 from fastapi.responses import RedirectResponse, Response
 from fastcore.basics import patch
 from starlette.exceptions import HTTPException as StarletteHTTPException
-
 from .config import RecsysError
-from .recommender import spoken
-from .service import clean_text, max_k, max_text
+from .recommendations import spoken
+from .service_messages import clean_text, max_k, max_text
 
 # %% ../nbs/12_gradio_demo.ipynb #f4151248
 _special = {ord(c): f'&#{ord(c)};' for c in '{}$`'}
@@ -83,13 +82,14 @@ def stars(
     return (f'<span class="rs-score" title="predicted from its reviews"><span class="rs-stars" role="img" aria-label="{score:.1f} of 5 predicted stars" '
             f'style="--share:{score/5:.0%}">★★★★★</span> <b>{score:.1f}</b></span>')
 
+# %% ../nbs/12_gradio_demo.ipynb #01269f5d
 def price_tag(
     price, # A number or `None`
 ) -> str:  # HTML
     "A price, in the catalogue's own currency."
     return '<span class="rs-none">no price</span>' if price is None or price != price else f'<b class="rs-price">{price:,.2f}</b>'
 
-# %% ../nbs/12_gradio_demo.ipynb #01269f5d
+# %% ../nbs/12_gradio_demo.ipynb #eabbcdb4
 def card(
     n:int, # Its place in the list, from 1
     r,     # A `Recommendation`
@@ -97,7 +97,8 @@ def card(
     "One recommendation."
     path = [c for c in (r.categories or [])][-1:]
     small = ' · '.join(safe(o, 60) for o in [r.brand, *path] if o)
-    why = '' if not r.why else f'<div class="rs-why">“{safe(r.why)}”</div>' if r.why_from == 'review' else f'<div class="rs-why">{safe(r.why)} <small>(description)</small></div>'
+    said = f'“{safe(r.why)}”' if r.why_from == 'review' else f'{safe(r.why)} <small>(description)</small>'
+    why = f'<div class="rs-why">{said}</div>' if r.why else ''
     fit = f'<span class="rs-fit">{max(0, r.similarity):.0%} match</span>' if r.similarity is not None else ''
     return f'''<article class="rs-card" aria-labelledby="rs-t{n}">
 <div class="rs-picture" style="--hue:{crc32(str(path).encode())%360}" aria-hidden="true"><span>{safe((path or [r.title])[0][:1])}</span>{picture(r.images)}</div>
@@ -105,12 +106,14 @@ def card(
 <p class="rs-facts">{price_tag(r.price)}{stars(r.score)}{fit}</p>{why}
 <button class="rs-like" type="button" data-id="{safe(r.product_id)}" aria-label="More like {safe(r.title, 80)}">More like this</button></div></article>'''
 
+# %% ../nbs/12_gradio_demo.ipynb #555b306c
 def cards(
     found, # `Recommendation`s
 ) -> str:  # HTML
     "All recommendations."
     return f'<div class="rs-cards">{"".join(card(n, r) for n, r in enumerate(found, 1))}</div>' if found else ''
 
+# %% ../nbs/12_gradio_demo.ipynb #11cf6e77
 def notice(
     text:str,         # One or more sentences
     kind:str='hint',  # 'hint' or 'error'
@@ -135,7 +138,8 @@ def two_directions(
 class ProductMap:
     "Products on a plane, and results among them."
     width, height, margin = 640, 380, 26
-    colours = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#7c6fcd', '#6b8e23', '#a0522d', '#708090') # most are Okabe and Ito's
+    colours = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', # Okabe and Ito's, which the colour-blind can tell apart
+               '#7c6fcd', '#6b8e23', '#a0522d', '#708090')
     def __init__(self, vectors, kinds):
         self.middle, self.plane = two_directions(vectors, kinds)
         flat = self.flat(vectors)
@@ -144,18 +148,28 @@ class ProductMap:
         top, kinds = [k for k, n in Counter(kinds).most_common(len(self.colours)) if n >= 3], np.array(kinds)
         self.groups = [(k, c, self.dots[kinds == k]) for k, c in zip(top, self.colours)] + [('', '#94a3b8', self.dots[~np.isin(kinds, top)])]
         self.labels = []
-        for k, _, at in sorted(self.groups[:-1], key=lambda g: np.median(g[2][:, 1])): self.labels.append(self.room_for(k, *np.median(at, axis=0)))
-    def room_for(self, kind, x, y):
-        "Where a label does not lie on another one or beyond the edge: in the middle of its kind, or below."
-        half = 4.2*min(len(kind), 24)
-        x = min(max(x, half + 4), self.width - half - 4)
-        while any(abs(y - b) < 15 and abs(x - a) < half + 4.2*min(len(k), 24) for k, a, b in self.labels): y += 3
-        return kind, x, min(y, self.height - 6)
-    def flat(self, vectors): "(n, dim) -> (n, 2)"; return (np.atleast_2d(vectors) - self.middle) @ self.plane.T
-    def place(self, flat):
-        "(n, 2) -> pixels, what lies outside moved to the edge."
-        share = np.clip((flat - self.low)/np.maximum(self.high - self.low, 1e-9), 0, 1)
-        return self.margin + share*(np.array([self.width, self.height]) - 2*self.margin)
+        for k, _, at in sorted(self.groups[:-1], key=lambda g: np.median(g[2][:, 1])):
+            self.labels.append(self.room_for(k, *np.median(at, axis=0)))
+
+# %% ../nbs/12_gradio_demo.ipynb #627c3c37
+@patch
+def flat(self:ProductMap, vectors): "(n, dim) -> (n, 2)"; return (np.atleast_2d(vectors) - self.middle) @ self.plane.T
+
+# %% ../nbs/12_gradio_demo.ipynb #2c8d5eae
+@patch
+def place(self:ProductMap, flat):
+    "(n, 2) -> pixels, what lies outside moved to the edge."
+    share = np.clip((flat - self.low)/np.maximum(self.high - self.low, 1e-9), 0, 1)
+    return self.margin + share*(np.array([self.width, self.height]) - 2*self.margin)
+
+# %% ../nbs/12_gradio_demo.ipynb #5b901d2c
+@patch
+def room_for(self:ProductMap, kind, x, y):
+    "Where a label does not lie on another one or beyond the edge: in the middle of its kind, or below."
+    half = 4.2*min(len(kind), 24)
+    x = min(max(x, half + 4), self.width - half - 4)
+    while any(abs(y - b) < 15 and abs(x - a) < half + 4.2*min(len(k), 24) for k, a, b in self.labels): y += 3
+    return kind, x, min(y, self.height - 6)
 
 # %% ../nbs/12_gradio_demo.ipynb #24a27af6
 @patch
@@ -181,15 +195,15 @@ class Shelf:
         for part in rec.index.store.scroll(vectors=True):
             payloads, vectors = payloads + [p for p, _ in part], vectors + [v for _, v in part]
             if len(payloads) >= n: break
-        self.rec, self.count = rec, len(rec.index)
+        self.rec, self.count, self.scored = rec, len(rec.index), rec.index.manifest.get('has_scores', False)
         self.map = ProductMap(np.array(vectors), [(p.get('categories') or ['other'])[-1] for p in payloads])
         self.categories = [c for c, _ in Counter(c for p in payloads for c in dict.fromkeys(p.get('categories') or [])).most_common(300)]
         self.brands = sorted(b for b, _ in Counter(p['brand'] for p in payloads if p.get('brand')).most_common(300))
-        self.scored = rec.index.manifest.get('has_scores', False)
     def mapped(self, found):
         "The map with these results on it."
         have = self.rec.index.store.retrieve([r.product_id for r in found], vectors=True)
-        return self.map.svg([have[r.product_id][1] for r in found if r.product_id in have], [r.title for r in found if r.product_id in have])
+        there = [r for r in found if r.product_id in have]
+        return self.map.svg([have[r.product_id][1] for r in there], [r.title for r in there])
 
 # %% ../nbs/12_gradio_demo.ipynb #5216989d
 def amount(
@@ -202,6 +216,7 @@ def amount(
     if not re.fullmatch(r'\d{1,9}(\.\d*)?', digits): raise RecsysError(f'{what} price: “{text}” is not an amount; write for example 80 or 79.50.')
     return float(digits)
 
+# %% ../nbs/12_gradio_demo.ipynb #6ed6975d
 def ask(
     shelf:Shelf, # The page's recommender
     text, low, high, category, brand, least, liked, diversity, k, # What the fields say
@@ -221,7 +236,7 @@ def ask(
         return None, notice('Something went wrong on our side; the log of the server says what.', 'error')
     return found, notice(found.advice) if found.advice else ''
 
-# %% ../nbs/12_gradio_demo.ipynb #6ed6975d
+# %% ../nbs/12_gradio_demo.ipynb #b38b5739
 def respond(
     shelf:Shelf, # The page's recommender
     *fields,     # See `ask`
@@ -230,12 +245,15 @@ def respond(
     yield f'Looking among {shelf.count:,} products …', gr.skip(), gr.skip()
     start = time.perf_counter()
     found, said = ask(shelf, *fields)
-    if not found: yield '' if found is None else 'Nothing fits.', said or notice('Nothing was found.'), shelf.map.svg(); return
+    if not found:
+        yield '' if found is None else 'Nothing fits.', said or notice('Nothing was found.'), shelf.map.svg()
+        return
     took = (time.perf_counter() - start)*1000
     understood = spoken({k: v for k, v in found.understood.items() if k not in ('text', 'currency')})
     status = f'{len(found)} of {shelf.count:,} products, found in {took:.0f} ms'
     yield ' · '.join(o for o in (status, understood and f'understood: {safe(understood)}') if o), said + cards(found), shelf.mapped(found)
 
+# %% ../nbs/12_gradio_demo.ipynb #759255b6
 def find_liked(
     shelf:Shelf, # The page's recommender
     text,        # Part of a title
@@ -249,14 +267,17 @@ def find_liked(
     return gr.update(choices=[(t if len(t) < 70 else t[:69] + '…', i) for i, t in titles.items()], visible=bool(titles))
 
 # %% ../nbs/12_gradio_demo.ipynb #f3154fb6
-theme = gr.themes.Default(primary_hue='teal', neutral_hue='slate', font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace']).set(
-    body_text_color_subdued='*neutral_500', **{f'button_primary_background_fill{o}': f'*primary_{n}' for o, n in (('', 700), ('_dark', 700), ('_hover', 800), ('_hover_dark', 600))})
+_button = {f'button_primary_background_fill{o}': f'*primary_{n}' for o, n in (('', 700), ('_dark', 700), ('_hover', 800), ('_hover_dark', 600))}
+theme = gr.themes.Default(primary_hue='teal', neutral_hue='slate', font=['system-ui', 'sans-serif'],
+                          font_mono=['ui-monospace', 'monospace']).set(body_text_color_subdued='*neutral_500', **_button)
 icon = "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 8 8'><circle cx='4' cy='4' r='4' fill='#b45309'/><path d='M4 1.5v5M1.5 4h5' stroke='white'/></svg>"
-look = dict(theme=theme, css=css, footer_links=[], head='<style>.gradio-container .main.app{max-width:1280px;margin:auto}@media (max-width:600px){.gradio-container .main.app{padding:10px 12px}}</style>')
+_frame = '.gradio-container .main.app{max-width:1280px;margin:auto}@media (max-width:600px){.gradio-container .main.app{padding:10px 12px}}'
+look = dict(theme=theme, css=css, footer_links=[], head=f'<style>{_frame}</style>')
 sentences = ['a quiet keyboard for the office under $80', 'headphones for long flights', 'a small microphone for a studio', 'a gift for somebody who plays a lot']
 when_clicked = '''element.addEventListener('click', e => { const b = e.target.closest('[data-id]'); if (b) trigger('like', {id: b.dataset.id}); })'''
 when_narrow = '''() => { if (window.innerWidth < 700) document.querySelector('#narrow .label-wrap.open')?.click() }'''
 
+# %% ../nbs/12_gradio_demo.ipynb #6a1ccc36
 def fields_of(
     shelf:Shelf, # The page's recommender
 ) -> list:       # Gradio's components, in the order of `ask`
@@ -318,4 +339,5 @@ def mount_demo(
     async def favicon(): return Response(icon, media_type='image/svg+xml')
     @app.post('/demo/gradio_api/upload', include_in_schema=False)
     async def upload(): raise StarletteHTTPException(404, 'nothing can be uploaded here')
-    gr.mount_gradio_app(app, build_demo(rec), '/demo', run_history=False, ssr_mode=False, show_error=False, mcp_server=False, enable_monitoring=False, pwa=False, **look)
+    gr.mount_gradio_app(app, build_demo(rec), '/demo', run_history=False, ssr_mode=False, show_error=False, mcp_server=False,
+                        enable_monitoring=False, pwa=False, **look)

@@ -199,7 +199,7 @@ def sentences_of(
     return [p for p in (o.strip(' -–*,"“”') for o in parts if o) if 5 <= len(p.split()) <= 40 and len(p) <= 300]
 
 # %% ../nbs/09a_preferences.ipynb #69040639
-small_talk = """buy bought purchase order get got receive use one two three four five six second third first several day week month year time today ago long yet still
+small_talk = """buy bought purchase order get got receive pick gave old new honest view opinion use one two three four five six second third first several day week month year time today ago long yet still
     already far product item thing something anything everything amazon seller review star picture described love like great good nice best better perfect
     excellent awesome amazing fantastic happy pleased satisfied glad recommend highly definitely really much pretty also exactly work would could well
     fine expected description advertised son daughter husband wife mom dad friend gift birthday christmas another"""

@@ -195,7 +195,9 @@ def fetch(self:EdgeStore, ids, vectors): "Points by their ids"; return self.shar
 
 # %% ../nbs/08b_qdrant_stores.ipynb #0e798eb4
 @patch
-def page(self:EdgeStore, at, n, vectors): "Some points, and where to go on"; return self.shard.scroll(edge.ScrollRequest(offset=at, limit=n, with_payload=True, with_vector=vectors))
+def page(self:EdgeStore, at, n, vectors):
+    "Some points, and where to go on."
+    return self.shard.scroll(edge.ScrollRequest(offset=at, limit=n, with_payload=True, with_vector=vectors))
 
 # %% ../nbs/08b_qdrant_stores.ipynb #6f17e4a6
 @patch
@@ -324,7 +326,9 @@ def fetch(self:ServerStore, ids, vectors): "Points by their ids"; return self.ca
 
 # %% ../nbs/08b_qdrant_stores.ipynb #9f301719
 @patch
-def page(self:ServerStore, at, n, vectors): "Some points, and where to go on"; return self.call('scroll', self.collection, offset=at, limit=n, with_vectors=vectors)
+def page(self:ServerStore, at, n, vectors):
+    "Some points, and where to go on."
+    return self.call('scroll', self.collection, offset=at, limit=n, with_vectors=vectors)
 
 # %% ../nbs/08b_qdrant_stores.ipynb #e7f66e10
 @patch
