@@ -20,17 +20,22 @@ from .score_model import ReviewMetadataScoreModel, ScoreInputs, score_and_spread
 # %% ../nbs/08_export.ipynb #ce015fd7
 class ExportedTower(nn.Module):
     "`input_ids`, `attention_mask` (batch, tokens) -> (batch, dim), unit length."
-    def __init__(self, tower): super().__init__(); self.tower = tower
+    def __init__(self, tower):
+        super().__init__()
+        self.tower = tower
     def forward(self, input_ids, attention_mask):
         return F.normalize(self.tower(dict(input_ids=input_ids, attention_mask=attention_mask))['sentence_embedding'].float(), dim=-1)
 
+# %% ../nbs/08_export.ipynb #658d4fd8
 class ExportedScoreModel(nn.Module):
     "`input_ids`, `attention_mask`, `metadata_ids`, `metadata_mask`, `price` -> scores (batch,), spreads (batch,)."
-    def __init__(self, model): super().__init__(); self.model = model
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
     def forward(self, input_ids, attention_mask, metadata_ids, metadata_mask, price):
         return score_and_spread(self.model(input_ids, attention_mask, metadata_ids, metadata_mask, price))
 
-# %% ../nbs/08_export.ipynb #658d4fd8
+# %% ../nbs/08_export.ipynb #e87eb0e1
 @contextmanager
 def _quiet():
     "Without the warnings that tracing any transformer prints: `same_everywhere` checks what they warn of."
@@ -42,6 +47,7 @@ def _quiet():
             yield
     finally: logging.disable(before)
 
+# %% ../nbs/08_export.ipynb #d351c816
 def trace(
     module:nn.Module, # In evaluation mode
     example:dict,     # Argument name -> tensor, with a batch and a length
@@ -49,6 +55,7 @@ def trace(
     "TorchScript of a module by tracing."
     with _quiet(), torch.no_grad(): return torch.jit.trace(module.eval(), example_kwarg_inputs=example, check_trace=False)
 
+# %% ../nbs/08_export.ipynb #0a90f8ae
 def export_program(
     module:nn.Module, # In evaluation mode
     example:dict,     # Argument name -> tensor, with a batch and a length
@@ -73,6 +80,7 @@ def same_everywhere(
 # %% ../nbs/08_export.ipynb #9e0af95a
 def _token_rows(lengths, vocabulary): return [[1 + i * 7 % (vocabulary - 1) for i in range(n)] for n in lengths]
 
+# %% ../nbs/08_export.ipynb #f1a528e8
 def tower_examples(
     tower,  # A SentenceTransformer
 ) -> list:  # Dicts of `input_ids` and `attention_mask`; the first is the one to trace
@@ -80,17 +88,18 @@ def tower_examples(
     size, most = tower.tokenizer.vocab_size, tower.max_seq_length
     return [pad_batch(_token_rows(n, size)) for n in ([9, 5], [most], [3], [6, 6, 6, 2, most//2])]
 
+# %% ../nbs/08_export.ipynb #64c5b5a6
 def score_examples(
     model, # `ReviewMetadataScoreModel`
 ) -> list: # Dicts of arguments; the first is the one to trace
     "Inputs of several shapes for a score model."
-    size, most = model.tokenizer.vocab_size, model.settings['max_tokens']
+    size, most, nan = model.tokenizer.vocab_size, model.settings['max_tokens'], float('nan')
+    shapes = [([9, 5], [4, 3], [9.99, nan]), ([most], [64], [100.]), ([2], [0], [nan]), ([6, 6, 30, 2, most//2], [0, 1, 2, 30, 5], [1., nan, 3., 0., 1e4])]
     def make(reviews, products, price):
         b = ScoreInputs(_token_rows(reviews, size), _token_rows(products, size), price).batch(list(range(len(reviews))))
         b.pop('rating')
         return b
-    nan = float('nan')
-    return [make([9, 5], [4, 3], [9.99, nan]), make([most], [64], [100.]), make([2], [0], [nan]), make([6, 6, 30, 2, most//2], [0, 1, 2, 30, 5], [1., nan, 3., 0., 1e4])]
+    return [make(*s) for s in shapes]
 
 # %% ../nbs/08_export.ipynb #6b316f62
 def write_exports(
@@ -113,17 +122,20 @@ def _export_encoder(run):
     write = lambda side: write_exports(ExportedTower(model.tower(side)), tower_examples(model.tower(side)), run.path/f'{side}_tower')
     return write('user') + write('product'), model.max_tokens
 
+# %% ../nbs/08_export.ipynb #cd203451
 def _export_score(run):
     model = ReviewMetadataScoreModel.load(run.path)
     return write_exports(ExportedScoreModel(model), score_examples(model), run.path/'score_model'), model.settings['max_tokens']
 
+# %% ../nbs/08_export.ipynb #c77df7e3
 def export_run(
     run:RunFolder, # A finished run of either kind
 ) -> list:         # The paths of the files written: `*.jit` and `*.pt2`
     "Write the models of a run as TorchScript and as `torch.export` programs, beside `export.json`, which tells how to call them."
     if run.state != 'finished': raise RecsysError(f'{run.name}: this run is {run.state}; only finished ones can be exported')
-    paths, tokens = _export_encoder(run) if run.kind == 'encoder' else _export_score(run)
-    names = ['input_ids', 'attention_mask'] + (['metadata_ids', 'metadata_mask', 'price'] if run.kind == 'score' else [])
-    write_json(run.path/'export.json', dict(files=[p.name for p in paths], inputs=names, outputs=['vector'] if run.kind == 'encoder' else ['score', 'spread'],
-               max_tokens=tokens, tokenizer='user_tower/tokenizer.json' if run.kind == 'encoder' else 'model/tokenizer.json', torch=torch.__version__))
+    encoder, names = run.kind == 'encoder', ['input_ids', 'attention_mask']
+    paths, tokens = (_export_encoder if encoder else _export_score)(run)
+    how = dict(inputs=names, outputs=['vector'], tokenizer='user_tower/tokenizer.json') if encoder else dict(
+        inputs=names + ['metadata_ids', 'metadata_mask', 'price'], outputs=['score', 'spread'], tokenizer='model/tokenizer.json')
+    write_json(run.path/'export.json', dict(files=[p.name for p in paths], max_tokens=tokens, torch=torch.__version__) | how)
     return paths
