@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.dates import ConciseDateFormatter
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
-from .preparing import PreparedData, load_prepared, prepare
+from .preparing import PreparedData
 
 # %% ../nbs/analysis/visualize_data.ipynb #53c76826
 accent, muted = '#2a6f97', '#9aa5b1'
