@@ -96,7 +96,9 @@ def test_new_and_old_products(store):
     assert .1 < cold.mean() < .7
 
 def test_preferences_are_answered(store):
-    for text, ids in store.preferences(30, seed=1): assert text and ids <= set(store.truth.product_id)
+    asked = [o for seed in range(5) for o in store.preferences(30, seed)]
+    assert len(asked) == 150
+    for text, ids in asked: assert text and ids and ids <= set(store.truth.product_id)
 
 def test_same_seed_same_bytes_other_seed_other_store(tmp_path):
     a, b, c = (make_sample_store(tmp_path/str(i), 30, 200, seed) for i, seed in enumerate((3, 3, 4)))
