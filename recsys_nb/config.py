@@ -236,6 +236,7 @@ class EncoderConfig:
     informative:bool=True        # Whether reviews that say next to nothing are left out
     per_product:int=0            # At most so many pairs of a product's family in an epoch; 0: all
     dropout:bool=False           # Whether the transformer's dropout is on
+    keep_base:float=0.25         # Share of the base encoder in the weights that are kept, see `blend`
     frozen:int=1                 # How much of the bottom stays as it is: 0 nothing, 1 the embeddings, 1 + n also n layers
     warmup:float=0.1             # Share of the steps that the learning rate rises
     weight_decay:float=0.01      # AdamW's
@@ -273,6 +274,7 @@ def check_config(
         if f.name in rules and v < rules[f.name]: raise RecsysError(f'{f.name}={v}: expected at least {rules[f.name]}')
         if f.name in ('lr', 'head_lr', 'temperature', 'clip') and not (v > 0 and math.isfinite(v)):
             raise RecsysError(f'{f.name}={v}: expected a positive number')
+        if f.name == 'keep_base' and not 0 <= v < 1: raise RecsysError(f'keep_base={v}: expected at least 0 and less than 1')
     return config
 
 # %% ../nbs/00_config.ipynb #4aab330c

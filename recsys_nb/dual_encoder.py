@@ -7,6 +7,7 @@ __all__ = ['few_texts', 'make_tower', 'DualEncoderSBERT', 'pad_batch', 'same_fam
 
 # %% ../nbs/04_dual_encoder.ipynb #b394d4cd
 import copy, hashlib
+from .config import * # before torch, whose threads it tells how to wait
 import numpy as np, torch, torch.nn.functional as F
 from pathlib import Path
 from torch import nn
@@ -14,7 +15,6 @@ from fastcore.basics import patch
 from sentence_transformers import SentenceTransformer
 try: from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 except ImportError: from sentence_transformers.models import Dense, Normalize # before version 6
-from .config import *
 from .config import preset as find_preset
 
 # %% ../nbs/04_dual_encoder.ipynb #cf9c89f2

@@ -10,10 +10,10 @@ __all__ = ['ExportedTower', 'ExportedScoreModel', 'trace', 'export_program', 'sa
 import logging, warnings
 from contextlib import contextmanager
 from pathlib import Path
+from .config import RecsysError, RunFolder, write_beside, write_json # before torch, whose threads it tells how to wait
 import torch
 from torch import nn
 from torch.nn import functional as F
-from .config import RecsysError, RunFolder, write_beside, write_json
 from .dual_encoder import DualEncoderSBERT, pad_batch
 from .score_model import ReviewMetadataScoreModel, ScoreInputs, score_and_spread
 

@@ -8,6 +8,8 @@ __all__ = ['stars', 'mask_star_words', 'review_texts', 'score_and_spread', 'star
            'product_scores']
 
 # %% ../nbs/05_score_model.ipynb #804710d8
+from .config import (RecsysError, Preset, base_encoder, find_run, preset as find_preset, progress, read_json, recover_folder,
+                              replace_folder, resolve_base, write_json)
 import math, re
 from pathlib import Path
 import numpy as np, pandas as pd, torch
@@ -15,8 +17,6 @@ from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
-from .config import (RecsysError, Preset, base_encoder, find_run, preset as find_preset, progress, read_json, recover_folder,
-                              replace_folder, resolve_base, write_json)
 from .datasets import review_text
 from .dual_encoder import pad_batch
 

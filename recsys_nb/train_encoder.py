@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['matrix_attention', 'attention_of', 'settle', 'backward_at_once', 'backward_in_pieces', 'hardest_negatives',
-           'mine_hard_negatives', 'similarity_table', 'EncoderTask', 'check_pairs', 'like_length_pieces', 'model_card',
-           'train_encoder']
+           'mine_hard_negatives', 'similarity_table', 'blend', 'blended', 'EncoderTask', 'check_pairs',
+           'like_length_pieces', 'model_card', 'train_encoder']
 
 # %% ../nbs/07a_train_encoder.ipynb #df0f4071
+from .config import * # before torch, whose threads it tells how to wait
 import numpy as np, pandas as pd, torch
 from pathlib import Path
 from contextlib import contextmanager
 from dataclasses import replace
 from fastcore.basics import patch
 from torch import nn
-from .config import *
 from .datasets import *
 from .dual_encoder import *
 from .evaluation import quick_validation, top_k
@@ -142,6 +142,30 @@ def similarity_table(own, hard, random):
     kinds = {'own product': own, 'hardest negative': hard, 'random product': random}
     return pd.DataFrame(kinds).quantile([.05, .25, .5, .75, .95]).round(3)
 
+# %% ../nbs/07a_train_encoder.ipynb #1bd29c7a
+def blend(
+    model:nn.Module, # Changed in place
+    base:dict,       # Name -> weights before training
+    share:float,     # How much of them: 0 changes nothing, 1 undoes the training
+):
+    "Move the weights of a model towards those it started from."
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if name in base: p.lerp_(base[name].to(p), share)
+
+# %% ../nbs/07a_train_encoder.ipynb #b02cd75d
+@contextmanager
+def blended(
+    model:nn.Module, # Its weights are put back afterwards
+    base:dict,       # See `blend`
+    share:float,     # See `blend`
+):
+    "Inside the block, the model has blended weights."
+    trained = {n: p.detach().clone() for n, p in model.named_parameters() if n in base}
+    blend(model, base, share)
+    try: yield model
+    finally: blend(model, trained, 1.)
+
 # %% ../nbs/07a_train_encoder.ipynb #13cea68b
 class EncoderTask(Task):
     "Contrastive training of a `DualEncoderSBERT`."
@@ -157,6 +181,7 @@ class EncoderTask(Task):
         check_pairs(self.pairs, config)
         if n := config.hard_negatives: self.hard, self.similarities = mine_hard_negatives(model, self.pairs, n, config.margin, config.seed)
         settle(model, config.dropout, config.frozen)
+        self.base = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
         model.log_temperature = nn.Parameter(torch.tensor(config.temperature).log(), requires_grad=config.learn_temperature)
         self.lengths = tuple(int(d) for d in config.matryoshka.split(',')) if config.matryoshka else (model.dim,)
     def parameter_groups(self, config):
@@ -164,7 +189,7 @@ class EncoderTask(Task):
         return groups + ([dict(params=[self.model.log_temperature], lr=1e-2, weight_decay=0.)] if config.learn_temperature else [])
     def train_batches(self, epoch): return epoch_batches(self.pairs, self.config.batch_size, self.config.seed, epoch, self.config.per_product)
     def evaluate(self):
-        with attention_of(self.model, 'sdpa'): return quick_validation(self.model, self.data)
+        with blended(self.model, self.base, self.config.keep_base), attention_of(self.model, 'sdpa'): return quick_validation(self.model, self.data)
 
 # %% ../nbs/07a_train_encoder.ipynb #4bf90627
 def check_pairs(
@@ -301,6 +326,7 @@ model = DualEncoderSBERT.load("{run.name}")   # or SentenceTransformer("…/user
 # %% ../nbs/07a_train_encoder.ipynb #6d863f57
 def _finish(run, data, task, config, preset):
     "Write the towers, the evaluation and the card; then the run is finished."
+    blend(task.model, task.base, config.keep_base)
     task.model.save(run.path)
     trained, base = DualEncoderSBERT.load(run), DualEncoderSBERT(config.base, max_tokens=config.max_tokens)
     part = next((p for p in ('test', 'val') if len(getattr(data, p))), None)

@@ -8,12 +8,12 @@ __all__ = ['rate_factor', 'decay_groups', 'Team', 'join_team', 'gather_rows', 't
 
 # %% ../nbs/07_training.ipynb #1348cf46
 import json, math, os, random, shutil, time
+from .config import * # before torch, whose threads it tells how to wait
 import numpy as np, torch, torch.distributed as dist
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from safetensors.torch import load_file, save_file
-from .config import *
 from .config import preset as find_preset
 
 # %% ../nbs/07_training.ipynb #6b5029e8
