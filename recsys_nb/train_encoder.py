@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['matrix_attention', 'attention_of', 'settle', 'backward_at_once', 'backward_in_pieces', 'hardest_negatives',
-           'mine_hard_negatives', 'similarity_table', 'blend', 'blended', 'EncoderTask', 'check_pairs',
+           'mine_hard_negatives', 'similarity_table', 'blend_weights', 'blended_weights', 'EncoderTask', 'check_pairs',
            'like_length_pieces', 'model_card', 'train_encoder']
 
 # %% ../nbs/07a_train_encoder.ipynb #df0f4071
@@ -143,7 +143,7 @@ def similarity_table(own, hard, random):
     return pd.DataFrame(kinds).quantile([.05, .25, .5, .75, .95]).round(3)
 
 # %% ../nbs/07a_train_encoder.ipynb #1bd29c7a
-def blend(
+def blend_weights(
     model:nn.Module, # Changed in place
     base:dict,       # Name -> weights before training
     share:float,     # How much of them: 0 changes nothing, 1 undoes the training
@@ -155,16 +155,16 @@ def blend(
 
 # %% ../nbs/07a_train_encoder.ipynb #b02cd75d
 @contextmanager
-def blended(
+def blended_weights(
     model:nn.Module, # Its weights are put back afterwards
-    base:dict,       # See `blend`
-    share:float,     # See `blend`
+    base:dict,       # See `blend_weights`
+    share:float,     # See `blend_weights`
 ):
     "Inside the block, the model has blended weights."
     trained = {n: p.detach().clone() for n, p in model.named_parameters() if n in base}
-    blend(model, base, share)
+    blend_weights(model, base, share)
     try: yield model
-    finally: blend(model, trained, 1.)
+    finally: blend_weights(model, trained, 1.)
 
 # %% ../nbs/07a_train_encoder.ipynb #13cea68b
 class EncoderTask(Task):
@@ -189,7 +189,7 @@ class EncoderTask(Task):
         return groups + ([dict(params=[self.model.log_temperature], lr=1e-2, weight_decay=0.)] if config.learn_temperature else [])
     def train_batches(self, epoch): return epoch_batches(self.pairs, self.config.batch_size, self.config.seed, epoch, self.config.per_product)
     def evaluate(self):
-        with blended(self.model, self.base, self.config.keep_base), attention_of(self.model, 'sdpa'): return quick_validation(self.model, self.data)
+        with blended_weights(self.model, self.base, self.config.keep_base), attention_of(self.model, 'sdpa'): return quick_validation(self.model, self.data)
 
 # %% ../nbs/07a_train_encoder.ipynb #4bf90627
 def check_pairs(
@@ -326,7 +326,7 @@ model = DualEncoderSBERT.load("{run.name}")   # or SentenceTransformer("…/user
 # %% ../nbs/07a_train_encoder.ipynb #6d863f57
 def _finish(run, data, task, config, preset):
     "Write the towers, the evaluation and the card; then the run is finished."
-    blend(task.model, task.base, config.keep_base)
+    blend_weights(task.model, task.base, config.keep_base)
     task.model.save(run.path)
     trained, base = DualEncoderSBERT.load(run), DualEncoderSBERT(config.base, max_tokens=config.max_tokens)
     part = next((p for p in ('test', 'val') if len(getattr(data, p))), None)
