@@ -16,7 +16,8 @@ phrases = [
     ('gift under 25€', dict(text='gift', max_price=25, currency='€')), ('tv under 2k dollars', dict(text='tv', max_price=2000)), ('between $1,000 and $2,000', dict(min_price=1000, max_price=2000)),
     ('tv between 1 and 2k dollars', dict(min_price=1000, max_price=2000)), ('budget of 2000', dict(max_price=2000)), ('my budget is $500', dict(max_price=500)), ('usb hub, <$30', dict(text='usb hub', max_price=30)),
     ('charger about $20', dict(text='charger', min_price=15, max_price=25)), ('$20+ gift', dict(text='gift', min_price=20)), ('a lamp for 29,99 € or less', dict(text='a lamp', max_price=29.99)),
-    ('lamp, no more than 40 dollars', dict(text='lamp', max_price=40)), ('50 dollars max', dict(max_price=50)), ('lamp priced below 99.99', dict(text='lamp', max_price=99.99)), ('from 40 to 20 dollars', dict(min_price=20, max_price=40)),
+    ('lamp, no more than 40 dollars', dict(text='lamp', max_price=40)), ('50 dollars max', dict(max_price=50)), ('lamp priced below 99.99', dict(text='lamp', max_price=99.99)), ('under 1.000 euros', dict(max_price=1000)), ('tv under 1.299,00 €', dict(text='tv', max_price=1299)), ('tv under $1,299.00', dict(max_price=1299)), ('under 1,000', dict(max_price=1000)), ('up to 40,50 €', dict(max_price=40.5)),
+    ('from 40 to 20 dollars', dict(min_price=20, max_price=40)),
     ('under fifty dollars', dict(max_price=50)), ('less than a hundred dollars', dict(max_price=100)), ('under twenty five euros', dict(max_price=25)),
     # numbers that are no prices
     *((s, dict(text=s, max_price=None, min_price=None)) for s in ['laptop bag under 15 inches', 'speaker over 100 watts', 'cable from 1 to 2 meters', 'hub with 7 ports', 'less than 1kg', 'up to 100 people', 'under 50 dB', '2-3 meter cable', '1080p 60 Hz', 'at least 8 GB', '5 star hotel kettle', 'max 2 kg']),
@@ -28,6 +29,7 @@ phrases = [
     # what is not wanted
     ('headset with no microphone', dict(text='headset', dislike=['microphone'])), ("I don't want anything heavy", dict(text='', dislike=['heavy'])), ('phone but not samsung', dict(text='phone', not_brand=['samsung'])),
     ('a phone, nothing from Apple', dict(not_brand=['Apple'])), ('mic without hiss or hum', dict(text='mic', dislike=['hiss', 'hum'])), ('a kettle, not too loud', dict(text='a kettle', dislike=['loud'])),
+    ("can't live without coffee", dict(text="can't live without coffee", dislike=[])), ('I cannot work without music', dict(dislike=[])), ('not too expensive pan', dict(text='pan', dislike=['expensive'])), ('not too loud or bright', dict(dislike=['loud', 'bright'])),
     ('non-stick pan', dict(text='non-stick pan', dislike=[])), ('no', dict(text='no')), ('not only for games', dict(text='not only for games', dislike=[])), ('no problem if it is old', dict(dislike=[]))]
 
 @pytest.mark.parametrize('said, expected', phrases, ids=[p for p, _ in phrases])
@@ -111,6 +113,11 @@ def test_no_sentences_at_all(tmp_path):
     ('I have had this headphones for three weeks', False), ('So, about this keyboard that I bought', False), ('I love it very much and recommend it', False),
     ('The cable is far too short.', False), ('Nice sound, but the battery died.', False), ('It does not work with my laptop.', False), ('The hinge broke within a month.', False)])
 def test_a_reason_says_something_and_nothing_bad(sentence, speaks): assert speaks_for(sentence) == speaks
+
+@pytest.mark.parametrize('sentence, four, five', [
+    ('The old lady with her bad hips gets up without help again.', False, True), ('I can read while my wife sleeps beside me.', True, True), ('The cable is far too short.', False, False),
+    ('No chance of using it while somebody sleeps, because of the clicking.', False, False), ('Forget putting it in a bag, it is huge.', False, False), ('You plug it in and forget about recharging.', True, True)])
+def test_five_stars_may_speak_of_what_was_bad(sentence, four, five): assert (speaks_for(sentence, 4), speaks_for(sentence), speaks_for(sentence, 5)) == (four, four, five)
 
 def test_families_that_nobody_praised_have_no_sentence():
     reviews = pd.DataFrame(dict(family_id=['a', 'a', 'b', 'c'], review_id=list('1234'), text=['The keys feel light and quick.', 'The wheel scrolls without a sound.', 'The lamp lights the whole desk.', 'The bag holds two laptops.'], rating=[3., 4., 2., np.nan]))
