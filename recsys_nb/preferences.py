@@ -204,7 +204,9 @@ def sentences_of(
     return [p for p in (o.strip(' -–*,"“”') for o in parts if o) if 5 <= len(p.split()) <= 40 and len(p) <= 300]
 
 # %% ../nbs/09a_preferences.ipynb #69040639
-small_talk = """buy bought purchase order get got receive pick gave old new honest view opinion use one two three four five six second third first several day week month year time today ago long yet still
+small_talk = """buy bought purchase order get got receive pick gave old new honest view opinion use word read take had short
+    one two three four five six seven eight nine ten eleven twelve half couple lot second third first several
+    day week weekend month year time today ago long yet still okay whim impulse
     already far product item thing something anything everything amazon seller review star picture described love like great good nice best better perfect
     excellent awesome amazing fantastic happy pleased satisfied glad recommend highly definitely really much pretty also exactly work would could well
     fine expected description advertised son daughter husband wife mom dad friend gift birthday christmas another"""
@@ -306,14 +308,15 @@ def best(self:Sentences,
     words:str='',      # Their words
     title:str='',      # The product's title: its words say nothing new
     kind=None,         # (dim,) vector of the name of what the product is, such as "Keyboards"
-) -> tuple:            # (sentence, how well it fits), or (None, 0.) where there is no sentence
+    taken=(),          # Sentences that were said already
+) -> tuple:            # (sentence, how well it fits), or (None, 0.) where there is none
     "The sentence that fits the preferences best."
     rows = self.rows(family_id)
     if not len(rows): return None, 0.
     beyond = vector if kind is None else vector - (vector @ kind)*kind
     fits, wanted = self.vectors[rows.start:rows.stop].astype(np.float32) @ beyond/127, stems(words) - stems(title)
     if wanted: fits += _shared*np.array([len(stems(self.text(i)) & wanted) for i in rows], np.float32)
-    return self.text(rows.start + int(fits.argmax())), float(fits.max())
+    return next(((t, float(fits[i])) for i in np.argsort(-fits, kind='stable') if (t := self.text(rows.start + int(i))) not in taken), (None, 0.))
 
 # %% ../nbs/09a_preferences.ipynb #1017d56d
 def fitting_point(

@@ -110,6 +110,7 @@ def test_no_sentences_at_all(tmp_path):
 
 @pytest.mark.parametrize('sentence, speaks', [
     ('The keys make hardly any noise.', True), ('This keyboard is so quiet and good.', True), ('It is not too loud for an office.', True), ("It doesn't slip on my desk.", True),
+    ('I have had the keyboard for half a year.', False), ('I have had this board for ten days.', False), ('Got this keyboard on a whim.', False),
     ('I have had this headphones for three weeks', False), ('So, about this keyboard that I bought', False), ('I love it very much and recommend it', False),
     ('The cable is far too short.', False), ('Nice sound, but the battery died.', False), ('It does not work with my laptop.', False), ('The hinge broke within a month.', False)])
 def test_a_reason_says_something_and_nothing_bad(sentence, speaks): assert speaks_for(sentence) == speaks
