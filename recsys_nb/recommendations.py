@@ -50,7 +50,8 @@ class Recommendations(list):
         return pd.DataFrame([asdict(o) for o in self], columns=[f.name for f in fields(Recommendation)])
     def to_dict(self) -> dict:
         "What JSON can hold."
-        return dict(recommendations=[asdict(o) for o in self], understood=self.understood, advice=self.advice)
+        rounded = lambda o: asdict(o) | dict(score=o.score and round(o.score, 2))
+        return dict(recommendations=[rounded(o) for o in self], understood=self.understood, advice=self.advice)
 
 # %% ../nbs/09d_recommendations.ipynb #2bc60b7d
 def number(v, form): "A number, or a dash"; return '–' if v is None or v != v else format(v, form)
@@ -59,7 +60,7 @@ def quote(r): "Why, as it is shown"; return '' if not r.why else f'“{r.why}”
 # %% ../nbs/09d_recommendations.ipynb #d20c47e1
 def spoken(understood:dict) -> str:
     "What was understood, as a line."
-    value = lambda v: ', '.join(v) if isinstance(v, list) else v if isinstance(v, str) else f'{v:g}'
+    value = lambda v: ', '.join(v) if isinstance(v, list) else v if isinstance(v, str) else number(v, ',.10g')
     return ', '.join(f'{k.replace("_", " ")}: {value(v)}' for k, v in understood.items())
 
 # %% ../nbs/09d_recommendations.ipynb #9b25ce16

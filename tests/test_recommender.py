@@ -58,6 +58,17 @@ def test_what_is_liked_and_owned_does_not_come_back(rec):
     only = rec.recommend(like=['p008'], k=5)
     assert len(only) == 5 and all(r.similarity is not None for r in only)
 
+def test_unknown_ids_are_left_out_and_said_to_be(rec):
+    found = rec.recommend('quiet keyboard', like=['p008', 'nope'], exclude=['y'*500, *map(str, range(9))], k=3)
+    assert [r.product_id for r in found] == [r.product_id for r in rec.recommend('quiet keyboard', like=['p008'], k=3)]
+    assert "left out of `like`: 'nope'." in found.advice and "'0', '1' and 7 more." in found.advice
+    assert len(rec.recommend(like=['p008', 'nope'], k=3)) == len(rec.recommend(category='keyboards', exclude=['nope'], k=3)) == 3
+
+def test_no_sentence_is_said_twice(rec):
+    said = [r.why for r in rec.recommend('a quiet keyboard', k=60) if r.why_from == 'review']
+    assert len(said) == len(set(said)) > 10
+    assert all(r.why for r in rec.similar('p008', 3))
+
 def test_every_result_says_why(rec):
     found = rec.recommend('a quiet keyboard', k=60)
     assert all(r.why and r.why_from in ('review', 'description') for r in found) and {r.why_from for r in found} == {'review', 'description'}
@@ -78,7 +89,7 @@ def test_advice(rec):
     few = rec.recommend('keyboard', min_price=150, max_price=150, category='keyboards', k=9)
     assert len(few) < 9 and f'Only {len(few)} passed' in few.advice
     none = rec.recommend('keyboard', min_price=9000)
-    assert none == [] and 'without min price 9000 there are 120' in none.advice
+    assert none == [] and none.advice.endswith('Products that would pass: 120 without min price 9,000.')
     assert rec.recommend('mouse', k=3).advice is None
 
 @pytest.mark.parametrize('text', ['', '   ', [], [''], '\x00'])
@@ -90,8 +101,8 @@ def test_only_a_limit(rec):
     assert len(found) == 5 and all(r.price <= 50 and r.similarity is None for r in found) and 'Say what' in found.advice
     assert [r.score for r in found] == sorted((r.score for r in found), reverse=True)
 
-@pytest.mark.parametrize('call, message', [(dict(text='x', k=0), 'k=0'), (dict(text='x', k=-3), 'k=-3'), (dict(text='x', min_price=9, max_price=3), 'above'), (dict(text='over $50 and under $20'), 'above'), (dict(text='x', like=['nope']), "no product 'nope'"),
-                                           (dict(text='x'*1_000_000), 'at most 20,000'), (dict(text=3), 'expected text'), (dict(text='x', max_price=float('nan')), 'max_price'), (dict(text='x', exclude=['y'*500]), 'no product')])
+@pytest.mark.parametrize('call, message', [(dict(text='x', k=0), 'k=0'), (dict(text='x', k=-3), 'k=-3'), (dict(text='x', min_price=9, max_price=3), 'above'), (dict(text='over $50 and under $20'), 'above'), (dict(like=['nope']), "no product 'nope'"),
+                                           (dict(text='x'*1_000_000), 'at most 20,000'), (dict(text=3), 'expected text'), (dict(text='x', max_price=float('nan')), 'max_price'), (dict(like=['y'*500], category='keyboards'), 'no product')])
 def test_mistakes_are_told_in_a_line(rec, call, message):
     with pytest.raises(RecsysError, match=message) as e: rec.recommend(**call)
     assert '\n' not in str(e.value) and len(str(e.value)) < 300
