@@ -180,12 +180,13 @@ def pictures(
 # %% ../nbs/02_cleaning.ipynb #aa432798
 def shape_products(
     raw, # From `read` with `meta_fields` and `meta_lists`
-):       # file product_id title brand categories features description price average_rating rating_number images text
+):       # file product_id title brand categories features description price average_rating rating_number images url text
     "Products of every format under one set of names."
     t = raw.select('file', 'title', product_id=product_id(raw), brand=ibis.coalesce(raw.store, raw.brand), description=raw.description.join(' '),
                    price=amount(raw.price), average_rating=number(raw.average_rating), rating_number=number(raw.rating_number).cast('int64'),
                    categories=category_path(raw), features=_cleaned(_first_given(raw.features, raw.feature)),
-                   images=pictures(_first_given(_first_given(raw.images, raw.image), raw.imUrl)))
+                   images=pictures(_first_given(_first_given(raw.images, raw.image), raw.imUrl)),
+                   url=raw.url.re_search(r'^https?://[^ ]{1,1000}$').ifelse(raw.url, ibis.null('string')))
     t = clean_texts(t, 'title', 'brand', 'description')
     t = t.mutate(brand=t.brand.nullif(''), categories=each_once(t.categories))
     return t.mutate(text=document(t))

@@ -196,7 +196,7 @@ def _split(e, t, s):
     return t.left_join(dealt.select('row', 'part'), 'row').drop('row_right'), dict(by='product', fractions=list(s.fractions), seed=s.seed)
 
 # %% ../nbs/02b_preparing.ipynb #477bc500
-product_columns = 'product_id family_id title brand categories features description text price average_rating rating_number images'.split()
+product_columns = 'product_id family_id title brand categories features description text price average_rating rating_number images url'.split()
 review_columns = 'review_id product_id family_id user_id timestamp title text rating informative cold'.split()
 
 def _write(e, r, t, p, out):

@@ -78,7 +78,7 @@ def point_id(
 def as_list(v): "A list of strings; empty for anything that is no list"; return [str(o) for o in v] if isinstance(v, (list, tuple, np.ndarray)) else []
 
 # %% ../nbs/08a_product_stores.ipynb #5f3a46ea
-shown = ('title', 'brand', 'price', 'average_rating', 'rating_number')
+shown = ('title', 'brand', 'price', 'average_rating', 'rating_number', 'url')
 
 def payload_of(
     row:dict, # A row of the products table; `score` and `score_count` where there are predictions

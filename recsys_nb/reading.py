@@ -55,7 +55,7 @@ def open_lines(
 
 # %% ../nbs/01b_reading.ipynb #911f4c50
 review_fields = 'rating overall title summary text reviewText asin parent_asin user_id reviewerID timestamp unixReviewTime'.split()
-meta_fields = 'parent_asin asin main_category main_cat title average_rating rating_number price store brand'.split()
+meta_fields = 'parent_asin asin main_category main_cat title average_rating rating_number price store brand url'.split()
 meta_lists = 'categories category features feature description images image imUrl'.split()
 
 # %% ../nbs/01b_reading.ipynb #956a8445

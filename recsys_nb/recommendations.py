@@ -25,6 +25,7 @@ class Recommendation:
     brand:str|None=None
     categories:list=field(default_factory=list)
     images:list=field(default_factory=list)
+    url:str|None=None          # Of the shop's own page
     family_id:str|None=None
     value:float|None=None      # What the list is ordered by
     average_rating:float|None=None # Of the shop, for display: no model reads it
