@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['app', 'Data', 'Json', 'PresetName', 'Name', 'Reviews', 'Meta', 'Categories', 'Split', 'Epochs', 'BatchSize', 'Rate',
-           'Seed', 'Resume', 'Index', 'tidy_words', 'say', 'print_json', 'new_table', 'print_frame',
-           'print_recommendations', 'config_from', 'print_data', 'prepare', 'download', 'train_encoder', 'train_score',
-           'export', 'plot', 'evaluate', 'index', 'recommend', 'serve', 'run', 'demo', 'print_result', 'main']
+           'Seed', 'Resume', 'Settings', 'Index', 'tidy_words', 'say', 'print_json', 'new_table', 'print_frame',
+           'print_recommendations', 'config_from', 'value_of', 'settings_from', 'print_data', 'prepare', 'download',
+           'train_encoder', 'train_score', 'export', 'plot', 'evaluate', 'index', 'recommend', 'serve', 'run', 'demo',
+           'print_result', 'main']
 
 # %% ../nbs/13_cli.ipynb #cbec5c5e
 import json, os, sys
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Optional, get_type_hints
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -95,6 +96,33 @@ def config_from(
     names = {f.name for f in fields(cls)}
     return check_config(cls(**{k: v for k, v in given.items() if v is not None and k in names}))
 
+# %% ../nbs/13_cli.ipynb #c4a27793
+_kinds = {bool: 'true or false', int: 'a whole number', float: 'a number', int|None: 'a whole number or none', str: 'a text'}
+_bools = dict(true=True, yes=True, on=True, false=False, no=False, off=False) | {'1': True, '0': False}
+
+def value_of(
+    kind,     # A type of `_kinds`
+    text:str, # As it was typed
+):            # `KeyError` or `ValueError` where it is none of that type
+    "What was typed, in the type of its setting."
+    if kind is bool: return _bools[text.lower()]
+    if kind == int|None: return None if text.lower() == 'none' else int(text)
+    return kind(text)
+
+# %% ../nbs/13_cli.ipynb #e381f445
+def settings_from(
+    cls,        # `EncoderConfig` or `ScoreConfig`
+    words:list, # 'name=value' each
+) -> dict:      # name -> value
+    "Settings of a training run from `--set`; `RecsysError` lists the names, or says what a value has to be."
+    kinds, found = {k: v for k, v in get_type_hints(cls).items() if k != 'data'}, {} # the data have an option of their own
+    for word in words or ():
+        name, equals, text = word.partition('=')
+        if not equals or name not in kinds: raise RecsysError(f'--set {word}: expected NAME=VALUE with one of these names: {", ".join(kinds)}')
+        try: found[name] = value_of(kinds[name], text)
+        except (KeyError, ValueError): raise RecsysError(f'--set {word}: expected {_kinds[kinds[name]]}') from None
+    return found
+
 # %% ../nbs/13_cli.ipynb #16592f39
 Data = Annotated[str, typer.Option(help='Name of a prepared data set')]
 Json = Annotated[bool, typer.Option('--json', help='Print one JSON object and nothing else')]
@@ -158,26 +186,30 @@ BatchSize = Annotated[Optional[int], typer.Option(help='Examples a step')]
 Rate = Annotated[Optional[float], typer.Option(help='Peak learning rate')]
 Seed = Annotated[Optional[int], typer.Option(help='For the order of the batches')]
 Resume = Annotated[Optional[str], typer.Option(help='Go on with this interrupted run')]
+Settings = Annotated[Optional[list[str]], typer.Option('--set', metavar='NAME=VALUE', help='Any other setting, as often as needed; a wrong name lists them all')]
 
 # %% ../nbs/13_cli.ipynb #322bff51
-@app.command(epilog='Example: `recsys train-encoder --data toys --epochs 2`')
+@app.command(epilog='Example: `recsys train-encoder --data toys --epochs 2 --set hard_negatives=1`')
 def train_encoder(data:Data, preset:PresetName='auto', epochs:Epochs=None, batch_size:BatchSize=None, lr:Rate=None,
     temperature:Annotated[Optional[float], typer.Option(help='Divides the similarities in InfoNCE')]=None,
     tied:Annotated[Optional[bool], typer.Option('--tied/--untied', help='One encoder for both towers, or one each')]=None,
-    seed:Seed=None, resume:Resume=None):
+    seed:Seed=None, settings:Settings=None, resume:Resume=None):
     "Train the two towers of DualEncoderSBERT."
     from recsys_nb.preparing import load_prepared
     from recsys_nb.train_encoder import train_encoder as run
-    config = config_from(EncoderConfig, data=data, epochs=epochs, batch_size=batch_size, lr=lr, temperature=temperature, tied=tied, seed=seed)
+    named = dict(data=data, epochs=epochs, batch_size=batch_size, lr=lr, temperature=temperature, tied=tied, seed=seed)
+    config = config_from(EncoderConfig, **named | settings_from(EncoderConfig, settings))
     print(run(load_prepared(data, root_folder()), config, root=root_folder(), preset=preset, resume=resume).path)
 
 # %% ../nbs/13_cli.ipynb #ea44e615
 @app.command(epilog='Example: `recsys train-score --data toys --epochs 2`')
-def train_score(data:Data, preset:PresetName='auto', epochs:Epochs=None, batch_size:BatchSize=None, lr:Rate=None, seed:Seed=None, resume:Resume=None):
+def train_score(data:Data, preset:PresetName='auto', epochs:Epochs=None, batch_size:BatchSize=None, lr:Rate=None, seed:Seed=None,
+    settings:Settings=None, resume:Resume=None):
     "Train ReviewMetadataScoreModel, which predicts stars."
     from recsys_nb.preparing import load_prepared
     from recsys_nb.train_score import train_score as run
-    config = config_from(ScoreConfig, data=data, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed)
+    named = dict(data=data, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed)
+    config = config_from(ScoreConfig, **named | settings_from(ScoreConfig, settings))
     print(run(load_prepared(data, root_folder()), config, root=root_folder(), preset=preset, resume=resume).path)
 
 # %% ../nbs/13_cli.ipynb #542102b6

@@ -9,7 +9,7 @@ __all__ = ['base_encoder', 'base_sha256', 'run_kinds', 'RecsysError', 'root_fold
            'set_state', 'new_run', 'all_runs', 'find_run', 'read_metrics', 'add_metrics', 'run_logger']
 
 # %% ../nbs/00_config.ipynb #d7a92e51
-import csv, hashlib, json, logging, math, os, shutil, socket, sys, uuid
+import csv, hashlib, json, logging, math, os, re, shutil, socket, sys, uuid
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
@@ -136,9 +136,9 @@ def progress(
     total:int=None, # How many steps, where `items` does not tell
     unit:str='it',  # What a step is
 ):                  # A `tqdm` bar
-    "A progress bar that goes away when it is done."
+    "A progress bar that comes after a second, and goes away when the work is done."
     from tqdm import tqdm
-    return tqdm(items, desc=desc, total=total, unit=unit, leave=False, disable=not _someone_watches())
+    return tqdm(items, desc=desc, total=total, unit=f' {unit}', delay=1, leave=False, disable=not _someone_watches())
 
 # %% ../nbs/00_config.ipynb #5c20d7ad
 base_encoder = 'sentence-transformers/all-MiniLM-L6-v2'
@@ -236,7 +236,7 @@ class EncoderConfig:
     informative:bool=True        # Whether reviews that say next to nothing are left out
     per_product:int=0            # At most so many pairs of a product's family in an epoch; 0: all
     dropout:bool=False           # Whether the transformer's dropout is on
-    keep_base:float=0.25         # Share of the base encoder in the weights that are kept, see `blend`
+    keep_base:float=0.25         # Share of the base encoder in the weights that are kept, see `blend_weights`
     frozen:int=1                 # How much of the bottom stays as it is: 0 nothing, 1 the embeddings, 1 + n also n layers
     warmup:float=0.1             # Share of the steps that the learning rate rises
     weight_decay:float=0.01      # AdamW's
@@ -268,12 +268,13 @@ def check_config(
     config, # An `EncoderConfig` or a `ScoreConfig`
 ):          # The same
     "Raise a `RecsysError` that names the first setting that makes no sense."
-    rules = dict(epochs=1, batch_size=1, max_tokens=8, patience=1, piece=1, query_tokens=8, hard_negatives=0, per_product=0, frozen=0)
+    rules = dict(epochs=1, batch_size=1, max_tokens=8, patience=1, piece=1, query_tokens=8, hard_negatives=0, per_product=0, frozen=0, dim=1)
     for f in fields(config):
         v = getattr(config, f.name)
-        if f.name in rules and v < rules[f.name]: raise RecsysError(f'{f.name}={v}: expected at least {rules[f.name]}')
+        if f.name in rules and v is not None and v < rules[f.name]: raise RecsysError(f'{f.name}={v}: expected at least {rules[f.name]}')
         if f.name in ('lr', 'head_lr', 'temperature', 'clip') and not (v > 0 and math.isfinite(v)):
             raise RecsysError(f'{f.name}={v}: expected a positive number')
+        if f.name == 'matryoshka' and not re.fullmatch(r'([1-9]\d*(,[1-9]\d*)*)?', v): raise RecsysError(f'{f.name}={v}: expected lengths such as 384,128,64')
         if f.name == 'keep_base' and not 0 <= v < 1: raise RecsysError(f'keep_base={v}: expected at least 0 and less than 1')
     return config
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from recsys_nb.cli import main
+from recsys_nb.config import RunFolder
 from recsys_nb.sample_store import make_sample_store
 
 def recsys(*words):
@@ -55,6 +56,21 @@ def test_metadata_alone_is_a_catalogue(root, capsys):
     assert recsys('--root', root, 'recommend', 'speaker', '--index', 'catalogue', '--json') == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])['recommendations']
 
+@pytest.mark.parametrize('command, settings, wanted', [
+    ('train-encoder', ['hard_negatives=1', 'keep_base=0', 'dim=none', 'informative=no'], dict(hard_negatives=1, keep_base=0, dim=None, informative=False, epochs=1)),
+    ('train-encoder', ['epochs=3', 'queries=review+title', 'matryoshka=384,128'], dict(epochs=3, queries='review+title', matryoshka='384,128')),
+    ('train-score', ['head_lr=2e-3', 'patience=1'], dict(head_lr=0.002, patience=1, epochs=1))])
+def test_any_setting_by_its_name(root, monkeypatch, command, settings, wanted):
+    import recsys_nb.train_encoder, recsys_nb.train_score
+    asked = []
+    def train(data, config, **kw): asked.append(config); return RunFolder(root)
+    module = recsys_nb.train_encoder if command == 'train-encoder' else recsys_nb.train_score
+    monkeypatch.setattr(module, command.replace('-', '_'), train)
+    assert recsys(command, '--root', root, '--data', 'shop', '--epochs', 1, *(w for s in settings for w in ('--set', s))) == 0
+    config, = asked
+    assert {k: getattr(config, k) for k in wanted} == wanted and config.data == 'shop'
+    assert all(type(getattr(config, k)) is type(v) or v == 0 for k, v in wanted.items())
+
 bad = [
     ('prepare --reviews {tmp}/none.jsonl --meta {meta} --name x', 'none.jsonl'),
     ('prepare --reviews {tmp}/empty.jsonl --meta {meta} --name x', 'empty.jsonl'),
@@ -69,6 +85,15 @@ bad = [
     ('train-encoder --data shop --epochs 0', 'epochs'),
     ('train-encoder --data shop --lr nan', 'lr'),
     ('train-encoder --data shop --preset tpu', 'tpu'),
+    ('train-encoder --data shop --set hard_negative=1', 'hard_negatives'),
+    ('train-encoder --data shop --set keep_base', 'NAME=VALUE'),
+    ('train-encoder --data shop --set hard_negatives=many', 'a whole number'),
+    ('train-encoder --data shop --set informative=maybe', 'true or false'),
+    ('train-encoder --data shop --set keep_base=2', 'less than 1'),
+    ('train-encoder --data shop --set dim=0', 'dim=0'),
+    ('train-encoder --data shop --set matryoshka=long', 'such as 384,128,64'),
+    ('train-encoder --data shop --set data=other', 'NAME=VALUE'),
+    ('train-score --data shop --set temperature=1', 'head_lr'),
     ('train-score --data shop --resume yesterday', 'yesterday'),
     ('recommend keyboard --k -1', '-1'),
     ('recommend keyboard --index nothing', 'nothing'),
