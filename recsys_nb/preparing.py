@@ -168,32 +168,33 @@ def day(
     return None if ms is None else datetime.fromtimestamp(ms / 1000, timezone.utc).date().isoformat()
 
 # %% ../nbs/02b_preparing.ipynb #7e37b6b1
-def _split_time(e, t, s, must):
-    "Split by time; `None` if a part stays empty and that is no error."
+def _split_time(e, t, s):
+    "Reviews split by time and how, or why that is impossible."
+    n = e.rows(t.filter(_.removed.isnull()).agg(all=_.count(), dated=_.timestamp.count()))[0]
+    if not n['all']: return 'there are no reviews'
+    if n['dated'] < .99 * n['all']: return f'{n["all"] - n["dated"]:,} of {n["all"]:,} reviews have no timestamp'
     cuts = named_cuts.get(s.cuts, s.cuts) or cut_points(e, t.filter(_.removed.isnull() & _.timestamp.notnull()), s.fractions)
-    if None in cuts: found, t = {}, t
-    else:
-        t = split_by_time(mark(t, t.timestamp.isnull(), 'no date'), cuts)
-        there = t.filter(_.removed.isnull()).group_by('part').agg(a=_.timestamp.min(), b=_.timestamp.max())
-        found = {r['part']: r for r in e.rows(there)}
+    if None in cuts: return 'too many reviews are of the same moment to cut between them'
+    t = split_by_time(mark(t, t.timestamp.isnull(), 'no date'), cuts)
+    there = t.filter(_.removed.isnull()).group_by('part').agg(a=_.timestamp.min(), b=_.timestamp.max())
+    found = {r['part']: r for r in e.rows(there)}
     if lost := [p for p in parts if p not in found]:
-        if not must: return None
-        first, last = (day(f((r[k] for r in found.values()), default=None)) for f, k in ((min, 'a'), (max, 'b')))
-        raise RecsysError(f'split by time: no review falls into {" and ".join(lost)}; dates run from {first} to {last}')
+        first, last = (day(f(r[k] for r in found.values())) for f, k in ((min, 'a'), (max, 'b')))
+        return f'no review falls into {" and ".join(lost)}; dates run from {first} to {last}'
     return t, dict(by='time', cuts=[int(c) for c in cuts])
 
 # %% ../nbs/02b_preparing.ipynb #bda8d521
 def _split(e, t, s):
     "Reviews with their part, and how they came to it."
-    n = e.rows(t.filter(_.removed.isnull()).agg(all=_.count(), dated=_.timestamp.count()))[0]
-    dated = n['all'] and n['dated'] >= .99 * n['all']
-    must = s.split == 'time' or s.cuts
-    if must and not dated:
-        raise RecsysError(f'split by time: {n["all"] - n["dated"]:,} of {n["all"]:,} reviews have no timestamp; use --split product')
-    if dated and s.split != 'product' and (done := _split_time(e, t, s, must)): return done
+    how = dict(by='product', fractions=list(s.fractions), seed=s.seed)
     there = t.filter(_.removed.isnull()).select('row', 'family_id')
-    dealt = closest_split(e, there, s.fractions, s.seed, tries=20 if n['all'] else 1)
-    return t.left_join(dealt.select('row', 'part'), 'row').drop('row_right'), dict(by='product', fractions=list(s.fractions), seed=s.seed)
+    if s.split != 'product':
+        done = _split_time(e, t, s)
+        if not isinstance(done, str): return done
+        if s.split == 'time' or s.cuts: raise RecsysError(f'split by time: {done}; use --split product')
+        how['why'] = f'not by time: {done}'
+    dealt = closest_split(e, there, s.fractions, s.seed)
+    return t.left_join(dealt.select('row', 'part'), 'row').drop('row_right'), how
 
 # %% ../nbs/02b_preparing.ipynb #477bc500
 product_columns = 'product_id family_id title brand categories features description text price average_rating rating_number images url'.split()
@@ -338,6 +339,7 @@ def _split_table(report):
     "The parts, and what families there are."
     s, f = report['split'], report['families']
     how = 'by time, at ' + ' and '.join(day(c) for c in s['cuts']) if s['by'] == 'time' else f'by product family, seed {s["seed"]}'
+    if 'why' in s: how += f' ({s["why"]})'
     names = ['reviews', 'products', 'families', 'users', 'first', 'last', 'cold', 'informative']
     yield (f'## The split\n\nSplit {how}. *cold*: share of reviews whose product family is not in training; '
            f'*informative*: share with at least {min_informative} letters.\n')

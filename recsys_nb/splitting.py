@@ -64,7 +64,7 @@ def closest_split(
         n = {r['part']: r['n'] for r in engine.rows(f.group_by('part').agg(n=_.n.sum()))}
         off = max(abs(n.get(p, 0) / max(1, sum(n.values())) - x) for p, x in zip(parts, fractions))
         if best is None or off < best[0]: best = off, f
-        if off <= .01: break
+        if off <= .01 or not n: break
     return t.join(best[1].select('family_id', 'part'), 'family_id')
 
 # %% ../nbs/02a_splitting.ipynb #95a6ee6f

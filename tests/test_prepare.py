@@ -126,6 +126,20 @@ def test_blair_cut_points(tmp_path):
     assert [p.timestamp.tolist() for p in (data.train, data.val.sort_values('timestamp'), data.test)] == [times[:1], times[1:3], times[3:]]
     with pytest.raises(RecsysError, match='no review falls into val and test; dates run from 2020-09-13 to 2020-10-02'): prepare(tmp_path/'reviews.jsonl', meta, 'x', tmp_path, cuts='blair')
 
+def test_the_report_says_why_it_is_not_a_split_by_time(tmp_path):
+    reviews, meta = store(tmp_path)
+    assert 'why' not in prepare(reviews, meta, 'x', tmp_path).report['split']
+    assert 'why' not in prepare(reviews, meta, 'x', tmp_path, split='product').report['split'] # as asked
+    undated = write(tmp_path/'undated.jsonl', [review(f'u{i}', f'P{i % 5}', sentence(i), timestamp=None) for i in range(20)])
+    at_once = write(tmp_path/'at_once.jsonl', [review(f'u{i}', f'P{i % 5}', sentence(i), 0) for i in range(20)])
+    crowded = write(tmp_path/'crowded.jsonl', [review(f'u{i}', f'P{i % 5}', sentence(i), i if i < 9 else 17 if i < 19 else 18) for i in range(20)])
+    for file, why in {undated: '20 of 20 reviews have no timestamp', at_once: 'too many reviews are of the same moment',
+                      crowded: 'no review falls into val; dates run from 2020-09-13 to 2020-10-01'}.items():
+        data = prepare(file, meta, 'x', tmp_path)
+        assert data.report['split']['by'] == 'product' and why in data.report['split']['why']
+        assert f'seed 0 (not by time: {why}' in (data.path/'report.md').read_text(encoding='utf-8') and why in data._repr_markdown_()
+        with pytest.raises(RecsysError, match=f'split by time: {why}'): prepare(file, meta, 'x', tmp_path, split='time')
+
 def test_category_length_and_core(tmp_path):
     reviews, _ = store(tmp_path)
     meta = write(tmp_path/'m.jsonl', [page(f'P{i}', f'Thing {w}', categories=['Electronics', 'Webcams' if i < 2 else 'Mice']) for i, w in enumerate('abcde')])
@@ -145,6 +159,7 @@ def test_a_catalogue_without_reviews(tmp_path):
     assert len(data.products) == 5 and [len(data.train), len(data.val), len(data.test)] == [0, 0, 0]
     assert list(data.train.columns) == ['review_id', 'product_id', 'family_id', 'user_id', 'timestamp', 'title', 'text', 'rating', 'informative', 'cold']
     assert 'x' in repr(data) and '# x' in data._repr_markdown_()
+    with pytest.raises(RecsysError, match='split by time: there are no reviews'): prepare([], meta, 'x', tmp_path, split='time')
 
 def test_a_folder_with_both_kinds(tmp_path):
     reviews, meta = store(tmp_path)
