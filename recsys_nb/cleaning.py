@@ -42,12 +42,18 @@ def _replaced(pairs):
 control = r'[\p{Cc}\x{00A0}\x{2000}-\x{200B}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000}\x{FEFF}]'
 any_symptom = '^ | $|  |[&<' + ''.join(sorted({k[0] for k in misreadings()})) + control[1:]
 frequent = ('&quot;', '&#34;', '&#39;', '&apos;', '&lt;', '&gt;', '&nbsp;')
-repairs = [
-    (lambda s: ibis.or_(*(s.contains(c) for c in sorted({k[0] for k in misreadings()}))), _replaced(misreadings())),
+repairs = [ # (symptom, repair)
+    # characters decoded wrongly
+    (lambda s: ibis.or_(*(s.contains(c) for c in sorted({k[0] for k in misreadings()}))),
+     _replaced(misreadings())),
+    # the frequent entities, the others, and `&amp;` last, or `&amp;lt;` would be undone twice
     (lambda s: s.contains('&') & s.contains(';'), _replaced({k: entities[k] for k in frequent})),
-    (lambda s: s.contains('&') & s.re_search('&(#|[b-z])'), _replaced({k: v for k, v in entities.items() if v != '&' and k not in frequent})),
-    (lambda s: s.contains('&') & s.contains(';'), _replaced({k: v for k, v in entities.items() if v == '&'})), # last, or `&amp;lt;` would be undone twice
+    (lambda s: s.contains('&') & s.re_search('&(#|[b-z])'),
+     _replaced({k: v for k, v in entities.items() if v != '&' and k not in frequent})),
+    (lambda s: s.contains('&') & s.contains(';'), _replaced({k: v for k, v in entities.items() if v == '&'})),
+    # tags
     (lambda s: s.contains('<'), lambda s: s.replace('<br />', ' ').re_replace(r'</?[A-Za-z][^<>]{0,300}>', ' ')),
+    # control characters, runs of blanks, blanks at the ends
     (lambda s: s.re_search(control), lambda s: s.replace('\n', ' ').re_replace(control, ' ')),
     (lambda s: s.contains('  '), lambda s: s.replace(' ', ' \x01').replace('\x01 ', '').replace('\x01', '')),
     (lambda s: s.startswith(' ') | s.endswith(' '), lambda s: s.strip())]
@@ -247,7 +253,7 @@ def shared_texts(
     t,           # Reviews that are still there: `product_id`, `brand`, `key`
     most:int=50, # Texts of more products than this say nothing
 ):               # `a`, `b`
-    "Pairs of products that share two review texts, or half of what the smaller one has where the brand is the same."
+    "Pairs of products that share two review texts, or, unless their brands differ, half of what the smaller one has."
     t = t.mutate(brand=t.brand.fill_null('').lower()).select('product_id', 'brand', 'key').distinct()
     size = t.group_by('product_id', 'brand').agg(texts=_.count())
     t = t.join(t.group_by('key').agg(n=_.count()).filter(_.n.between(2, most)), 'key').select('product_id', 'key')
