@@ -313,6 +313,8 @@ def add(self:ProductIndex,
     scores:pd.DataFrame|None=None, # Their predicted scores
 ):
     "Add products, or replace those with the same ids."
+    if not isinstance(products, pd.DataFrame) or not {'product_id', 'title', 'text'} <= set(products):
+        raise RecsysError(f'products: expected a DataFrame with product_id, title and text, got {type(products).__name__}')
     v = np.asarray(vectors, np.float32)
     if v.shape != (len(products), self.dim): raise RecsysError(f'vectors: expected {len(products)} of length {self.dim}, got shape {v.shape}')
     p = with_scores(products.assign(_at=range(len(products))), scores)

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['loopback', 'log', 'log_settings', 'ProductId', 'K', 'problems', 'add_problems', 'content_policy', 'TooLarge', 'Door',
            'JsonLines', 'Desk', 'add_states', 'warm_up', 'add_recommend', 'add_products', 'describe', 'create_app',
-           'open_port', 'run_app', 'serve']
+           'open_port', 'run_app', 'served_names', 'serve']
 
 # %% ../nbs/11_service.ipynb #14925778
-import copy, json, logging, re, socket, threading, time, uuid
+import copy, json, logging, os, re, socket, threading, time, uuid
 from asyncio import get_running_loop
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -60,6 +60,8 @@ def add_problems(
     @app.exception_handler(RequestValidationError)
     async def invalid(request, e):
         errors = [_field_error(o) for o in e.errors()[:20]]
+        if request.method == 'POST' and not request.headers.get('content-type', '').partition(';')[0].strip().endswith('json'):
+            errors = [FieldError(field='body', message='send Content-Type: application/json')]
         return problem(422, f'{errors[0].field}: {errors[0].message}', _id(request), errors)
     @app.exception_handler(StarletteHTTPException)
     async def http(request, e): return problem(e.status_code, str(e.detail), _id(request), headers=e.headers)
@@ -238,7 +240,7 @@ def add_products(
         return Found(products=[as_model(Product, o) for o in await desk.run(rec.find, clean_text(search), k)])
 
     @app.get('/products/{product_id}', tags=['products'], summary='One product', responses=problems(404, 422, 503))
-    async def product(product_id:ProductId) -> Product: return as_model(Product, await known(product_id))
+    async def product(product_id:ProductId) -> ProductPage: return as_model(ProductPage, await known(product_id))
 
     @app.get('/products/{product_id}/similar', tags=['products'], summary='Products like this one', responses=problems(404, 422, 503))
     async def similar(product_id:ProductId, k:K=5) -> Answer:
@@ -297,7 +299,7 @@ def open_port(
 ):            # A listening socket
     "Take a port, or say in words that it is taken."
     try: s = socket.create_server((host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET, backlog=2048)
-    except OSError as e: raise RecsysError(f'{host}:{port}: cannot listen here ({e.strerror}); choose another with --port') from e
+    except OSError as e: raise RecsysError(f'{host}:{port}: cannot listen here ({os.strerror(e.errno) if e.errno else e}); choose another with --port') from e
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return s
 
@@ -309,24 +311,34 @@ def run_app(
 ):
     "Listen until Ctrl+C or SIGTERM; the log goes to standard error, a JSON object a line."
     with open_port(host, port) as s:
-        where = f'http://{f"[{host}]" if ":" in host else host}:{s.getsockname()[1]}'
+        name = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host) # an address that a browser can open
+        where = f'http://{f"[{name}]" if ":" in name else name}:{s.getsockname()[1]}'
         print(f'Recommendations at {where}/ (the API: {where}/docs). Ctrl+C stops.', flush=True)
         settings = uvicorn.Config(app, log_config=log_settings, access_log=False, server_header=False, timeout_graceful_shutdown=10)
         with suppress(KeyboardInterrupt): uvicorn.Server(settings).run(sockets=[s])
 
 # %% ../nbs/11_service.ipynb #7b9609e0
+def served_names(
+    host:str,        # The address to listen on
+    hosts:tuple=(),  # Names that a proxy passes on; this machine's own are always served
+) -> tuple:          # For `Door`
+    "Names that the service is reached by: any, unless some are given or only this machine reaches it."
+    return (*hosts, *loopback) if hosts else loopback if host in loopback else ('*',)
+
+# %% ../nbs/11_service.ipynb #b9dea799
 def serve(
     root=None,             # The folder that holds `outputs/`; see `root_folder`
     index:str|None=None,   # The index's name, or `None` for the newest
     host:str='127.0.0.1',  # The address to listen on; by default only this machine reaches it
     port:int=7860,         # The port
     demo:bool=True,        # Whether to show the demo as well
-    hosts:tuple|None=None, # Names that the service is reached by; by default any, unless only this machine reaches it
+    hosts:tuple=(),        # See `served_names`
     url:str|None=None,     # Of the Qdrant server, where it has moved
 ):
     "Serve the newest model and index of a root folder, with the demo of the next page."
     from recsys_nb.recommender import Recommender
     mount = import_module('recsys_nb.demo').mount_demo if demo else None
+    open_port(host, port).close()
     rec = Recommender.load(root_folder(root), index=index, url=url)
-    try: run_app(create_app(rec, mount, hosts or (loopback if host in loopback else ('*',))), host, port)
+    try: run_app(create_app(rec, mount, served_names(host, hosts)), host, port)
     finally: rec.close()

@@ -9,7 +9,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from recsys_nb.config import RecsysError
 from recsys_nb.product_index import ServerUnavailable
-from recsys_nb.service import SharedEncoder, create_app, max_body, max_text
+from recsys_nb.service import SharedEncoder, create_app, max_body, max_text, open_port, served_names
 
 class Shop:
     "Three products, one with a hostile title, without a model."
@@ -18,7 +18,7 @@ class Shop:
         def encode(texts, side='user', **kw): return np.array([[len(t.encode()), 0.] for t in texts])
     def product(self, id):
         if id not in self.titles: raise RecsysError(f'{id}: no such product')
-        return dict(product_id=id, title=self.titles[id], price=float('nan'), score=np.float32(4.5), categories=np.array(['A', 'B']))
+        return dict(product_id=id, title=self.titles[id], price=float('nan'), score=np.float32(4.5123), categories=np.array(['A', 'B']), points=['Silent'], url='https://shop.example/' + id)
     def find(self, text, k=10): return [self.product(i) for i, t in self.titles.items() if text.lower() in t.lower()][:k]
     def similar(self, id, k=5): return [self.product(i) for i in self.titles if i != id][:k]
     def recommend(self, text, k=5, like=(), exclude=(), **rest):
@@ -78,7 +78,8 @@ def test_addresses_methods_and_types(api):
     is_problem(api.get('/products/%00%1b%ff'), 404)
     is_problem(api.get('/products', params=dict(search='mouse', k='many')), 422)
     is_problem(api.get('/products/K1/similar?k=0'), 422)
-    is_problem(api.post('/recommend', content='{"text": "a"}', headers={'content-type': 'text/plain'}), 422)
+    for plain in ({'content-type': 'text/plain'}, {}):
+        assert 'send Content-Type: application/json' in is_problem(api.post('/recommend', content='{"text": "a"}', headers=plain), 422)['detail']
 
 def test_control_characters_and_markup_are_harmless(api):
     r = api.post('/recommend', json=dict(text='a\x00b\x1b[31m\u202e<img src=x onerror=alert(1)>'))
@@ -86,9 +87,21 @@ def test_control_characters_and_markup_are_harmless(api):
     assert r.json()['recommendations'][2]['title'].startswith('<script>')
     assert r.json()['recommendations'][0]['price'] is None
 
+def test_a_product_says_what_it_is_and_where(api):
+    p = api.get('/products/K1').json()
+    assert (p['score'], p['points'], p['url']) == (4.51, ['Silent'], 'https://shop.example/K1')
+    assert 'points' not in api.get('/products/K1/similar').json()['recommendations'][0]
+
+def test_a_taken_port_is_told_once():
+    with open_port('127.0.0.1', 0) as s:
+        with pytest.raises(RecsysError) as e: open_port('127.0.0.1', s.getsockname()[1])
+    assert str(e.value).count('127.0.0.1') == 1 and 'Address already in use' in str(e.value)
+
 def test_only_our_names_are_served(api):
     for host in ('evil.example', 'localhost.evil.example', '127.0.0.1.evil.example', ''): is_problem(api.get('/health', headers=dict(host=host)), 400)
     for host in ('localhost:7860', '127.0.0.1:80', '[::1]:7860', 'LOCALHOST'): assert api.get('/health', headers=dict(host=host)).status_code == 200
+    shop = TestClient(create_app(Shop(), hosts=served_names('127.0.0.1', ('shop.example',))), base_url='http://shop.example')
+    assert [shop.get('/health', headers=dict(host=h)).status_code for h in ('shop.example', 'localhost:7860', 'evil.example')] == [200, 200, 400]
     r = api.options('/recommend', headers={'origin': 'https://evil.example', 'access-control-request-method': 'POST'})
     assert 'access-control-allow-origin' not in r.headers
 
