@@ -31,6 +31,11 @@ def run_metrics(
     return d.sort_values('epoch', ignore_index=True)
 
 # %% ../nbs/analysis/plot_metrics.ipynb #3cf8a755
+def _setting(name, value):
+    "A setting in words: 'lr 0.0001', 'tied', 'untied', 'not symmetric'."
+    if not isinstance(value, bool): return f'{name} {value}'
+    return name if value else dict(tied='untied').get(name, f'not {name}')
+
 def run_labels(
     runs:list, # `RunFolder`s
 ) -> list:     # A short text for each
@@ -38,7 +43,7 @@ def run_labels(
     told = [asdict(r.config) for r in runs]
     keys = dict.fromkeys(k for d in told for k in d)
     differ = [k for k in keys if len({str(d.get(k)) for d in told}) > 1]
-    labels = [', '.join(f'{k} {d[k]}' for k in differ if k in d) for d in told]
+    labels = [', '.join(_setting(k, d[k]) for k in differ if k in d) for d in told]
     return labels if len(set(labels)) == len(runs) and all(labels) else [r.name for r in runs]
 
 # %% ../nbs/analysis/plot_metrics.ipynb #a0f0b4fb
@@ -70,13 +75,16 @@ def _line(i):
     return dict(color=sns.color_palette('colorblind')[i % 10], ls=['-', '--', '-.', ':'][i % 4])
 
 # %% ../nbs/analysis/plot_metrics.ipynb #da20b856
-def _ring(ax, d, column, way, i):
-    "Mark the best value of the `i`th run, with its number on the better side of the line, or for every second run on the other."
-    best = d.loc[d[column].idxmin() if way == 'lower' else d[column].idxmax()]
-    colour, below = _line(i)['color'], bool(i % 2) != (way == 'lower')
-    ax.plot(best.epoch, best[column], 'o', ms=11, mfc='none', mec=colour, mew=1.6)
-    ax.annotate(f'{best[column]:.3g}', (best.epoch, best[column]), xytext=(0, -10 if below else 10), textcoords='offset points',
-                ha='center', va='top' if below else 'bottom', fontsize=9, color=colour)
+def _best(d, column, way):
+    "Epoch and value of a run's best row."
+    return tuple(d.loc[d[column].idxmin() if way == 'lower' else d[column].idxmax(), ['epoch', column]])
+
+def _ring(ax, at, rivals, way, colour):
+    "Mark a run's best value; `rivals` are the best values of the same epoch, in order, this one among them."
+    place = rivals.index(at) if len(rivals) > 1 else -1 if way == 'higher' else 0
+    x, y, ha, va = (0, -10, 'center', 'top') if place == 0 else (0, 10, 'center', 'bottom') if place in (-1, len(rivals) - 1) else (10, 0, 'left', 'center')
+    ax.plot(*at, 'o', ms=11, mfc='none', mec=colour, mew=1.6)
+    ax.annotate(f'{at[1]:.3g}', at, xytext=(x, y), textcoords='offset points', ha=ha, va=va, fontsize=9, color=colour)
 
 # %% ../nbs/analysis/plot_metrics.ipynb #5d8b7248
 def plot_metric(
@@ -86,11 +94,11 @@ def plot_metric(
 ):               # The axes
     "A figure over the epochs, with a ring at its best."
     ax, way = _axes(ax, (6, 3.6)), better(column)
-    for i, (label, d) in enumerate(frames.items()):
-        if column not in d or d[column].isna().all(): continue
-        d = d.dropna(subset=column)
+    shown = {i: (label, d.dropna(subset=column)) for i, (label, d) in enumerate(frames.items()) if column in d and d[column].notna().any()}
+    best = {i: _best(d, column, way) for i, (_, d) in shown.items()} if way else {}
+    for i, (label, d) in shown.items():
         ax.plot(d.epoch, d[column], marker='o', ms=4, lw=2, label=label, **_line(i))
-        if way: _ring(ax, d, column, way, i)
+        if way: _ring(ax, best[i], sorted(o for o in best.values() if o[0] == best[i][0]), way, _line(i)['color'])
         if column == 'val_recall@1' and 'val_candidates' in d: ax.axhline(1 / d.val_candidates.iloc[-1], color=muted, ls=':', lw=1)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.margins(.08, .18)
@@ -110,8 +118,8 @@ def plot_rate(
         c, steps = run.config, np.arange(1001)
         ax.plot(steps * c.epochs / 1000, [c.lr * rate_factor(s, 1000, c.warmup) for s in steps], lw=2, label=label, **_line(i))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda x, pos=None: f'{x:.1g}'))
-    return _finish(ax, 'Learning rate', xlabel='epochs done')
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda x, pos=None: f'{round(x*1e5, 6):g}'))
+    return _finish(ax, 'Learning rate, in 0.00001', xlabel='epochs done')
 
 # %% ../nbs/analysis/plot_metrics.ipynb #7b4af9c5
 def _find(runs, root):

@@ -210,12 +210,12 @@ def plot_calibration(
     ax=None,     # Axes to draw on
 ):               # The axes
     "Mean stars over mean score, with the diagonal."
-    import matplotlib.pyplot as plt
-    c, ax = calibration(predicted, stars, groups), ax or plt.subplots(figsize=(4, 4))[1]
-    ax.plot([1, 5], [1, 5], color='0.8', zorder=0)
-    ax.errorbar(c.score, c.stars, 1.96*c.error, fmt='o', capsize=2)
-    ax.set(xlabel='predicted score', ylabel='mean stars', xlim=(.8, 5.2), ylim=(.8, 5.2), aspect='equal')
-    return ax
+    from recsys_nb.data_plots import _axes, _finish, accent, muted
+    c, ax, stars = calibration(predicted, stars, groups), _axes(ax, (4.4, 4.4)), range(1, 6)
+    ax.plot([1, 5], [1, 5], color=muted, ls='--', lw=1, zorder=1)
+    ax.errorbar(c.score, c.stars, 1.96*c.error, fmt='o', ms=6, color=accent, ecolor=accent, elinewidth=1.5, capsize=3)
+    return _finish(ax, f'Stars by predicted score, {len(c)} groups', xlabel='predicted score', ylabel='mean stars', aspect='equal',
+                   xlim=(.8, 5.2), ylim=(.8, 5.2), xticks=stars, yticks=stars)
 
 # %% ../nbs/06a_score_evaluation.ipynb #9ca392ed
 def _shrunken_means(owner, values, ids):
