@@ -5,7 +5,7 @@ BIN    := .venv/bin
 NOTEBOOKS := $(wildcard nbs/*.ipynb nbs/*/*.ipynb)
 TESTS  ?= tests
 
-.PHONY: help demo test notebooks readme docs
+.PHONY: help demo test notebooks readme sync docs
 .DEFAULT_GOAL := help
 
 help: ## List what can be made
@@ -37,6 +37,11 @@ readme: .venv ## Write README.md from nbs/index.ipynb
 	$(BIN)/python -m nbconvert --log-level=ERROR --to markdown --output-dir . --output README \
 	  --RegexRemovePreprocessor.enabled=True --RegexRemovePreprocessor.patterns='#\|\s*hide' nbs/index.ipynb
 	@sed -E 's#\]\(([a-z0-9_/]+\.(ipynb|png))\)#](nbs/\1)#g' README.md | awk '/^```/ { open = !open; if (open && $$0 == "```") $$0 = "```python" } 1' | cat -s > README.part && mv README.part README.md
+
+sync: .venv ## Export the library, clean the notebooks, write README.md: before every commit
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+	@$(MAKE) -s readme
 
 docs: .venv ## Build the documentation site into _docs (needs Quarto)
 	$(BIN)/nbdev_docs
