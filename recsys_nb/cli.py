@@ -305,10 +305,14 @@ def _recommend_many(queries, out, index, k):
 
 # %% ../nbs/13_cli.ipynb #0884052e
 @app.command(epilog='Example: `recsys serve --port 7860`')
-def serve(index:Index=None, host:str='127.0.0.1', port:Annotated[int, typer.Option(min=1, max=65535)]=7860):
+def serve(
+    index:Index=None, host:Annotated[str, typer.Option(help='The address to listen on')]='127.0.0.1',
+    port:Annotated[int, typer.Option(min=1, max=65535)]=7860,
+    hosts:Annotated[Optional[list[str]], typer.Option(help='A name that a proxy in front passes on; may be given several times')]=None,
+):
     "Serve the HTTP API and the demo page."
     from recsys_nb.service import serve as run
-    run(root_folder(), index=index, host=host, port=port)
+    run(root_folder(), index=index, host=host, port=port, hosts=tuple(hosts or ()))
 
 # %% ../nbs/13_cli.ipynb #e5f1841b
 @app.command(epilog='Example: `recsys run --reviews reviews.jsonl.gz --meta meta.jsonl.gz --name toys`')

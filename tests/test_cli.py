@@ -129,6 +129,13 @@ def test_an_unwritable_folder_is_refused(root, tmp_path, capsys):
     assert recsys('--root', tmp_path/'file', 'prepare', '--reviews', root/'raw'/'reviews.jsonl.gz', '--name', 'x') == 1
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
+def test_names_of_a_proxy_reach_the_service(monkeypatch):
+    got = {}
+    monkeypatch.setattr('recsys_nb.service.serve', lambda root, **kw: got.update(kw))
+    assert recsys('serve', '--hosts', 'shop.example', '--hosts', 'www.shop.example', '--port', 8000) == 0
+    assert got['hosts'] == ('shop.example', 'www.shop.example') and (got['host'], got['port']) == ('127.0.0.1', 8000)
+    assert recsys('serve') == 0 and got['hosts'] == ()
+
 @pytest.mark.parametrize('command', 'demo download prepare train-encoder train-score export evaluate index recommend serve run plot'.split())
 def test_every_command_has_help_with_an_example(command, capsys):
     assert recsys(command, '--help') == 0
