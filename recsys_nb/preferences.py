@@ -192,7 +192,7 @@ def understand(
         rest = re.sub(r'\s+\b(?:for|with|at|a|an|costing|priced)(?=\s+,)', '', rest, flags=re.I)
         rest = re.sub(r'\s*,(?:\s*(?:,|\b(?:and|but|with)\s*(?=,|$)))*\s*', ', ', rest) # what is left of commas
         rest = re.sub(r'^(?:[\s,.;:]|(?:and|but)\b)+|(?:[\s,;:]|\b(?:and|but|for|with|a|at|priced?|costing))+$', '', rest, flags=re.I)
-    u.text = rest if re.search(r'\w', rest) else ''
+    u.text = re.sub(' {2,}', ' ', rest) if re.search(r'\w', rest) else ''
     return u
 
 # %% ../nbs/09a_preferences.ipynb #84824fb6

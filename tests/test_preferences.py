@@ -16,7 +16,7 @@ phrases = [
     ('gift under 25€', dict(text='gift', max_price=25, currency='€')), ('tv under 2k dollars', dict(text='tv', max_price=2000)), ('between $1,000 and $2,000', dict(min_price=1000, max_price=2000)),
     ('tv between 1 and 2k dollars', dict(min_price=1000, max_price=2000)), ('budget of 2000', dict(max_price=2000)), ('my budget is $500', dict(max_price=500)), ('usb hub, <$30', dict(text='usb hub', max_price=30)),
     ('charger about $20', dict(text='charger', min_price=15, max_price=25)), ('$20+ gift', dict(text='gift', min_price=20)), ('a lamp for 29,99 € or less', dict(text='a lamp', max_price=29.99)),
-    ('lamp, no more than 40 dollars', dict(text='lamp', max_price=40)), ('50 dollars max', dict(max_price=50)), ('lamp priced below 99.99', dict(text='lamp', max_price=99.99)), ('under 1.000 euros', dict(max_price=1000)), ('tv under 1.299,00 €', dict(text='tv', max_price=1299)), ('tv under $1,299.00', dict(max_price=1299)), ('under 1,000', dict(max_price=1000)), ('up to 40,50 €', dict(max_price=40.5)),
+    ('lamp, no more than 40 dollars', dict(text='lamp', max_price=40)), ('50 dollars max', dict(max_price=50)), ('lamp priced below 99.99', dict(text='lamp', max_price=99.99)), ('under 1.000 euros', dict(max_price=1000)), ('a not too expensive pan', dict(text='a pan')), ('tv under 1.299,00 €', dict(text='tv', max_price=1299)), ('tv under $1,299.00', dict(max_price=1299)), ('under 1,000', dict(max_price=1000)), ('up to 40,50 €', dict(max_price=40.5)),
     ('from 40 to 20 dollars', dict(min_price=20, max_price=40)),
     ('under fifty dollars', dict(max_price=50)), ('less than a hundred dollars', dict(max_price=100)), ('under twenty five euros', dict(max_price=25)),
     # numbers that are no prices
