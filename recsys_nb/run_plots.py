@@ -98,7 +98,7 @@ def plot_metric(
     best = {i: _best(d, column, way) for i, (_, d) in shown.items()} if way else {}
     for i, (label, d) in shown.items():
         ax.plot(d.epoch, d[column], marker='o', ms=4, lw=2, label=label, **_line(i))
-        if way: _ring(ax, best[i], sorted(o for o in best.values() if o[0] == best[i][0]), way, _line(i)['color'])
+        if way: _ring(ax, best[i], sorted({o for o in best.values() if o[0] == best[i][0]}), way, _line(i)['color'])
         if column == 'val_recall@1' and 'val_candidates' in d: ax.axhline(1 / d.val_candidates.iloc[-1], color=muted, ls=':', lw=1)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.margins(.08, .18)

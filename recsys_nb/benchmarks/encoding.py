@@ -6,7 +6,8 @@
 __all__ = ['encoding']
 
 # %% ../../nbs/analysis/benchmark_encoding.ipynb #70067247
-import numpy as np
+import copy
+import numpy as np, torch
 from .core import Benchmark, compare, matrix_throughput, per_second
 from .training import operations, store_data
 from ..dual_encoder import DualEncoderSBERT
@@ -22,7 +23,9 @@ def encoding(
     texts = [f'{t} {i}' for i, t in enumerate(texts)]
     def ours(): vectors['ours'] = model.encode(texts, 'product')
     def peer(): vectors['peer'] = model.tower('product').encode(texts, show_progress_bar=False)
-    b = compare('encoding', 'texts/s', per_second(ours, n), {'SentenceTransformer.encode': per_second(peer, n)},
+    peers, half = {'SentenceTransformer.encode': per_second(peer, n)}, copy.deepcopy(model.tower('product')).to(torch.bfloat16)
+    if not quick: peers['the same in bfloat16'] = per_second(lambda: half.encode(texts, show_progress_bar=False, convert_to_numpy=False), n)
+    b = compare('encoding', 'texts/s', per_second(ours, n), peers,
                 repeats=1 if quick else 5, higher_is_better=True, texts=n, max_tokens=model.max_tokens)
     tokens = model.tokenize(texts)
     b.details |= dict(cosine=float((vectors['ours']*vectors['peer']).sum(1).mean()), tokens_per_text=float(np.mean([len(t) for t in tokens])),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['shop_words', 'brands', 'generated_vectors', 'generated_products', 'generated_queries', 'true_ids', 'recall10',
-           'numpy_peer', 'faiss_peer', 'local_peer', 'recalls', 'search_times', 'folder_mb', 'one_size', 'peer_recalls',
-           'search', 'size_table', 'size_axes', 'size_plot']
+           'numpy_peer', 'faiss_peer', 'local_peer', 'recalls', 'search_times', 'folder_mb', 'open_memory', 'one_size',
+           'peer_recalls', 'search', 'size_table', 'size_axes', 'size_plot']
 
 # %% ../../nbs/analysis/benchmark_search.ipynb #96520776
 import shutil, tempfile
@@ -140,6 +140,17 @@ def folder_mb(
     return sum(512*f.stat().st_blocks for f in Path(folder).rglob('*') if f.is_file())/1e6
 
 # %% ../../nbs/analysis/benchmark_search.ipynb #7be882ca
+def open_memory(
+    folder:Path, # An index
+) -> float:      # In MB, the pages of its files that were read included
+    "What an index takes in the memory of a process that only opens and searches it."
+    code = ('import json, sys\nimport numpy as np\nfrom recsys_nb.benchmarks.core import proc_mb\nfrom recsys_nb.product_index import ProductIndex\n'
+            "before, rng = proc_mb('self/status', 'VmRSS'), np.random.default_rng(0)\nindex = ProductIndex.open(sys.argv[1])\n"
+            'for v in rng.standard_normal((50, index.dim)).astype(np.float32): index.search(v, k=10)\n'
+            "print(json.dumps(proc_mb('self/status', 'VmRSS') - before))")
+    return in_own_process(code, folder)
+
+# %% ../../nbs/analysis/benchmark_search.ipynb #e03a5d19
 def one_size(
     n:int,          # Products
     folder:Path,    # Where the index is built
@@ -150,12 +161,10 @@ def one_size(
     shop = SimpleNamespace(products=generated_products(n), vectors=generated_vectors(n))
     shop.queries = generated_queries(shop.vectors, n_queries)
     built = seconds(lambda: ProductIndex.build(folder, shop.products, shop.vectors, 'generated', quantise=quantise).close())()
-    before = proc_mb('self/status', 'VmRSS')
     def open_it(): shop.index = ProductIndex.open(folder)
     opened = seconds(open_it)()
     recall, ms = recalls(shop.index, shop), search_times(shop.index, shop.queries)
-    memory = proc_mb('self/status', 'VmRSS') - before
-    return dict(n=n, build_s=built, open_s=opened, disk_mb=folder_mb(folder), memory_mb=memory, recall=recall, ms=ms), shop
+    return dict(n=n, build_s=built, open_s=opened, disk_mb=folder_mb(folder), memory_mb=open_memory(folder), recall=recall, ms=ms), shop
 
 # %% ../../nbs/analysis/benchmark_search.ipynb #7d07a5e2
 def peer_recalls(
@@ -215,12 +224,12 @@ def size_axes(ax, sizes, title):
 
 # %% ../../nbs/analysis/benchmark_search.ipynb #abfe45a9
 def size_plot(b:Benchmark):
-    "Time, building time and room on disk over the number of products."
+    "Time, building time, room on disk and in memory over the number of products."
     import matplotlib.pyplot as plt
     t = size_table(b).query("vectors == 'float32'")
-    fig, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout='constrained')
+    fig, axes = plt.subplots(1, 4, figsize=(14, 3.4), layout='constrained')
     for c in ('dense ms', 'hybrid ms', 'filter rare ms', 'filter many ms'): axes[0].plot(t['products'], t[c], marker='o', label=c.removesuffix(' ms'))
     fig.legend(loc='outside lower left', ncols=4, frameon=False)
-    for ax, c in zip(axes[1:], ('build_s', 'disk_mb')): ax.plot(t['products'], t[c], marker='o')
-    for ax, title in zip(axes, ('milliseconds a search', 'seconds to build', 'megabytes on disk')): size_axes(ax, t['products'], title)
+    for ax, c in zip(axes[1:], ('build_s', 'disk_mb', 'memory_mb')): ax.plot(t['products'], t[c], marker='o')
+    for ax, title in zip(axes, ('milliseconds a search', 'seconds to build', 'megabytes on disk', 'megabytes in memory')): size_axes(ax, t['products'], title)
     return fig
