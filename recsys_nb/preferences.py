@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['longest_order', 'longest_text', 'small_talk', 'reservations', 'warnings', 'complaints', 'Understood', 'amount',
-           'to_number', 'in_digits', 'is_price', 'take_prices', 'take_stars', 'take_dislikes', 'clean', 'understand',
-           'sentences_of', 'speaks_for', 'pick_sentences', 'family_key', 'save_sentences', 'embed_sentences',
-           'Sentences', 'stems', 'fitting_point']
+           'to_number', 'in_digits', 'is_range', 'is_price', 'refused', 'take_prices', 'take_stars', 'take_dislikes',
+           'clean', 'understand', 'sentences_of', 'speaks_for', 'pick_sentences', 'family_key', 'save_sentences',
+           'embed_sentences', 'Sentences', 'stems', 'fitting_point']
 
 # %% ../nbs/09a_preferences.ipynb #c19eda9c
 import re
@@ -67,6 +67,7 @@ _price_word = r'(?:pric\w+|costs?|costing|budget|spend(?:ing)?|cheaper|expensive
 _end = (r"(?=\s*(?:$|[.,;:!?)\]]|(?:for|and|but|with|or|please|if|because|that|which|total|only|so|as|max|maximum|tops|or less|"
         r"not|no|without|at|rated|from|by|in total)\b))")
 _paid = re.compile(r"\b(?:paid|bought|got (?:it|this|them|mine)|cost me|spent|was|were)\b[^.;!?]{0,25}$", re.I)
+_weight = re.compile(r'\b(?:heav|weigh|lightweight|lighter|light\s+(?!under|below|for|up|less|at|with|bulb)\w)', re.I)
 _upper = (r'(?:under|below|beneath|less than|cheaper than|at most|no more than|not more than|not more expensive than|not over|not above|not exceeding|'
           r'up to|max(?:imum)?\.?(?: of)?|within|(?:my )?budget(?: is| of|:)?(?: around| about)?(?: under| up to| at most)?|<=?|≤)')
 _lower = r'(?:over|above|more than|at least|min(?:imum)?\.?(?: of)?|no less than|not less than|starting (?:at|from)|>=?|≥)'
@@ -81,23 +82,39 @@ _limits = [
     ('around', rf'{_costs}{_around}\s*{amount(1)}')]
 _limits = [(kind, re.compile(rf'(?<![\w.]){p}', re.I)) for kind, p in _limits]
 
-# %% ../nbs/09a_preferences.ipynb #5910ab99
+# %% ../nbs/09a_preferences.ipynb #321d218d
+def _amounts(m): return [to_number(m[f'num{i}'], bool(m.groupdict()[f'k{i}'])) for i in (1, 2) if m.groupdict().get(f'num{i}')]
+def _currency(m): return next((v.strip() for k, v in m.groupdict().items() if k.startswith(('pre', 'post')) and v), '')
+
+def is_range(m):
+    "Whether two numbers belong together"
+    between = re.search(r'\b(?:and|to)\b|[-–—]', m.string[m.end('num1'):m.start('num2')])[0].lower()
+    first, second = (m[f'pre{i}'] or m[f'post{i}'] for i in (1, 2))
+    return bool(re.match(r'(?:priced? |costing )?(?:between|from|in the|range)', m.group(), re.I) or (first and second) or (between != 'and' and (first or m['post2'])))
+
+# %% ../nbs/09a_preferences.ipynb #a9361e5c
 def is_price(
     m,         # A match of one of the patterns above
     kind:str,  # Which
 ) -> bool:
     "Whether a number that is limited is a price."
-    if _paid.search(m.string[:m.start()]): return False
-    if any(v for k, v in m.groupdict().items() if k.startswith(('pre', 'post'))): return True
-    if re.search(_price_word, m.string[max(m.start() - 20, 0):m.end() + 10], re.I): return bool(re.match(_end, m.string[m.end():]))
+    if _paid.search(m.string[:m.start()]) or (kind == 'between' and not is_range(m)): return False
+    priced = re.search(_price_word, m.string[max(m.start() - 20, 0):m.end() + 10], re.I)
+    if _currency(m): return bool(priced) or not (re.match('pound', _currency(m), re.I) and _weight.search(m.string))
+    if priced: return bool(re.match(_end, m.string[m.end():]))
     asked = kind == 'upper' or (kind == 'between' and m.group().lower().startswith('between'))
     return asked and bool(re.match(_end, m.string[m.end():])) and not re.search(r'%|\bx\b', m.group())
 
-# %% ../nbs/09a_preferences.ipynb #321d218d
-def _amounts(m): return [to_number(m[f'num{i}'], bool(m.groupdict()[f'k{i}'])) for i in (1, 2) if m.groupdict().get(f'num{i}')]
-def _currency(m): return next((v.strip() for k, v in m.groupdict().items() if k.startswith(('pre', 'post')) and v), '')
-
 # %% ../nbs/09a_preferences.ipynb #b796eb7f
+_refused = re.compile(r"(?:\b(?:i|it|that|which|but|and)\s+)?\b(?:(?:do|does|am|is|are|must|should|can|may|would)\s+)?(?:not|nothing|no|never|cannot|(?:do|does|did|is|ca|wo|should|would|could|must)n[’']?t)\s+"
+    r"(?:(?:want|wish|like|need|plan|going|willing|able|afford|to|really|think|i|can|be|it|spend|pay|go|get|anything|something|items|products)\s+){0,6}$", re.I)
+_compared = re.compile(rf'{_costs}(?:over|above|more|under|below|beneath|less|cheaper)\b', re.I)
+
+def refused(m, kind):
+    "The negation before a limit, which turns it round"
+    return _refused.search(m.string[:m.start()]) if kind in ('upper', 'lower') and _compared.match(m.group()) else None
+
+# %% ../nbs/09a_preferences.ipynb #d0d7f0d1
 def take_prices(
     u:Understood, # Filled in
     text:str,     # A sentence
@@ -105,14 +122,16 @@ def take_prices(
     "Find the limits on the price."
     for kind, pattern in _limits:
         for m in list(pattern.finditer(text))[::-1]:
-            if not is_price(m, kind): continue
+            no = refused(m, kind)
+            limit = kind if not no else 'lower' if kind == 'upper' else 'upper'
+            if not is_price(m, limit): continue
             a = _amounts(m)
             if len(a) == 2 and m['k2'] and not m['k1'] and a[0] < 1000: a[0] *= 1000
-            if kind in ('upper', 'between'): u.max_price = max(a)
-            if kind in ('lower', 'between'): u.min_price = min(a)
-            if kind == 'around': u.min_price, u.max_price = .75*a[0], 1.25*a[0]
+            if limit in ('upper', 'between'): u.max_price = max(a)
+            if limit in ('lower', 'between'): u.min_price = min(a)
+            if limit == 'around': u.min_price, u.max_price = .75*a[0], 1.25*a[0]
             u.currency = _currency(m) or u.currency
-            text = text[:m.start()] + ' , ' + text[m.end():]
+            text = text[:(no or m).start()] + ' , ' + text[m.end():]
     return text
 
 # %% ../nbs/09a_preferences.ipynb #f6981f5a
@@ -172,7 +191,7 @@ def take_dislikes(
     return text
 
 # %% ../nbs/09a_preferences.ipynb #16b9e74f
-longest_order = 40     # Words: in longer texts no limits are looked for
+longest_order = 40     # Words, of 25 characters on average at most: in longer texts no limits are looked for
 longest_text = 20_000  # Characters: what is longer is refused
 def clean(s):
     "One line, without control characters."
@@ -187,7 +206,7 @@ def understand(
     if not isinstance(text, str): raise RecsysError(f'preferences: expected text, got {type(text).__name__}')
     if len(text) > longest_text: raise RecsysError(f'preferences: {len(text):,} characters; expected at most {longest_text:,}')
     u, rest = Understood(), in_digits(clean(text))
-    if len(rest.split()) <= longest_order:
+    if len(rest.split()) <= longest_order and len(rest) <= 25*longest_order:
         rest = take_dislikes(u, take_prices(u, take_stars(u, rest)), brands)
         rest = re.sub(r'\s+\b(?:for|with|at|a|an|costing|priced)(?=\s+,)', '', rest, flags=re.I)
         rest = re.sub(r'\s*,(?:\s*(?:,|\b(?:and|but|with)\s*(?=,|$)))*\s*', ', ', rest) # what is left of commas
