@@ -58,7 +58,7 @@ def build_index(
     folder, p = root_folder(root)/'outputs'/'index'/(name or data.name), with_scores(data.products, scores)
     if not len(p): raise RecsysError(f'{data.name}: it has no products to index')
     sentences = pick_sentences(all_reviews(data), per_family)
-    key = key_of_data(p, model.fingerprint, url, settings.get('quantise'), pd.util.hash_pandas_object(sentences).sum())
+    key = key_of_data(p, model.fingerprint, url, [settings.get(s) for s in kept_settings], pd.util.hash_pandas_object(sentences).sum())
     with new_index(folder, key, settings.get('client')) as part:
         index = index_into(part, p, lambda texts: model.encode(texts, side='product'), model.dim, model.fingerprint, name=folder.name, url=url, **settings)
         add_reasons(part, sentences, p, model)
@@ -78,7 +78,8 @@ def index_folder(
     root = root_folder(root)
     if (root/'manifest.json').exists() and name is None: return root
     home = next((p for p in (root/'index', root/'outputs'/'index') if p.exists()), root/'outputs'/'index')
-    found = {recover_folder(p).name: read_json(p/'manifest.json')['built_at'] for p in home.glob('[!.]*') if (p/'manifest.json').exists()}
+    for p in home.glob('.*.old'): recover_folder(p.with_name(p.name[1:-len('.old')])) # a build was killed while it took the old one's place
+    found = {p.name: read_json(p/'manifest.json')['built_at'] for p in home.glob('[!.]*') if (p/'manifest.json').exists()}
     if not found: raise RecsysError(f'{home}: no index here; `recsys index` builds one')
     if name is None: name = max(found, key=lambda n: (found[n], n))
     if name not in found: raise RecsysError(f'{name}: no such index in {home}; there are: {", ".join(sorted(found))}')

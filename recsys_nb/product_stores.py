@@ -85,7 +85,8 @@ def payload_of(
 ) -> dict:    # What is not known is left out
     "What is kept with a product's vector."
     p = {k: v.item() if hasattr(v, 'item') else v for k in (*shown, 'score', 'score_count') if pd.notna(v := row.get(k))}
-    p |= dict(product_id=str(row['product_id']), family_id=str(row.get('family_id') or row['product_id']))
+    family = row.get('family_id')
+    p = dict(title='') | p | dict(product_id=str(row['product_id']), family_id=str(family if pd.notna(family) and family != '' else row['product_id']))
     p |= dict(categories=(cs := as_list(row.get('categories'))), category_keys=sorted({key_of(c) for c in cs}))
     p |= dict(images=as_list(row.get('images'))[:3], points=[o[:300] for o in as_list(row.get('features'))[:6]])
     return p | (dict(brand_key=key_of(p['brand'])) if 'brand' in p else {})

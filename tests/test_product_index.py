@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 from recsys_nb.config import RecsysError
+from recsys_nb.index_building import index_folder
 from recsys_nb.product_index import *
 
 vocabulary = 'quiet loud keyboard mouse office gaming wireless usb compact heavy light battery red blue'.split()
@@ -160,6 +161,44 @@ def test_locks(tmp_path):
     with ProductIndex.open(tmp_path/'idx', alone=True):
         with pytest.raises(RecsysError, match='another program is changing'): ProductIndex.open(tmp_path/'idx')
 
+def test_what_others_read_is_not_changed(tmp_path):
+    products, vectors, _ = catalogue(30)
+    with ProductIndex.build(tmp_path/'idx', products, vectors, 'x') as index:
+        with ProductIndex.open(tmp_path/'idx'):
+            for change in (lambda: index.add(products.iloc[:1].assign(product_id='new'), vectors[:1]), lambda: index.remove('p0000')):
+                with pytest.raises(RecsysError, match='stop that first'): change()
+        index.add(products.iloc[:1].assign(product_id='new'), vectors[:1]); index.remove('p0000')
+        with ProductIndex.open(tmp_path/'idx') as other: assert len(other) == 30 and other.store.retrieve(['new', 'p0000']).keys() == {'new'}
+
+def test_a_kill_between_the_two_renames_costs_nothing(tmp_path, monkeypatch):
+    products, vectors, _ = catalogue(30)
+    folder, rename = tmp_path/'index'/'idx', Path.rename
+    ProductIndex.build(folder, products.iloc[:10], vectors[:10], 'x').close()
+    def killed(self, to):
+        if self.name == '.idx.building': raise KeyboardInterrupt
+        return rename(self, to)
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(Path, 'rename', killed)
+        ProductIndex.build(folder, products, vectors, 'x')
+    assert not folder.exists() and index_folder(tmp_path) == folder, 'the old one is found again'
+    with ProductIndex.open(folder) as index: assert len(index) == 10
+    with ProductIndex.build(folder, products, lambda texts: pytest.fail('encoded again'), 'x', dim=8) as index: assert len(index) == 30
+    assert not (folder/'building.json').exists() and {p.name for p in folder.parent.iterdir()} <= {'idx', '.idx.lock'}
+
+def test_many_equals_are_not_fetched_all():
+    asked = []
+    class Equals:
+        def candidates(self, looks, exact=False):
+            asked.append(looks[0].n)
+            assert asked[-1] < 100_000
+            return [[Candidate(f'{i:06d}', f'{i:06d}', 0., 0., None) for i in range(q.n)] for q in looks]
+    found = ProductIndex(Equals(), dict(avg_len=4., dim=8)).search(filters=Filters(brand='acme'), k=3)
+    assert [h.product_id for h in found] == ['000000', '000001', '000002'] and max(asked) < 10_000
+
+def test_what_is_missing_in_a_row_is_made_up_for():
+    p = payload_of(dict(product_id='a', family_id=float('nan'), title=None))
+    assert (p['family_id'], p['title']) == ('a', '')
+
 def test_a_torn_index_says_what_to_do(tmp_path):
     products, vectors, _ = catalogue(30)
     ProductIndex.build(tmp_path/'idx', products, vectors, 'x').close()
@@ -169,7 +208,7 @@ def test_a_torn_index_says_what_to_do(tmp_path):
 @pytest.mark.parametrize('products, vectors, message', [
     (pd.DataFrame(dict(product_id=[], text=[])), np.zeros((0, 8)), 'none to index'),
     (pd.DataFrame(dict(product_id=['a', 'a'], text=['', ''])), np.zeros((2, 8)), 'there twice'),
-    (pd.DataFrame(dict(product_id=['a'], text=['x'])), np.full((1, 8), np.nan), 'not finite')])
+    (pd.DataFrame(dict(product_id=['a'], text=['x'])), np.full((1, 8), np.nan), 'not finite'), (pd.DataFrame(dict(product_id=['a'], text=['x'])), np.ones((2, 8)), 'expected 1, one for each')])
 def test_what_cannot_be_indexed(tmp_path, products, vectors, message):
     with pytest.raises(RecsysError, match=message): ProductIndex.build(tmp_path/'idx', products, vectors, 'x')
     assert not (tmp_path/'idx').exists()
@@ -207,5 +246,12 @@ def test_a_server_build(tmp_path):
     agree(index.search(vectors[3], k=3, exact=True), reference.search(vectors[3], k=3))
     again = ProductIndex.build(tmp_path/'idx', products.iloc[:20], vectors[:20], 'x', scores, url=':memory:', client=client)
     assert len(again) == 20 and [c.name for c in client.get_collections().collections] == [again.store.collection], 'the replaced collection is gone'
+    def build(n=20, vectors=vectors[:20], **settings): return ProductIndex.build(tmp_path/'idx', products.iloc[:n], vectors, 'x', scores, url=':memory:', client=client, **settings)
+    names = {again.store.collection, build().store.collection, build(shards=2).store.collection}
+    assert len(names) == 3, 'neither the same data nor other settings go into the collection that is searched'
+    def dies(texts): raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): build(30, dies, dim=8)
+    again = build()
+    assert [c.name for c in client.get_collections().collections] == [again.store.collection], 'nothing is left of a build that was given up'
     client.delete_collection(again.store.collection)
     with pytest.raises(RecsysError, match='is gone'): ProductIndex.open(tmp_path/'idx', client=client)
