@@ -106,7 +106,8 @@ def is_price(
     return asked and bool(re.match(_end, m.string[m.end():])) and not re.search(r'%|\bx\b', m.group())
 
 # %% ../nbs/09a_preferences.ipynb #b796eb7f
-_refused = re.compile(r"(?:\b(?:i|it|that|which|but|and)\s+)?\b(?:(?:do|does|am|is|are|must|should|can|may|would)\s+)?(?:not|nothing|no|never|cannot|(?:do|does|did|is|ca|wo|should|would|could|must)n[’']?t)\s+"
+_refused = re.compile(r"(?:\b(?:i|it|that|which|but|and)\s+)?\b(?:(?:do|does|am|is|are|must|should|can|may|would)\s+)?"
+    r"(?:not|nothing|no|never|cannot|(?:do|does|did|is|ca|wo|should|would|could|must)n[’']?t)\s+"
     r"(?:(?:want|wish|like|need|plan|going|willing|able|afford|to|really|think|i|can|be|it|spend|pay|go|get|anything|something|items|products)\s+){0,6}$", re.I)
 _compared = re.compile(rf'{_costs}(?:over|above|more|under|below|beneath|less|cheaper)\b', re.I)
 
