@@ -272,9 +272,12 @@ def find_liked(
 ):               # An update of the boxes to tick
     "Products to tick: those ticked already, then those whose title fits."
     text, liked = clean_text(text or '').strip()[:200], liked or []
+    def title(i):
+        try: return shelf.rec.product(i).get('title', i)
+        except RecsysError: return i
     try: found = shelf.rec.find(text, 6) if len(text) > 1 else []
     except RecsysError: found = []
-    titles = {i: shelf.rec.product(i).get('title', i) for i in liked} | {p['product_id']: p['title'] for p in found}
+    titles = {i: title(i) for i in liked} | {p['product_id']: p['title'] for p in found}
     return gr.update(choices=[(t if len(t) < 70 else t[:69] + '…', i) for i, t in titles.items()], visible=bool(titles))
 
 # %% ../nbs/12_gradio_demo.ipynb #f3154fb6
@@ -295,13 +298,13 @@ def sentences_for(
 ) -> list:
     "Sentences to try."
     prices, kinds = {}, Counter((p.get('categories') or [''])[-1] for p in payloads)
-    if {'Keyboards', 'Headphones', 'Microphones'} <= kinds.keys(): return _electronics[:n]
+    if {'Keyboards', 'Headphones', 'Microphones'} <= {c for p in payloads for c in p.get('categories') or ()}: return _electronics[:n]
     for p in payloads:
         if p.get('price') is not None: prices.setdefault((p.get('categories') or [''])[-1], []).append(p['price'])
     def limit(k):
         middle = np.median(prices.get(k, 0))
         return f' under {float(f"{1.5*middle:.1g}"):,.10g}' if middle > 0 else ''
-    return [f'something from {k}{limit(k)}' for k, _ in kinds.most_common(n) if k] or ['a gift for a friend']
+    return [f'{k}{limit(k)}' for k, _ in kinds.most_common(n) if k] or ['a gift for a friend']
 
 # %% ../nbs/12_gradio_demo.ipynb #6a1ccc36
 def fields_of(
