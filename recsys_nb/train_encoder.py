@@ -227,11 +227,11 @@ def _encoders(task, tokens, side, size, seed):
 def _contrast(task, share, queries, products, hard, n):
     "The loss of a batch of `n` pairs, of which this process encoded a share: (share, dim), (share, dim), (share, k, dim)."
     team, p, c = task.team, task.pairs, task.config
-    ids = torch.tensor(p.family[share], dtype=torch.float64, device=queries.device)
+    ids = torch.tensor(p.family[share], dtype=torch.int64, device=queries.device)
     q, d, families = gather_rows(team, queries, n), gather_rows(team, products, n), gather_rows(team, ids, n).tolist()
     columns = families
     if hard is not None:
-        others = torch.tensor(p.product_family[task.hard[share]], dtype=torch.float64, device=queries.device)
+        others = torch.tensor(p.product_family[task.hard[share]], dtype=torch.int64, device=queries.device)
         d = torch.cat([d, gather_rows(team, hard, n).flatten(0, 1)])
         columns = families + gather_rows(team, others, n).flatten().tolist()
     masked = same_family(families, columns) if c.mask_families else None
@@ -263,26 +263,18 @@ def backward(self:EncoderTask,
 # %% ../nbs/07a_train_encoder.ipynb #3e3f01aa
 def _start(data, config, root, resume):
     "The run, its settings and its model, checked."
-    if not resume:
-        config = config or EncoderConfig()
-        run, config = None, replace(config, data=config.data or getattr(data, 'name', ''))
-    else:
-        run = find_run(resume, 'encoder', root)
-        for f in ('base', 'data') if config is not None else ():
-            wanted, made = getattr(config, f), getattr(run.config, f)
-            if wanted and wanted != made:
-                raise RecsysError(f'run {run.name} was made with {f}={made!r}, not {wanted!r}; resume it with that, or start a new run')
-        config = run.config
-    check_config(config)
+    config = replace(config or EncoderConfig(), data=getattr(data, 'name', ''))
+    run = run_to_resume(data, config, resume, root) if resume else None
+    config = check_config(run.config if run else config)
     if not len(data.val): raise RecsysError('validation part: it has no reviews, so the best epoch cannot be chosen')
     model = DualEncoderSBERT(config.base, config.tied, config.max_tokens, config.dim)
     return run, config, model
 
 # %% ../nbs/07a_train_encoder.ipynb #242ed76f
-def _open_run(run, config, root, fingerprint):
+def _open_run(run, data, config, root, fingerprint):
     "The run's folder; `RecsysError` if its base encoder was another one."
     if run is None:
-        run = new_run(config, root)
+        run = begin_run(data, config, root)
         write_json(run.path/'base.json', dict(base=config.base, fingerprint=fingerprint))
     elif (then := read_json(run.path/'base.json')['fingerprint']) != fingerprint:
         raise RecsysError(f'run {run.name} started from other base weights ({then}) than {config.base} has now ({fingerprint})')
@@ -343,7 +335,7 @@ def train_encoder(
     config:EncoderConfig|None=None, # Settings; a resumed run has its own
     root:str|Path|None=None,      # See `root_folder`
     preset:str|Preset='auto',     # What to compute on
-    resume:str|None=None,         # An interrupted run to go on with
+    resume:str|None=None,         # An interrupted run to go on with, or 'latest'
     max_steps:int|None=None,      # Stop after so many steps; 1 is a smoke test
     save_steps:int=50,            # Steps between two checkpoints
 ) -> RunFolder:                   # The finished run
@@ -351,10 +343,8 @@ def train_encoder(
     run, config, model = _start(data, config, root, resume)
     fingerprint, team = model.fingerprint, join_team(preset)
     task = EncoderTask(model.to(team.device), data, config)
-    run = tell_all(team, _open_run(run, config, root, fingerprint) if team.leads else None)
+    if config.batch_size < 2*team.count: raise RecsysError(f'batch_size={config.batch_size}: expected at least {2*team.count} for {team.count} processes')
+    run = tell_all(team, _open_run(run, data, config, root, fingerprint) if team.leads else None)
     if task.similarities is not None and team.leads: run_logger(run, False).info('similarities\n' + task.similarities.to_string())
-    fit(task, config, run, preset, bool(resume), save_steps, max_steps)
-    if team.leads:
-        try: _finish(run, data, task, config, preset)
-        except BaseException: set_state(run, 'interrupted'); raise
+    fit(task, config, run, preset, bool(resume), save_steps, max_steps, finish=lambda: _finish(run, data, task, config, preset))
     return run

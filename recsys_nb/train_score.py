@@ -10,12 +10,13 @@ import warnings
 import pandas as pd, torch
 from fastcore.basics import patch
 from pathlib import Path
-from .config import (RecsysError, RunFolder, ScoreConfig, check_config, find_run, new_run, preset as find_preset,
-                              run_logger, set_state, write_beside, write_json)
+from dataclasses import replace
+from .config import (RecsysError, RunFolder, ScoreConfig, check_config, preset as find_preset,
+                              read_metrics, run_logger, set_state, write_beside, write_json)
 from .datasets import like_length_batches
 from .score_evaluation import evaluate_scores, plot_calibration, score_metrics, with_stars
 from .score_model import ReviewMetadataScoreModel, product_scores, star_loss
-from .training import Task, decay_groups, fit
+from .training import Task, begin_run, decay_groups, fit, join_team, run_to_resume, tell_all
 
 # %% ../nbs/07b_train_score.ipynb #3c723bcb
 def check_stars(
@@ -97,11 +98,11 @@ Reads a review, its product's metadata and price, and says how many stars the re
 {tables}
 '''
 
-def _write_results(run, task, report, rows):
+def _write_results(run, task, report):
     "Everything that a finished run has beside its training log."
     from matplotlib.figure import Figure
     write_json(run.path/'evaluation.json', report.to_dict())
-    best = min(rows, key=lambda r: float(r['val_rmse']))['epoch']
+    best = min(read_metrics(run), key=lambda r: float(r['val_rmse']))['epoch']
     c, tables = run.config, report._repr_markdown_()
     card = _card.format(run=run.name, note=report.note, data=c.data, n_train=len(task.train), base=c.base, seed=c.seed, best=best, tables=tables)
     with write_beside(run.path/'model_card.md') as p: p.write_text(card, encoding='utf-8')
@@ -110,13 +111,21 @@ def _write_results(run, task, report, rows):
     with write_beside(run.path/'calibration.png') as p: f.savefig(p, format='png', dpi=120, bbox_inches='tight')
 
 # %% ../nbs/07b_train_score.ipynb #6b3984cc
-def _begin(data, config, root, resume):
-    "The run folder and the settings, new or those of the run to resume."
+def _start(data, config, root, resume):
+    "The run to resume, if any, and the settings, checked."
     check_stars(data)
-    if resume is None: return new_run(check_config(config), root)
-    run = find_run(resume, 'score', root)
-    if run.state == 'finished': raise RecsysError(f'{run.name}: this run is finished, there is nothing to resume')
-    return run
+    config = replace(config, data=getattr(data, 'name', ''))
+    run = run_to_resume(data, config, resume, root) if resume else None
+    return run, check_config(run.config if run else config)
+
+def _finish(run, data, task, on, screen):
+    "Write the model, the scores and the evaluation; then the run is finished."
+    task.model.save(run.path/'model')
+    with write_beside(run.path/'product_scores.parquet') as p: score_all(task.model, data, on).to_parquet(p)
+    report = evaluate_scores(task.model, data, 'test' if len(with_stars(data.test)) else 'val', on, run.config.base)
+    _write_results(run, task, report)
+    run_logger(run, screen).info(report.verdict)
+    set_state(run, 'finished')
 
 # %% ../nbs/07b_train_score.ipynb #9eebf47e
 def train_score(
@@ -129,18 +138,10 @@ def train_score(
     screen:bool=True,         # Whether to print the log
 ) -> RunFolder:               # The finished run
     "Train a `ReviewMetadataScoreModel`; `RecsysError` where there are no stars to learn from."
-    run = _begin(data, config, root, resume)
-    config, on = run.config, find_preset(preset)
+    run, config = _start(data, config, root, resume)
+    on, team = find_preset(preset), join_team(preset)
     torch.manual_seed(config.seed)
-    try:
-        task = ScoreTask(model := ReviewMetadataScoreModel(config.base, max_tokens=config.max_tokens), data, config)
-        rows = fit(task, config, run, preset=on, resume=resume is not None, max_steps=max_steps, screen=screen)
-        if not task.team.leads: return run
-        model.save(run.path/'model')
-        with write_beside(run.path/'product_scores.parquet') as p: score_all(model, data, on).to_parquet(p)
-        report = evaluate_scores(model, data, 'test' if len(with_stars(data.test)) else 'val', on, config.base)
-        _write_results(run, task, report, rows)
-        run_logger(run, screen).info(report.verdict)
-        set_state(run, 'finished')
-    except BaseException: set_state(run, 'interrupted'); raise
+    task = ScoreTask(ReviewMetadataScoreModel(config.base, max_tokens=config.max_tokens), data, config)
+    run = tell_all(team, (run or begin_run(data, config, root)) if team.leads else None)
+    fit(task, config, run, preset=on, resume=bool(resume), max_steps=max_steps, screen=screen, finish=lambda: _finish(run, data, task, on, screen))
     return run

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['rate_factor', 'decay_groups', 'Team', 'join_team', 'gather_rows', 'tell_all', 'Task', 'Position', 'save_checkpoint',
-           'load_checkpoint', 'seed_step', 'train_step', 'fit']
+           'load_checkpoint', 'seed_step', 'train_step', 'fit', 'data_fingerprint', 'begin_run', 'same_data',
+           'run_to_resume']
 
 # %% ../nbs/07_training.ipynb #1348cf46
-import json, math, os, random, shutil, time
+import hashlib, json, math, os, random, shutil, time
 from .config import * # before torch, whose threads it tells how to wait
 import numpy as np, torch, torch.distributed as dist
 from contextlib import contextmanager, nullcontext
@@ -247,7 +248,7 @@ def _begin(task, config, run, team, resume):
     task.model.to(team.device)
     optimizer = torch.optim.AdamW(task.parameter_groups(config), fused=team.device != 'mps')
     for leftover in run.checkpoints.glob('.*.part') if team.leads else []: shutil.rmtree(leftover, ignore_errors=True)
-    last = recover_folder(run.checkpoints/'last')
+    last = tell_all(team, recover_folder(run.checkpoints/'last') if team.leads else None)
     return optimizer, load_checkpoint(last, task.model, optimizer) if resume and last.exists() else Position()
 
 # %% ../nbs/07_training.ipynb #b341a3fb
@@ -271,8 +272,9 @@ def fit(
     save_steps:int=50,            # Steps between two writings of `checkpoints/last`
     max_steps:int|None=None,      # Stop after so many steps in all; 1 is a smoke test
     screen:bool=False,            # Whether the log is printed, too
+    finish=None,                  # Called when `task.model` has the weights of the best epoch; marks the run as finished
 ) -> list:                        # The rows of `metrics.csv`
-    "Train; afterwards `task.model` has the weights of the best epoch. The caller marks the run as finished."
+    "Train; afterwards the leading process's `task.model` has the weights of the best epoch."
     team = join_team(preset)
     log = run_logger(run, screen) if team.leads else None
     with _watched(run, team):
@@ -284,6 +286,52 @@ def fit(
             _end_epoch(task, config, run, at, log)
             at.done |= bool(max_steps and at.step >= max_steps)
             save(at, 1)
-        load_checkpoint(run.checkpoints/'best', task.model)
         task.model.eval()
+        if team.leads: load_checkpoint(run.checkpoints/'best', task.model)
+        if team.leads and finish: finish()
     return read_metrics(run)
+
+# %% ../nbs/07_training.ipynb #ccda57ef
+def data_fingerprint(
+    data,  # `PreparedData`
+) -> str:  # 16 hexadecimal digits
+    "Which reviews are for training: the start of a SHA-256 over their ids."
+    return hashlib.sha256('\n'.join(map(str, data.train.review_id)).encode()).hexdigest()[:16]
+
+def begin_run(
+    data,                    # `PreparedData`
+    config,                  # `EncoderConfig` or `ScoreConfig`
+    root:str|Path|None=None, # See `root_folder`
+) -> RunFolder:
+    "A new run's folder, which knows its data."
+    run = new_run(config, root)
+    write_json(run.path/'data.json', dict(name=config.data, train=data_fingerprint(data)))
+    return run
+
+def same_data(
+    run:RunFolder, # A run
+    data,          # `PreparedData`
+) -> bool:
+    "Whether a run learns from just these reviews; one without `data.json` cannot say no."
+    told = run.path/'data.json'
+    return not told.exists() or read_json(told)['train'] == data_fingerprint(data)
+
+# %% ../nbs/07_training.ipynb #67b7e94a
+def run_to_resume(
+    data,                    # `PreparedData`
+    config,                  # As asked for; the run keeps its own settings
+    name:str,                # A run, or 'latest'
+    root:str|Path|None=None, # See `root_folder`
+) -> RunFolder:
+    "The interrupted run of that name; `RecsysError` where it is finished, or began with something else."
+    kind = 'encoder' if isinstance(config, EncoderConfig) else 'score'
+    runs = [r for r in all_runs(kind, root) if r.state == 'interrupted' and r.config.data == config.data] if name == 'latest' else [find_run(name, kind, root)]
+    if not runs: raise RecsysError(f'no interrupted {kind} run on data set {config.data!r} to resume')
+    run = runs[-1]
+    if run.state == 'finished': raise RecsysError(f'run {run.name} is finished, there is nothing to resume')
+    for f in ('data', 'base'):
+        wanted, made = getattr(config, f), getattr(run.config, f)
+        if wanted not in ('', base_encoder, made):
+            raise RecsysError(f'run {run.name} was made with {f}={made!r}, not {wanted!r}; resume it with that, or start a new run')
+    if same_data(run, data): return run
+    raise RecsysError(f'run {run.name} learns from other reviews than {config.data!r} has now for training (prepared again since?); start a new run')

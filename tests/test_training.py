@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np, pytest, torch
 
 from recsys_nb import train_encoder as module
-from recsys_nb.config import EncoderConfig, RecsysError, all_runs, read_json, read_metrics, resolve_base
+from recsys_nb.config import EncoderConfig, RecsysError, all_runs, read_json, read_metrics, resolve_base, set_state
 from recsys_nb.datasets import TrainingPairs
 from recsys_nb.dual_encoder import DualEncoderSBERT
 from recsys_nb.preparing import load_prepared, prepare
@@ -72,6 +72,12 @@ def test_killed_at_five_random_moments(corner, tmp_path):
     assert killed and run.state == 'finished'
     assert figures(run) == figures(all_runs('encoder', tmp_path/'whole')[0])
 
+def in_two_processes(script):
+    "Run a script under `accelerate launch`."
+    launch = [sys.executable, '-m', 'accelerate.commands.launch', '--cpu', '--num_processes', '2', '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no', '--main_process_port', '0', str(script)]
+    done = subprocess.run(launch, capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(Path(__file__).parents[1])), timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+
 def test_two_processes_give_the_losses_of_one(corner, tmp_path):
     root, config = corner
     config = replace(config, epochs=1, hard_negatives=1, piece=8)
@@ -79,9 +85,7 @@ def test_two_processes_give_the_losses_of_one(corner, tmp_path):
     script = tmp_path/'train.py'
     script.write_text(f'from recsys_nb.train_encoder import *\nfrom recsys_nb.config import *\nfrom recsys_nb.preparing import load_prepared\n'
                       f'train_encoder(load_prepared("corner", {str(root)!r}), {config!r}, root={str(tmp_path/"two")!r}, preset="cpu")\n')
-    launch = [sys.executable, '-m', 'accelerate.commands.launch', '--cpu', '--num_processes', '2', '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no', '--main_process_port', '0', str(script)]
-    done = subprocess.run(launch, capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS='1', PYTHONPATH=str(Path(__file__).parents[1])), timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    in_two_processes(script)
     two, = all_runs('encoder', tmp_path/'two')
     a, b = (read_metrics(r)[1] for r in (one, two))
     assert abs(float(a['train_loss']) - float(b['train_loss'])) < 2e-3*float(a['train_loss'])
@@ -157,8 +161,36 @@ def test_other_base_weights_are_not_resumed(corner, tmp_path):
     c = replace(config, base=base)
     run = train_encoder(data_of(corner), c, root=tmp_path, preset='cpu', max_steps=1)
     make_tiny(tmp_path, seed=1)
+    set_state(run, 'interrupted')
     with pytest.raises(RecsysError, match='other base weights'): train_encoder(data_of(corner), c, root=tmp_path, resume=run.name)
-    with pytest.raises(RecsysError, match='was made with base'): train_encoder(data_of(corner), EncoderConfig(data='corner'), root=tmp_path, resume=run.name)
+    with pytest.raises(RecsysError, match='was made with base'): train_encoder(data_of(corner), config, root=tmp_path, resume=run.name)
+
+def test_a_run_is_resumed_on_the_reviews_it_began_with(corner, tmp_path):
+    data, again = data_of(corner), data_of(corner)
+    run = train_encoder(data, corner[1], root=tmp_path, preset='cpu', max_steps=1)
+    assert run.config.data == 'corner'
+    with pytest.raises(RecsysError, match='nothing to resume'): train_encoder(data, corner[1], root=tmp_path, resume=run.name)
+    set_state(run, 'interrupted')
+    again.train = again.train[::2]
+    with pytest.raises(RecsysError, match='other reviews'): train_encoder(again, corner[1], root=tmp_path, resume='latest')
+    assert train_encoder(data, None, root=tmp_path, preset='cpu', resume='latest', max_steps=1).name == run.name
+    assert run.state == 'finished'
+
+def test_a_run_under_way_is_left_alone(corner, tmp_path, monkeypatch):
+    "A second program that resumes it is refused, to the very end of the run."
+    real = module.evaluate_retrieval
+    def evaluate(*args, **kwargs):
+        run, = all_runs('encoder', tmp_path)
+        with pytest.raises(RecsysError, match='another process'): train_encoder(data_of(corner), None, root=tmp_path, preset='cpu', resume=run.name)
+        assert run.state == 'running'
+        monkeypatch.setattr(module, 'evaluate_retrieval', real)
+        return real(*args, **kwargs)
+    monkeypatch.setattr(module, 'evaluate_retrieval', evaluate)
+    assert train_encoder(data_of(corner), corner[1], root=tmp_path, preset='cpu', max_steps=1).state == 'finished'
+
+def test_every_process_has_a_pair_to_train_on(corner, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, 'join_team', lambda preset: Team(count=20))
+    with pytest.raises(RecsysError, match='at least 40'): train_encoder(data_of(corner), corner[1], root=tmp_path)
 
 def test_the_evaluation_runs_where_the_training_ran(corner, tmp_path, monkeypatch):
     seen, real = [], module.evaluate_retrieval
