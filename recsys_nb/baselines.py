@@ -131,17 +131,21 @@ def keyword_task(
     rows = [(category_words(k), 'category', set(ids[v])) for k, v in leaves.items() if len(v) <= len(p)/2]
     rows += [(f'{a} {category_words(k)}', 'attribute', set(ids[v])) for a, k, v in _attributes(leaves, titles, found, brands, per_category)]
     task = pd.DataFrame(rows, columns=['query', 'kind', 'relevant']).drop_duplicates('query', ignore_index=True)
-    fits = task['query'].map(lambda q: zlib.crc32(q.encode()) % 3 == 0)
-    return task if part == 'all' else task[fits if part == 'fit' else ~fits].reset_index(drop=True)
+    fits = np.array([zlib.crc32(q.encode()) % 3 == 0 for q in task['query']], bool)
+    if part != 'all': task = task[fits if part == 'fit' else ~fits].reset_index(drop=True)
+    if part != 'fit' and not len(task): raise RecsysError('keyword task: the catalogue gives too few short queries; one category is all there is to ask for')
+    return task
 
 # %% ../nbs/06b_baselines.ipynb #d4489935
 def history_task(
     data,                  # `PreparedData`
     part:str='test',       # Whose reviews are to be predicted
     longest:int=20,        # At most so many earlier reviews, the latest
+    limit:int=10_000,      # At most so many targets, a fixed sample
 ) -> pd.DataFrame:         # A row per target: review_id, user_id, product_id, timestamp, history (a frame of reviews)
     "Targets with the same user's earlier reviews; `RecsysError` where data has no users or times."
     parts = pd.concat([data.train, data.val, data.test], keys=['train', 'val', 'test'], names=['part'])
+    parts['user_id'] = parts.user_id.mask(parts.user_id == '') # nobody knows who wrote these, so they are not one person's
     for column in ('user_id', 'timestamp'):
         if parts[column].isna().all(): raise RecsysError(f'history task: these reviews have no {column}, so nobody has a history')
     parts = parts.dropna(subset=['user_id', 'timestamp']).sort_values(['timestamp', 'review_id'])
@@ -152,7 +156,8 @@ def history_task(
             if len(before) and r.family_id not in set(before.family_id):
                 rows.append((r.review_id, user, r.product_id, r.timestamp, before))
     if not rows: raise RecsysError(f'history task: no user of the {part} part has an earlier review of another product')
-    return pd.DataFrame(rows, columns=['review_id', 'user_id', 'product_id', 'timestamp', 'history'])
+    found = pd.DataFrame(rows, columns=['review_id', 'user_id', 'product_id', 'timestamp', 'history'])
+    return found.sample(min(limit, len(found)), random_state=0).sort_index(ignore_index=True)
 
 # %% ../nbs/06b_baselines.ipynb #de92ebf2
 def mean_vectors(

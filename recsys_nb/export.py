@@ -73,9 +73,9 @@ def same_everywhere(
 ) -> float:           # The largest difference
     "Compare on all examples; `RecsysError` where the results differ."
     first = lambda o: o if isinstance(o, torch.Tensor) else torch.stack(o)
-    with torch.no_grad(): worst = max(float((first(module(**e)) - first(program(**e))).abs().max()) for e in examples)
-    if not worst <= tolerance: raise RecsysError(f'export: the exported program differs from the model by {worst:.1e}')
-    return worst
+    with torch.no_grad(): apart = [float((first(module(**e)) - first(program(**e))).abs().max()) for e in examples]
+    if not all(d <= tolerance for d in apart): raise RecsysError(f'export: the exported program differs from the model by {", ".join(f"{d:.1e}" for d in apart)}')
+    return max(apart)
 
 # %% ../nbs/08_export.ipynb #9e0af95a
 def _token_rows(lengths, vocabulary): return [[1 + i * 7 % (vocabulary - 1) for i in range(n)] for n in lengths]

@@ -236,9 +236,10 @@ def measure_histories(
     cat:Catalogue,  # Its catalogue
     encoders:dict,  # name -> model
     part:str,       # 'test' or 'val'
+    limit:int=10_000, # At most so many targets
 ) -> tuple:         # (`Task`, table, {system: metrics per target})
     "From what someone reviewed to what they reviewed next; `RecsysError` where data has no users or times."
-    h = history_task(data, part)
+    h = history_task(data, part, limit=limit)
     everything, sizes = pd.concat(list(h.history)), [len(o) for o in h.history]
     words, simple = [' '.join(review_queries(o)) for o in h.history], retrieval_systems(data, cat, {})
     ranked = {name: rank_histories(s, words, h, cat) for name, s in simple.items()}
@@ -279,6 +280,6 @@ def evaluate_retrieval(
         fit, task = (keywords_as_task(cat, keyword_task(data.products, part)) for part in ('fit', 'test'))
         report.add(task, *measure(task, rank_all(with_hybrid(fit), task.texts, len(cat)), cat), cat)
     except RecsysError as e: report.notes.append(str(e))
-    try: report.add(*measure_histories(data, cat, encoders, split), cat)
+    try: report.add(*measure_histories(data, cat, encoders, split, limit), cat)
     except RecsysError as e: report.notes.append(str(e))
     return report

@@ -35,7 +35,8 @@ def error_intervals(
     groups=None,      # (n,) what belongs together, as the family
     n:int=2000,       # Resamples
 ) -> pd.DataFrame:    # (n, models) RMSE of each resample
-    "Bootstrapped RMSE of several models on the same draws."
+    "Bootstrapped RMSE of several models on the same draws; NaN where a single group leaves nothing to draw from."
+    if len(set(range(len(stars)) if groups is None else groups)) < 2: return pd.DataFrame(np.nan, range(n), list(predictions))
     squared = np.stack([(np.asarray(p, float) - np.asarray(stars, float))**2 for p in predictions.values()], 1)
     return pd.DataFrame(bootstrap_means(squared, groups, n)**.5, columns=list(predictions))
 
@@ -61,15 +62,16 @@ def _ridge(features, data, part, alphas):
 def tfidf_ridge(data, part, mask=True):
     "Scores of a ridge regression on words and pairs of words."
     from sklearn.feature_extraction.text import TfidfVectorizer
-    v = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
-    features = lambda d, new=False: (v.fit_transform if new else v.transform)(review_texts(d, mask))
-    return _ridge(features, data, part, (.3, 1., 3., 10.))
+    v, train = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True), with_stars(data.train)
+    try: x = v.fit_transform(review_texts(train, mask))
+    except ValueError: return np.full(len(part), train.rating.mean()) # no word occurs twice
+    return _ridge(lambda d, new=False: x if new else v.transform(review_texts(d, mask)), data, part, (.3, 1., 3., 10.))
 
 # %% ../nbs/06a_score_evaluation.ipynb #da529bc5
-def encoder_ridge(data, part, mask=True, base=base_encoder):
+def encoder_ridge(data, part, mask=True, base=base_encoder, preset=None):
     "Scores of a ridge regression on the untrained encoder's vectors."
     model = DualEncoderSBERT(base=base, max_tokens=256)
-    return _ridge(lambda d, new=False: model.encode(review_texts(d, mask)), data, part, (.1, .3, 1., 3., 10.))
+    return _ridge(lambda d, new=False: model.encode(review_texts(d, mask), preset=preset), data, part, (.1, .3, 1., 3., 10.))
 
 # %% ../nbs/06a_score_evaluation.ipynb #9a6e15e9
 def score_baselines(
@@ -77,13 +79,14 @@ def score_baselines(
     part:pd.DataFrame,    # The reviews to score
     mask:bool=True,       # Whether to hide star words, as from the model
     base:str=base_encoder,# The encoder of the last baseline
+    preset:Preset|None=None, # What it runs on
 ) -> dict:                # name -> (n,) scores
     "What a score model has to beat."
     train = with_stars(data.train)
     mean = train.rating.mean()
     of_product = part.product_id.map(train.groupby('product_id').rating.mean()).fillna(mean).to_numpy(float)
     return {'mean': np.full(len(part), mean), 'product mean': of_product, 'TF-IDF + ridge': tfidf_ridge(data, part, mask),
-            'base encoder + ridge': encoder_ridge(data, part, mask, base)}
+            'base encoder + ridge': encoder_ridge(data, part, mask, base, preset)}
 
 # %% ../nbs/06a_score_evaluation.ipynb #83b76abc
 @patch
@@ -130,7 +133,7 @@ class ScoreReport:
 def _repr_markdown_(self:ScoreReport):
     line = lambda cells: f'| {" | ".join(map(str, cells))} |'
     def rows(d, first):
-        cells = [[i, *(f'{v:.0f}' if c == 'n' else f'{v:.3f}' for c, v in zip(d.columns, r))] for i, r in zip(d.index, d.to_numpy(float))]
+        cells = [[i, *(f'{v:.0f}' if c == 'n' else '' if v != v else f'{v:.3f}' for c, v in zip(d.columns, r))] for i, r in zip(d.index, d.to_numpy(float))]
         return '\n'.join(map(line, [[first, *d.columns], ['---']*(d.shape[1] + 1), *cells]))
     return f"{rows(self.table, self.part + ' reviews')}\n\n{rows(self.per_star, 'stars given')}\n\n{self.note}\n\n`{self.verdict}`"
 
@@ -142,9 +145,10 @@ def __repr__(self:ScoreReport): return f'{self.table.round(3)}\n\n{self.per_star
 @patch
 def to_dict(self:ScoreReport) -> dict: # For `evaluation.json`
     "The figures, without the predictions."
-    last = self.table.iloc[-1].to_dict()
+    rows = {k: dict(v.dropna()) for k, v in self.table.T.items()}
+    last = list(rows.values())[-1]
     return dict(part=self.part, metrics={k: v for k, v in last.items() if k != 'n'}, n=int(last['n']), verdict=self.verdict, note=self.note,
-                rows={k: dict(v) for k, v in self.table.T.items()}, per_star={str(k): dict(v) for k, v in self.per_star.T.items()})
+                rows=rows, per_star={str(k): dict(v) for k, v in self.per_star.T.items()})
 
 # %% ../nbs/06a_score_evaluation.ipynb #1dad10ea
 def _score_verdict(draws, table, new, base):
@@ -189,7 +193,8 @@ def evaluate_scores(
     "Measure a score model beside its baselines; `RecsysError` where the part has no stars."
     part = with_stars(getattr(data, split))
     if part.empty: raise RecsysError(f'{split} part: no stars to measure with')
-    return score_report(score_baselines(data, part, base=base) | model_rows(model, part, data.products, preset), part, 'base encoder + ridge', split)
+    predictions = score_baselines(data, part, base=base, preset=preset) | model_rows(model, part, data.products, preset)
+    return score_report(predictions, part, 'base encoder + ridge', split)
 
 # %% ../nbs/06a_score_evaluation.ipynb #f9183fd0
 def calibration(

@@ -120,7 +120,7 @@ class ReviewMetadataScoreModel(nn.Module):
     "Review, product metadata and price -> a distribution over 1 to 5 stars."
     def __init__(self,
         base:str=base_encoder,     # The checkpoint that the review encoder starts from
-        max_tokens:int=192,        # Tokens of a review that are read
+        max_tokens:int=192,        # Tokens of a review that are read; no more than the encoder has places for
         metadata_tokens:int=64,    # Tokens of the product's text that are read
         hidden:int=128,            # Width of the layer that fuses the three
         dropout:float=0.1,         # In the fusing network
@@ -130,9 +130,10 @@ class ReviewMetadataScoreModel(nn.Module):
         tokenizer=None,            # And its tokenizer
     ):
         super().__init__()
+        self.encoder, self.tokenizer = (encoder, tokenizer) if encoder is not None else _load_encoder(base)
+        max_tokens = min(max_tokens, getattr(self.encoder.config, 'max_position_embeddings', None) or max_tokens)
         self.settings = dict(max_tokens=max_tokens, metadata_tokens=metadata_tokens, hidden=hidden, dropout=dropout,
                              metadata_dropout=metadata_dropout, review_dropout=review_dropout)
-        self.encoder, self.tokenizer = (encoder, tokenizer) if encoder is not None else _load_encoder(base)
         d = self.encoder.config.hidden_size
         self.metadata, self.price = TokenConvolution(d), PriceNetwork()
         self.fuse = nn.Sequential(nn.Dropout(dropout), nn.Linear(d + 64 + 16, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, len(stars)))

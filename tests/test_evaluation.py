@@ -205,7 +205,7 @@ def test_histories_never_look_ahead():
     all_reviews = all_reviews.sort_values('timestamp')
     data = SimpleNamespace(train=all_reviews[:200], val=all_reviews[200:240], test=all_reviews[240:])
     task = history_task(data)
-    assert len(task) > 10
+    assert len(task) > 10 and len(history_task(data, limit=5)) == 5
     for row in task.itertuples():
         assert (row.history.timestamp < row.timestamp).all() and (row.history.user_id == row.user_id).all()
         assert int(row.product_id)//2 not in set(row.history.family_id.astype(int))

@@ -4,7 +4,7 @@ import numpy as np, pandas as pd, pytest, torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 from recsys_nb.config import EncoderConfig, Preset, RecsysError, ScoreConfig, new_run, resolve_base, set_state
 from recsys_nb.dual_encoder import DualEncoderSBERT, pad_batch
-from recsys_nb.export import ExportedScoreModel, ExportedTower, export_run, score_examples, tower_examples
+from recsys_nb.export import ExportedScoreModel, ExportedTower, export_run, same_everywhere, score_examples, tower_examples
 from recsys_nb.score_model import ReviewMetadataScoreModel
 
 cpu = Preset('cpu', 'cpu', False)
@@ -58,6 +58,10 @@ def test_score_model_equal_on_other_shapes(tiny_base, tmp_path):
             with torch.no_grad(): score, spread = f(**b)
             np.testing.assert_allclose(score.numpy(), expected.score[batch], atol=1e-5)
             np.testing.assert_allclose(spread.numpy(), expected.spread[batch], atol=1e-5)
+
+def test_a_program_that_gives_no_number_is_refused():
+    for values in ([1., float('nan')], [float('nan'), 1.]):
+        with pytest.raises(RecsysError, match='nan'): same_everywhere(lambda x: torch.ones(1), lambda x: x, [dict(x=torch.tensor([v])) for v in values])
 
 def test_serving_needs_torch_and_tokenizers_only(encoder_run, tmp_path):
     run, model, _ = encoder_run

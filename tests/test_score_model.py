@@ -1,13 +1,15 @@
 "The score model, its evaluation and its training, with a tiny transformer of random weights."
 import json, math, warnings
+from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from transformers import AutoTokenizer, BertConfig, BertModel
-from recsys_nb.config import Preset, RecsysError, ScoreConfig, find_run, read_metrics, resolve_base
-from recsys_nb.score_evaluation import evaluate_scores, few_reviews_check, model_rows, score_baselines, score_metrics
+from recsys_nb.config import Preset, RecsysError, ScoreConfig, all_runs, read_metrics, resolve_base
+from recsys_nb.score_evaluation import evaluate_scores, few_reviews_check, model_rows, score_metrics, score_report, tfidf_ridge
 from recsys_nb.score_model import (ReviewMetadataScoreModel, mask_star_words, product_scores, score_and_spread, shrink, star_loss, star_targets)
 from recsys_nb.train_score import ScoreTask, like_length_batches, train_score
+from test_training import in_two_processes
 
 cpu = Preset('cpu', 'cpu', False)
 
@@ -126,6 +128,20 @@ def test_evaluation_rows_and_errors(model):
     with pytest.raises(RecsysError, match='no reviews with stars'): score_metrics([], [])
     with pytest.raises(RecsysError, match='at least 3'): few_reviews_check(toy.test.assign(score=3.))
 
+@pytest.mark.parametrize('texts', [['👍', '👎'], ['', ''], ['很好用的键盘', '坏了']])
+def test_reviews_without_words_are_scored_by_the_mean(texts):
+    part = pd.DataFrame(dict(title='', text=texts, rating=[5., 2.]))
+    assert tfidf_ridge(SimpleNamespace(train=part, val=part), part).tolist() == [3.5, 3.5]
+
+def test_one_family_leaves_no_interval():
+    report = score_report(dict(base=np.full(30, 3.), model=learnable().test.rating), learnable().test, 'base')
+    assert report.table.low.isna().all() and 'MARGINAL' in report.verdict and 'too few' in report.verdict
+    assert 'nan' not in report._repr_markdown_() + json.dumps(report.to_dict())
+
+def test_no_more_tokens_than_the_encoder_has_places_for(tiny_base):
+    m = ReviewMetadataScoreModel(tiny_base, max_tokens=500).eval()
+    assert m.settings['max_tokens'] == 128 and m.predict(reviews, products, preset=cpu).score.notna().all()
+
 def test_perfect_scores_are_perfect():
     m = score_metrics([1, 2, 5], [1, 2, 5])
     assert (m['rmse'], m['mae'], m['exact'], m['within_one']) == (0, 0, 1, 1)
@@ -156,6 +172,37 @@ def test_training_learns_resumes_and_writes_everything(tiny_base, tmp_path, monk
     other = train_score(toy, config(tiny_base), root=tmp_path/'b', preset='cpu', resume=next((tmp_path/'b'/'outputs'/'review_meta_score').iterdir()).name, screen=False)
     assert [r['val_rmse'] for r in read_metrics(other)] == [r['val_rmse'] for r in read_metrics(run)]
     with pytest.raises(RecsysError, match='nothing to resume'): train_score(toy, config(tiny_base), root=tmp_path/'b', resume=other.name)
+
+def test_two_processes_are_one_run(tiny_base, tmp_path):
+    c, here = config(tiny_base, epochs=1), Path(__file__).parent
+    one = train_score(learnable(), c, root=tmp_path/'one', preset='cpu', screen=False)
+    (tmp_path/'train.py').write_text(f'import sys; sys.path.append({str(here)!r})\nfrom test_score_model import *\n'
+                                     f'train_score(learnable(), {c!r}, root={str(tmp_path/"two")!r}, preset="cpu")\n')
+    in_two_processes(tmp_path/'train.py')
+    two, = all_runs('score', tmp_path/'two')
+    assert two.state == 'finished' and len(read_metrics(two)) == 2
+    assert float(read_metrics(two)[0]['val_rmse']) == pytest.approx(float(read_metrics(one)[0]['val_rmse']), abs=.02) # noise apart, see `forget`
+
+def test_a_run_goes_on_with_its_own_data_and_alone(tiny_base, tmp_path, monkeypatch):
+    import recsys_nb.train_score as module
+    toy, c, real = learnable(), config(tiny_base, epochs=1, data='some/folder'), module.evaluate_scores
+    again = lambda data=toy, name='latest': train_score(data, c, root=tmp_path, preset='cpu', resume=name, screen=False)
+    def second(*args):
+        run, = all_runs('score', tmp_path)
+        with pytest.raises(RecsysError, match='another process'): again(name=run.name)
+        assert run.state == 'running'
+        raise KeyboardInterrupt
+    monkeypatch.setattr(module, 'evaluate_scores', second)
+    with pytest.raises(KeyboardInterrupt): train_score(toy, c, root=tmp_path, preset='cpu', screen=False)
+    monkeypatch.setattr(module, 'evaluate_scores', real)
+    run, = all_runs('score', tmp_path)
+    assert (run.state, run.config.data) == ('interrupted', 'toy')
+    other = learnable()
+    other.train['review_id'] = other.train.review_id + '!'
+    with pytest.raises(RecsysError, match='other reviews'): again(other)
+    with pytest.raises(RecsysError, match='no interrupted score run'): again(learnable(name='shop'))
+    with pytest.raises(RecsysError, match="data='toy'"): again(learnable(name='shop'), run.name)
+    assert again().name == run.name and run.state == 'finished'
 
 def test_smoke_run_and_constant_stars(tiny_base, tmp_path):
     toy = learnable()
