@@ -130,7 +130,7 @@ PresetName = Annotated[str, typer.Option(help='auto, cpu, cuda or mps')]
 Name = Annotated[str, typer.Option(help='What to call the data set and the index')]
 Reviews = Annotated[Optional[list[str]], typer.Option(help='Review files, folders or globs')]
 Meta = Annotated[Optional[list[str]], typer.Option(help='Metadata files, folders or globs')]
-Categories = Annotated[Optional[str], typer.Option(help='Keep these, at any level: "A,B"')]
+Categories = Annotated[Optional[list[str]], typer.Option(help='Keep this category, at any level; may be given several times')]
 Split = Annotated[str, typer.Option(help='auto, time, product or blair')]
 
 # %% ../nbs/13_cli.ipynb #c080f7cb
@@ -153,8 +153,8 @@ def _share(text):
 def _prepare(reviews, meta, name, categories=None, max_bad='5%', **kw):
     from recsys_nb.preparing import prepare as run
     if not reviews and not meta: raise RecsysError('expected --reviews, --meta or both')
-    cats = [c.strip() for c in categories.split(',') if c.strip()] if categories else None
-    return run(reviews=reviews or [], meta=meta or [], name=name, root=root_folder(), categories=cats, max_bad=_share(max_bad), **kw)
+    if kw.get('split') == 'blair': kw |= dict(split='time', cuts='blair')
+    return run(reviews=reviews or [], meta=meta or [], name=name, root=root_folder(), categories=categories or None, max_bad=_share(max_bad), **kw)
 
 # %% ../nbs/13_cli.ipynb #e5c7683e
 @app.command(epilog='Example: `recsys prepare --reviews reviews.jsonl.gz --meta meta.jsonl.gz --name toys`')
@@ -178,14 +178,14 @@ def download(
 ):
     "Fetch the reviews and the metadata of a category of Amazon Reviews 2023."
     from recsys_nb.download import download as run
-    for path in run(category, dest or root_folder()/'data'/'raw'): print(path)
+    for path in run(category, dest or root_folder()/'data'/'raw').values(): print(path)
 
 # %% ../nbs/13_cli.ipynb #803ce8bb
 Epochs = Annotated[Optional[int], typer.Option(help='Passes over the training data')]
 BatchSize = Annotated[Optional[int], typer.Option(help='Examples a step')]
 Rate = Annotated[Optional[float], typer.Option(help='Peak learning rate')]
 Seed = Annotated[Optional[int], typer.Option(help='For the order of the batches')]
-Resume = Annotated[Optional[str], typer.Option(help='Go on with this interrupted run')]
+Resume = Annotated[Optional[str], typer.Option(help='Go on with this interrupted run, or with the "latest"')]
 Settings = Annotated[Optional[list[str]], typer.Option('--set', metavar='NAME=VALUE', help='Any other setting, as often as needed; a wrong name lists them all')]
 
 # %% ../nbs/13_cli.ipynb #322bff51
@@ -230,7 +230,7 @@ def plot(run:Annotated[str, typer.Argument(help='A run: its folder, its timestam
 @app.command(epilog='Example: `recsys evaluate --data toys --run latest`')
 def evaluate(
     data:Annotated[Optional[str], typer.Option(help='Evaluate a run on the test part of this data set')]=None,
-    run:Annotated[str, typer.Option(help='A run, "latest" or "base"')]='latest',
+    run:Annotated[str, typer.Option(help='A run, "latest" (the newest encoder of these data) or "base"')]='latest',
     index:Annotated[Optional[str], typer.Option(help='Evaluate this index')]=None,
     queries:Annotated[Optional[Path], typer.Option(help='Lines of an id, a tab and a text')]=None,
     qrels:Annotated[Optional[Path], typer.Option(help='TREC judgements')]=None,
@@ -252,10 +252,10 @@ def _evaluate_index(index, queries, qrels):
 
 # %% ../nbs/13_cli.ipynb #31304f56
 def _evaluate_run(data, run):
-    from recsys_nb.pipeline import evaluate_encoder, evaluate_score
+    from recsys_nb.pipeline import evaluate_encoder, evaluate_score, run_for
     from recsys_nb.preparing import load_prepared
     prepared = load_prepared(data, root_folder())
-    folder = None if run == 'base' else find_run(run, root=root_folder())
+    folder = None if run == 'base' else run_for(prepared, 'encoder' if run == 'latest' else None, run, root_folder())
     return (evaluate_score if folder and folder.kind == 'score' else evaluate_encoder)(prepared, folder)
 
 # %% ../nbs/13_cli.ipynb #7ffd3b91

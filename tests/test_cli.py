@@ -1,11 +1,11 @@
 "The command: what it prints, what it refuses, and that a refusal leaves everything as it was."
-import json, os, subprocess, sys
+import gzip, json, os, shutil, subprocess, sys
 from pathlib import Path
 
 import pytest
 
 from recsys_nb.cli import main
-from recsys_nb.config import RunFolder
+from recsys_nb.config import EncoderConfig, RunFolder, ScoreConfig, new_run, set_state, write_json
 from recsys_nb.sample_store import make_sample_store
 
 def recsys(*words):
@@ -70,6 +70,47 @@ def test_any_setting_by_its_name(root, monkeypatch, command, settings, wanted):
     config, = asked
     assert {k: getattr(config, k) for k in wanted} == wanted and config.data == 'shop'
     assert all(type(getattr(config, k)) is type(v) or v == 0 for k, v in wanted.items())
+
+def test_words_reach_prepare_and_download(root, monkeypatch, capsys):
+    import recsys_nb.download, recsys_nb.preparing
+    got = {}
+    monkeypatch.setattr(recsys_nb.preparing, 'prepare', lambda **kw: got.update(kw) or recsys_nb.preparing.load_prepared('shop', root))
+    assert recsys('prepare', '--meta', 'm.jsonl', '--name', 'x', '--split', 'blair', '--categories', 'Patio, Lawn & Garden', '--categories', 'Toys') == 0
+    assert (got['split'], got['cuts'], got['categories']) == ('time', 'blair', ['Patio, Lawn & Garden', 'Toys'])
+    monkeypatch.setattr(recsys_nb.download, 'download', lambda *args: dict(meta='raw/m.gz', reviews='raw/r.gz'))
+    capsys.readouterr()
+    assert recsys('download', 'All_Beauty') == 0 and capsys.readouterr().out.split() == ['raw/m.gz', 'raw/r.gz']
+
+def finished(config, root):
+    "An empty run, said to be finished."
+    run = new_run(config, root)
+    set_state(run, 'finished')
+    return run
+
+def test_evaluate_takes_the_newest_encoder_of_these_data(root, tmp_path, monkeypatch, capsys):
+    import recsys_nb.pipeline as pipeline
+    shutil.copytree(root/'data', tmp_path/'data')
+    own, score, other = (finished(c, tmp_path) for c in (EncoderConfig(data='shop'), ScoreConfig(data='shop'), EncoderConfig(data='other')))
+    seen = []
+    for name in ('evaluate_encoder', 'evaluate_score'): monkeypatch.setattr(pipeline, name, lambda data, run, name=name: seen.append((name, run and run.path)) or ('', {}))
+    for name in ('latest', score.path, other.path, 'base'): assert recsys('--root', tmp_path, 'evaluate', '--data', 'shop', '--run', name) == 0
+    assert seen == [('evaluate_encoder', own.path), ('evaluate_score', score.path), ('evaluate_encoder', other.path), ('evaluate_encoder', None)]
+
+def test_a_run_is_not_tested_on_what_it_learned_from(root, capsys):
+    run = finished(EncoderConfig(data='shop'), root)
+    try:
+        write_json(run.path/'data.json', dict(name='shop', train='another split'))
+        assert recsys('--root', root, 'evaluate', '--data', 'shop', '--run', run.name) == 1
+        assert 'prepared again' in capsys.readouterr().err
+    finally: shutil.rmtree(run.path)
+
+def test_a_shop_too_small_to_train_on_is_indexed_all_the_same(tmp_path):
+    from recsys_nb.pipeline import run_pipeline
+    from recsys_nb.preparing import prepare
+    store = make_sample_store(tmp_path/'raw', n_products=30, n_reviews=240)
+    with gzip.open(store.reviews, 'rt') as f: (tmp_path/'few.jsonl').write_text(''.join(list(f)[:22]))
+    result = run_pipeline(prepare([tmp_path/'few.jsonl'], [store.meta], 'corner', root=tmp_path), tmp_path, queries=['a keyboard'])
+    assert 'larger than the data' in result.notes[0] and 'at least 20' in result.notes[1] and len(result.recommendations['a keyboard'])
 
 bad = [
     ('prepare --reviews {tmp}/none.jsonl --meta {meta} --name x', 'none.jsonl'),
