@@ -137,9 +137,11 @@ def filters_from(
 def encode(self:Recommender, texts): "Vectors of what people say"; return self.model.encode(texts, side='user')
 
 # %% ../nbs/10_recommender.ipynb #559f1508
-def heard(parts):
-    "What was understood beside the text itself; nothing where there was nothing else."
-    said = {k: v for u in parts for k, v in u.to_dict().items() if k != 'text'}
+def heard(parts, filters):
+    "What was understood beside the text itself, limits as they are applied; nothing where there was nothing else."
+    said = {}
+    for k, v in (o for u in parts for o in u.to_dict().items() if o[0] != 'text'):
+        said[k] = list(dict.fromkeys(said.get(k, []) + v)) if isinstance(v, list) else getattr(filters, k, v)
     wanted = '; '.join(u.text for u in parts if u.text)
     return said | (dict(text=wanted) if wanted else {}) if said else {}
 
@@ -155,13 +157,14 @@ def ask(self:Recommender,
     wanted, notes = [u.text for u in parts if u.text], []
     liked, owned = self.known(as_tuple(like), 'like', True, notes), self.known(as_tuple(exclude), 'exclude', notes=notes)
     if not (liked or wanted): self.known(as_tuple(like), 'like') # nothing is left to go by
-    unwanted = self.index.store.retrieve(list(as_tuple(dislike)), True) if as_tuple(dislike) else {}
-    against = [d for d in _texts(dislike) if d not in unwanted] + [d for u in parts for d in u.dislike]
+    dislike = [str(d) for d in _texts(dislike)]
+    unwanted = self.index.store.retrieve(dislike, True) if dislike else {}
+    against = [d for d in dislike if d not in unwanted] + [d for u in parts for d in u.dislike]
     vectors = (encode or self.encode)(wanted + [clean(d) for d in against]) if wanted or against else np.zeros((0, self.index.dim))
     gone = {p['family_id'] for p, _ in [*liked, *owned, *unwanted.values()]}
     filters = replace(filters_from(parts, given), not_family=tuple(sorted(gone)))
     minus = [*vectors[len(wanted):], *(v for _, v in unwanted.values())]
-    return Ask(query_vector(vectors[:len(wanted)], [v for _, v in liked], minus), ' '.join(wanted), filters, heard(parts), notes)
+    return Ask(query_vector(vectors[:len(wanted)], [v for _, v in liked], minus), ' '.join(wanted), filters, heard(parts, filters), notes)
 
 # %% ../nbs/10_recommender.ipynb #43c8019d
 def without_scores(
@@ -169,7 +172,7 @@ def without_scores(
 ) -> Ask:    # The same without a minimum score
     "Drop a condition that nothing can meet."
     note = f'This index has no predicted stars (its reviews have none to learn from), so "at least {ask.filters.min_score:g} stars" was not applied.'
-    return replace(ask, filters=replace(ask.filters, min_score=None), notes=[*ask.notes, note])
+    return replace(ask, filters=replace(ask.filters, min_score=None), notes=[*ask.notes, note], understood={k: v for k, v in ask.understood.items() if k != 'min_score'})
 
 # %% ../nbs/10_recommender.ipynb #bdc2b1fc
 def _said(name, v):
@@ -183,8 +186,8 @@ def misspelt(self:Recommender, filters) -> list:
     notes = []
     for name, there in (('category', self.categories), ('brand', self.brands)):
         for v in getattr(filters, name):
-            if key_of(v) in there: continue
-            near = get_close_matches(key_of(v), there, 3, .6)
+            if key_of(v) in there or self.index.count(Filters(**{name: v})): continue # `there` holds the most frequent ones
+            near = get_close_matches(key_of(v), list(there)[:5000], 3, .6)
             notes.append(f'There is no {name} {v[:60]!r}' + (f'; did you mean {" or ".join(map(repr, near))}?' if near else '.'))
     return notes
 
@@ -197,7 +200,9 @@ def tightness(self:Recommender, filters, n_found) -> list:
     without = lambda names: self.index.count(replace(filters, **{n: None if n[0] == 'm' else () for n in names}))
     counts = [f'{without([n]):,} without {_said(n, getattr(filters, n))}' for n in tight]
     if len(tight) > 1: counts.append(f'{without(tight):,} without any of these')
-    return [f'{f"Only {n_found} passed" if n_found else "No product passes"} all conditions. Products that would pass: {", ".join(counts)}.']
+    passing = self.index.count(filters)
+    some = f'Only {passing:,} passed all conditions' + (f', variants of {n_found:,}' if passing != n_found else '')
+    return [f'{some if n_found else "No product passes all conditions"}. Products that would pass: {", ".join(counts)}.']
 
 # %% ../nbs/10_recommender.ipynb #542b5570
 @patch
@@ -263,7 +268,7 @@ def question(self:Recommender, text, k, diversity, **preferences) -> Ask:
     "Check and read what was asked."
     if k < 1: raise RecsysError(f'k={k}: expected at least 1')
     if not 0 <= diversity <= 1: raise RecsysError(f'diversity={diversity}: expected a number from 0 to 1')
-    ask = self.ask(text, **preferences | {f: as_tuple(preferences.get(f)) for f in ('category', 'brand')})
+    ask = self.ask(text, **preferences | {f: tuple(_texts(preferences.get(f))) for f in ('category', 'brand')})
     return without_scores(ask) if ask.filters.min_score is not None and not self.index.manifest['has_scores'] else ask
 
 # %% ../nbs/10_recommender.ipynb #ab654964
@@ -306,7 +311,9 @@ def questions(self:Recommender, texts, k, diversity, **conditions) -> list:
     "`question` for several people, whose texts are encoded together."
     asked = []
     remember = lambda wanted: asked.extend(wanted) or np.zeros((len(wanted), self.index.dim), np.float32)
-    for t in texts: self.question(t, k, diversity, encode=remember, **conditions) # what will have to be encoded
+    for t in texts: # what will have to be encoded
+        try: self.question(t, k, diversity, encode=remember, **conditions)
+        except RecsysError as e: raise RecsysError(f'{str(t)[:60]!r}: {e}') from e
     known = dict(zip(asked, self.encode(asked))) if asked else {}
     return [self.question(t, k, diversity, encode=lambda wanted: np.stack([known[w] for w in wanted]), **conditions) for t in texts]
 
@@ -338,11 +345,9 @@ def rank(self:Recommender,
     "Rankings for many queries, as `write_run` takes them."
     ids, out = list(queries), {}
     for i in progress(range(0, len(ids), batch), 'ranking', unit='batch'):
-        read = [understand(queries[q], self.brands.keys()) for q in ids[i:i+batch]]
-        vectors = self.encode([u.text or ' ' for u in read])
-        stars = {} if self.index.manifest['has_scores'] else dict(min_score=None)
-        asks = [(v if u.text else None, u.text or None, replace(filters_from([u], {}), **stars)) for u, v in zip(read, vectors)]
-        for q, hits in zip(ids[i:i+batch], self.index.search_many(asks, k)): out[q] = [(h.product_id, h.value) for h in hits]
+        asks = self.questions([queries[q] for q in ids[i:i+batch]], k, 0)
+        found = self.index.search_many([(a.vector, a.words or None, a.filters) for a in asks], k)
+        for q, hits in zip(ids[i:i+batch], found): out[q] = [(h.product_id, h.value) for h in hits]
     return out
 
 # %% ../nbs/10_recommender.ipynb #ba1fb69d
@@ -373,4 +378,4 @@ def find(self:Recommender,
     words = clean(title[:200]).casefold().split()
     if not words: return []
     fits = [(sum(f' {w}' not in t for w in words), len(t), i) for i, t in self.titles if all(w in t for w in words)]
-    return [p for p, _ in self.known([i for *_, i in sorted(fits)[:k]], 'product')]
+    return [p for p, _ in self.known([i for *_, i in sorted(fits)[:k]], 'product', notes=[])]

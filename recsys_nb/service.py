@@ -163,20 +163,28 @@ class JsonLines(logging.Formatter):
 # %% ../nbs/11_service.ipynb #d1118d92
 log_settings = dict(version=1, disable_existing_loggers=False, formatters=dict(json={'()': JsonLines}),
     handlers=dict(err={'class': 'logging.StreamHandler', 'formatter': 'json'}),
-    loggers={k: dict(handlers=['err'], level='INFO', propagate=False) for k in ('uvicorn', 'recsys_nb.service')})
+    loggers={k: dict(handlers=['err'], level='INFO', propagate=False) for k in ('uvicorn', 'recsys_nb')})
 
 # %% ../nbs/11_service.ipynb #d6a4f419
 class Desk:
     "Where requests wait for a thread."
     def __init__(self, threads=16, max_waiting=1000):
-        self.pool, self.max_waiting = ThreadPoolExecutor(threads, 'recommend'), max_waiting
-        self.waiting, self.state = 0, 'warming up'
+        self.threads, self.max_waiting, self.waiting = threads, max_waiting, 0
+        self.open()
+    def open(self):
+        "Take requests, for the first time or again."
+        self.pool, self.state, self.closing = ThreadPoolExecutor(self.threads, 'recommend'), 'warming up', threading.Event()
     async def run(self, f, *args, **kw):
         "Run `f` in a thread and wait for it."
         if self.waiting >= self.max_waiting: raise StarletteHTTPException(503, 'too many requests are waiting: try again in a second', {'Retry-After': '1'})
         self.waiting += 1
         try: return await get_running_loop().run_in_executor(self.pool, partial(f, *args, **kw))
         finally: self.waiting -= 1
+    def close(self):
+        "Finish what runs, and take nothing more."
+        self.state = 'shutting down'
+        self.closing.set()
+        self.pool.shutdown(cancel_futures=True)
 
 # %% ../nbs/11_service.ipynb #568daf6d
 def add_states(
@@ -197,15 +205,19 @@ def add_states(
 def warm_up(
     rec,       # A `Recommender`
     desk:Desk, # Where requests wait
+    pause=5,   # Seconds until it is tried again
 ):
     "Recommend and find once, so that everything is in memory, and say that the service is ready."
-    try:
-        rec.recommend('a good gift', k=1)
-        rec.find('gift', 1)
-        desk.state = 'ready'
-    except Exception as e:
-        desk.state = f'warming up failed: {e}' if isinstance(e, RecsysError) else 'warming up failed; the log says why'
-        log.error('warming up failed', exc_info=True)
+    while not desk.closing.is_set():
+        try:
+            rec.recommend('a good gift', k=1)
+            rec.find('gift', 1)
+            desk.state = 'ready'
+            return
+        except Exception as e:
+            desk.state = f'warming up failed: {e}' if isinstance(e, RecsysError) else 'warming up failed; the log says why'
+            log.error('warming up failed', exc_info=True)
+        desk.closing.wait(pause)
 
 # %% ../nbs/11_service.ipynb #941c085b
 ProductId = Annotated[str, Path(description='The id of a product', min_length=1, max_length=100)]
@@ -233,6 +245,7 @@ def add_products(
     "Add the addresses below `/products`."
     async def known(product_id):
         try: return await desk.run(rec.product, product_id)
+        except ServerUnavailable: raise
         except RecsysError as e: raise StarletteHTTPException(404, str(e)) from e
 
     @app.get('/products', tags=['products'], summary='Find products by their title', responses=problems(422, 503))
@@ -279,9 +292,11 @@ def create_app(
     rec.model = SharedEncoder(rec.model, max_batch)
     @asynccontextmanager
     async def life(app):
+        desk.open()
         threading.Thread(target=warm_up, args=(rec, desk), daemon=True).start()
         yield
-        desk.state = 'shutting down'
+        desk.close()
+        rec.model.close()
     app = FastAPI(title='recsys_nb', version=__version__, summary='Product recommendations from free text', lifespan=life,
                   docs_url=None, redoc_url=None, swagger_ui_oauth2_redirect_url=None)
     app.add_middleware(Door, hosts=hosts)
@@ -299,7 +314,7 @@ def open_port(
 ):            # A listening socket
     "Take a port, or say in words that it is taken."
     try: s = socket.create_server((host, port), family=socket.AF_INET6 if ':' in host else socket.AF_INET, backlog=2048)
-    except OSError as e: raise RecsysError(f'{host}:{port}: cannot listen here ({os.strerror(e.errno) if e.errno else e}); choose another with --port') from e
+    except OSError as e: raise RecsysError(f'{host}:{port}: cannot listen here ({os.strerror(e.errno) if (e.errno or 0) > 0 else e.strerror or e}); choose another with --host or --port') from e
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return s
 
@@ -323,7 +338,7 @@ def served_names(
     hosts:tuple=(),  # Names that a proxy passes on; this machine's own are always served
 ) -> tuple:          # For `Door`
     "Names that the service is reached by: any, unless some are given or only this machine reaches it."
-    return (*hosts, *loopback) if hosts else loopback if host in loopback else ('*',)
+    return (*map(str.lower, hosts), *loopback) if hosts else loopback if host in loopback else ('*',)
 
 # %% ../nbs/11_service.ipynb #b9dea799
 def serve(

@@ -21,7 +21,7 @@ class SharedEncoder(GetAttr):
         self._worker.start()
     def encode(self, texts, side='user', **kw):
         "The same as the model's `encode`, from any thread."
-        if not texts: return self.model.encode([], side=side, **kw)
+        if not texts or not self._worker.is_alive(): return self.model.encode(texts, side=side, **kw)
         done = Future()
         self._jobs.put((list(texts), side, kw, done))
         return done.result()
@@ -45,7 +45,7 @@ def _take(self:SharedEncoder):
 def _encode(self:SharedEncoder, jobs):
     "Encode jobs together; where that fails, one by one, so that only the culprit hears of it."
     texts, (_, side, kw, _) = [t for j in jobs for t in j[0]], jobs[0]
-    try: rows = self.model.encode(texts, side=side, **kw)
+    try: rows = np.concatenate([self.model.encode(texts[i:i+self.max_batch], side=side, **kw) for i in range(0, len(texts), self.max_batch)])
     except Exception as e:
         if len(jobs) == 1: return jobs[0][3].set_exception(e)
         return [self._encode([j]) for j in jobs]

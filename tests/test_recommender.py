@@ -50,6 +50,8 @@ def test_spoken_limits_are_filters_and_arguments_win(rec):
     assert all(r.price <= 30 for r in rec.recommend('mouse under $30', k=20))
     assert rec.recommend('mouse under $30').understood == dict(max_price=30., currency='$', text='mouse')
     assert max(r.price for r in rec.recommend('mouse under $30', k=20, max_price=90)) > 30
+    assert rec.recommend('mouse under $30', max_price=90).understood['max_price'] == 90
+    assert rec.recommend(['mouse under $50, no cable', 'under $80, no lights']).understood == dict(max_price=50., currency='$', dislike=['cable', 'lights'], text='mouse')
     assert all(r.brand != 'Acme' for r in rec.recommend('mouse, not acme', k=30))
 
 def test_what_is_liked_and_owned_does_not_come_back(rec):
@@ -77,6 +79,21 @@ def test_dislikes_move_away(rec):
     place = lambda found, word: np.mean([i for i, r in enumerate(found) if word in r.title.split()])
     assert place(rec.recommend('keyboard', dislike=['red'], k=60), 'red') > place(rec.recommend('keyboard', k=60), 'red')
 
+def test_dislikes_that_are_no_text(rec): assert len(rec.recommend('keyboard', dislike=[5], k=2)) == 2
+
+def test_rare_brands_are_there_even_if_they_were_not_counted(rec, monkeypatch):
+    monkeypatch.setattr(rec, 'brands', {'acme': 9})
+    assert 'no brand' not in (rec.recommend('keyboard', brand='Bolt & Sons', k=60).advice or '')
+    assert "There is no brand 'Acne'; did you mean 'acme'?" in rec.recommend('keyboard', brand='Acne').advice
+
+def test_products_that_came_and_went(rec, tmp_path):
+    import shutil
+    shutil.copytree(rec.index.folder, tmp_path/'idx')
+    with Recommender.load(tmp_path/'idx', model=ToyEncoder()) as changed:
+        gone = changed.find('mouse', 3)[1]['product_id']
+        changed.index.remove(gone)
+        assert gone not in {p['product_id'] for p in changed.find('mouse', 3)} and len(changed.find('mouse', 3)) == 2
+
 def test_diversity(rec):
     def alike(found): v = np.stack([v for _, v in rec.index.store.retrieve([r.product_id for r in found], True).values()]); return float((v @ v.T).mean())
     assert alike(rec.recommend('quiet keyboard', k=8, diversity=.9)) < alike(rec.recommend('quiet keyboard', k=8))
@@ -88,6 +105,9 @@ def test_advice(rec):
     assert 'did you mean \'keyboards\'' in (a := rec.recommend('quiet', category='Keybords', max_price=50).advice) and 'without category' in a
     few = rec.recommend('keyboard', min_price=150, max_price=150, category='keyboards', k=9)
     assert len(few) < 9 and f'Only {len(few)} passed' in few.advice
+    variants = rec.recommend('keyboard', category='keyboards', k=99)
+    assert f'Only {2*len(variants)} passed all conditions, variants of {len(variants)}.' in variants.advice
+    assert len(rec.recommend('keyboard', category='', brand=['']) or ()) == 5, 'nothing chosen is no condition'
     none = rec.recommend('keyboard', min_price=9000)
     assert none == [] and none.advice.endswith('Products that would pass: 120 without min price 9,000.')
     assert rec.recommend('mouse', k=3).advice is None
@@ -127,6 +147,9 @@ def test_rank_writes_a_run(rec, tmp_path):
     found = rec.rank(dict(q1='quiet keyboard', q2='mouse under $30', q3='', q4='of the'), k=7)
     assert [len(found[q]) for q in ('q1', 'q2')] == [7, 7] and set(found) == {'q1', 'q2', 'q3', 'q4'}
     assert found['q1'][0][0] == rec.recommend('quiet keyboard', k=1)[0].product_id
+    less = rec.rank(dict(q='keyboard, no red'), k=60)['q']
+    assert [i for i, _ in less] != [i for i, _ in rec.rank(dict(q='keyboard'), k=60)['q']], 'what is not wanted counts here, too'
+    with pytest.raises(RecsysError, match="'over \\$50 and under \\$20': min_price=50 is above"): rec.rank(dict(q1='mouse', q2='over $50 and under $20'))
     write_run(tmp_path/'x.run', found)
     assert set(read_run(tmp_path/'x.run')) >= {'q1', 'q2'}
     assert evaluate_run(tmp_path/'x.run', dict(q1={found['q1'][0][0]: 1}))['metrics']['ndcg@10'] == 1

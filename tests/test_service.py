@@ -9,7 +9,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from recsys_nb.config import RecsysError
 from recsys_nb.product_index import ServerUnavailable
-from recsys_nb.service import SharedEncoder, create_app, max_body, max_text, open_port, served_names
+from recsys_nb.service import Desk, SharedEncoder, create_app, max_body, max_text, open_port, served_names, warm_up
 
 class Shop:
     "Three products, one with a hostile title, without a model."
@@ -97,10 +97,30 @@ def test_a_taken_port_is_told_once():
         with pytest.raises(RecsysError) as e: open_port('127.0.0.1', s.getsockname()[1])
     assert str(e.value).count('127.0.0.1') == 1 and 'Address already in use' in str(e.value)
 
+def test_a_host_that_is_none_is_told_in_words():
+    with pytest.raises(RecsysError, match='(?i)name') as e: open_port('nonsense.invalid', 0)
+    assert 'Unknown error' not in str(e.value)
+
+def test_warming_up_is_tried_again():
+    class Late(Shop):
+        tries = 0
+        def find(self, *_):
+            self.tries += 1
+            if self.tries < 3: raise ServerUnavailable('not yet')
+    desk, shop = Desk(), Late()
+    warm_up(shop, desk, pause=0)
+    assert (shop.tries, desk.state) == (3, 'ready')
+
+def test_nothing_is_left_running():
+    before = set(threading.enumerate())
+    with TestClient(create_app(Shop()), base_url='http://localhost') as api: assert api.post('/recommend', json=dict(text='a mouse')).status_code == 200
+    left = [t.name for t in set(threading.enumerate()) - before if t.is_alive() and t.name.startswith(('encoder', 'recommend'))]
+    assert not left
+
 def test_only_our_names_are_served(api):
     for host in ('evil.example', 'localhost.evil.example', '127.0.0.1.evil.example', ''): is_problem(api.get('/health', headers=dict(host=host)), 400)
     for host in ('localhost:7860', '127.0.0.1:80', '[::1]:7860', 'LOCALHOST'): assert api.get('/health', headers=dict(host=host)).status_code == 200
-    shop = TestClient(create_app(Shop(), hosts=served_names('127.0.0.1', ('shop.example',))), base_url='http://shop.example')
+    shop = TestClient(create_app(Shop(), hosts=served_names('127.0.0.1', ('Shop.Example',))), base_url='http://shop.example')
     assert [shop.get('/health', headers=dict(host=h)).status_code for h in ('shop.example', 'localhost:7860', 'evil.example')] == [200, 200, 400]
     r = api.options('/recommend', headers={'origin': 'https://evil.example', 'access-control-request-method': 'POST'})
     assert 'access-control-allow-origin' not in r.headers
@@ -123,6 +143,9 @@ def test_a_lost_server_is_a_503_whatever_it_says():
         def recommend(self, *a, **kw): raise ServerUnavailable('gone')
     class Mistaken(Shop):
         def recommend(self, *a, **kw): raise RecsysError('no Qdrant server in this sentence is lost')
+    class Half(Shop):
+        def product(self, id): raise ServerUnavailable('gone')
+    for path in ('/products/K1', '/products/K1/similar'): is_problem(TestClient(create_app(Half()), base_url='http://localhost').get(path), 503)
     for shop, status in ((Lost, 503), (Mistaken, 422)): is_problem(TestClient(create_app(shop()), base_url='http://localhost').post('/recommend', json=dict(text='a mouse')), status)
 
 class Echo(Shop):
