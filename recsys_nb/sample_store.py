@@ -442,20 +442,21 @@ _asks = dict(quiet='quiet', compact='small', office='for the office', gaming='fo
 # %% ../nbs/01_sample_store.ipynb #0d3edd67
 @patch
 def preferences(self:SampleStore,
-    n:int=20,   # How many
+    n:int=20,   # How many; of a small store fewer, when 300 in a row bring no new one
     seed:int=0, # Which
 ) -> list:      # Pairs: a sentence, and the ids of the products that satisfy it (at least one)
     "What shoppers might ask for, with the right answers."
-    rng, found = random.Random(seed), {}
-    while len(found) < n:
+    rng, found, missed = random.Random(seed), {}, 0
+    while len(found) < n and missed < 300:
         p = self.truth.iloc[rng.randrange(len(self.truth))]
         named = {a: p[a] for a in rng.sample(list(attributes), 4) if p[a] in _asks and (a != 'purpose' or rng.random() < .7)}
         limit = rng.choice([None, math.ceil(p.price / 10) * 10 + 10])
         ids = self.satisfying(category=p.category, max_price=limit, **named)
         before = [_asks[v] for a, v in named.items() if a in ('noise', 'size')]
         after = [_asks[v] for a, v in named.items() if a not in ('noise', 'size')]
-        words = [*before, p.category, *after, *([f'under {limit} dollars'] if limit else [])]
-        if named and ids: found[' '.join(words)] = ids
+        words = ' '.join([*before, p.category, *after, *([f'under {limit} dollars'] if limit else [])])
+        missed = 0 if named and ids and words not in found else missed + 1
+        if named and ids: found[words] = ids
     return list(found.items())
 
 # %% ../nbs/01_sample_store.ipynb #4105a9f1

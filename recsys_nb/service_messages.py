@@ -93,7 +93,7 @@ class Recommended(Product):
 class Answer(BaseModel):
     "What was found, best first."
     recommendations:list[Recommended]
-    understood:dict = Field({}, description='Limits that were read in the text')
+    understood:dict = Field({}, description='What was read in the text, limits as they were applied')
     advice:str|None = Field(None, description='What to change when little or nothing was found')
 
 # %% ../nbs/10b_service_messages.ipynb #a270e34d

@@ -105,3 +105,7 @@ def test_same_seed_same_bytes_other_seed_other_store(tmp_path):
     def digest(s): return hashlib.sha256(gzip.decompress(s.reviews.read_bytes()) + gzip.decompress(s.meta.read_bytes())).hexdigest()
     assert digest(a) == digest(b) != digest(c)
     assert load_sample_store(a.folder).best_rmse == a.best_rmse
+
+def test_a_small_store_runs_out_of_wishes(tmp_path):
+    small = make_sample_store(tmp_path, n_products=30, n_reviews=300)
+    assert 5 < len(small.preferences(5000)) < 1000
