@@ -108,7 +108,8 @@ def is_price(
 # %% ../nbs/09a_preferences.ipynb #b796eb7f
 _refused = re.compile(r"(?:\b(?:i|it|that|which|but|and)\s+)?\b(?:(?:do|does|am|is|are|must|should|can|may|would)\s+)?"
     r"(?:not|nothing|no|never|cannot|(?:do|does|did|is|ca|wo|should|would|could|must)n[’']?t)\s+"
-    r"(?:(?:want|wish|like|need|plan|going|willing|able|afford|to|really|think|i|can|be|it|spend|pay|go|get|anything|something|items|products)\s+){0,6}$", re.I)
+    r"(?:(?:want|wish|like|need|plan|going|willing|able|afford|to|really|think|i|can|be|it|spend|pay|buy|go|get|anything|something|items|products)\s+){0,6}"
+    r"(?:(?:want|need|like|buy)\s+(?P<kept>an?\s+[\w-]+\s+))?$", re.I)
 _compared = re.compile(rf'{_costs}(?:over|above|more|under|below|beneath|less|cheaper)\b', re.I)
 
 def refused(m, kind):
@@ -132,7 +133,7 @@ def take_prices(
             if limit in ('lower', 'between'): u.min_price = min(a)
             if limit == 'around': u.min_price, u.max_price = .75*a[0], 1.25*a[0]
             u.currency = _currency(m) or u.currency
-            text = text[:(no or m).start()] + ' , ' + text[m.end():]
+            text = text[:(no or m).start()] + (no and no['kept'] or '') + ' , ' + text[m.end():]
     return text
 
 # %% ../nbs/09a_preferences.ipynb #f6981f5a

@@ -29,7 +29,7 @@ phrases = [
     # negations turn a limit round
     *((s, dict(text='', min_price=None, max_price=50, dislike=[])) for s in ["I don't want to spend more than $50", 'nothing over $50', "shouldn't cost more than 50 dollars", "can't spend over $50", 'not over 50', 'nothing over 50']),
     *((s, dict(text='', min_price=50, max_price=None, dislike=[])) for s in ['no less than $50', 'not less than $50', "I don't want anything under $50"]),
-    ('keyboard that must not cost more than $50, no RGB', dict(text='keyboard', max_price=50, dislike=['RGB'])), ('no RGB, over $50', dict(min_price=50, max_price=None, dislike=['RGB'])), ('I want more than $50', dict(min_price=50)),
+    ('keyboard that must not cost more than $50, no RGB', dict(text='keyboard', max_price=50, dislike=['RGB'])), ('I do not want a phone over $50', dict(text='a phone', min_price=None, max_price=50, dislike=[])), ('no RGB, over $50', dict(min_price=50, max_price=None, dislike=['RGB'])), ('I want more than $50', dict(min_price=50)),
     # stars
     ('at least 4 stars', dict(min_score=4)), ('4+ stars', dict(min_score=4)), ('rated 4.5 or higher', dict(min_score=4.5)), ('four stars or more', dict(min_score=4)), ('4 stars and up kettle', dict(min_score=4)),
     ('with a rating of at least 4.5', dict(min_score=4.5)), ('min 4 stars max $50', dict(min_score=4, max_price=50)), ('more than 4 stars, $100 max', dict(min_score=4, max_price=100)), ('4.5+ rating', dict(min_score=4.5)), ('at least 4 out of 5', dict(min_score=4)),
