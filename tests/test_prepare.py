@@ -74,6 +74,13 @@ def test_a_product_as_it_is_read(tmp_path):
     assert list(p.categories['P1']) == ['Keyboards'] and p.title['P1'] == '' and pd.isna(p.price['P1']) and p.brand['P1'] == '7'
     assert list(p.categories['P2']) == list(p.features['P2']) == []
 
+def test_numbers_that_no_column_could_hold(tmp_path):
+    reviews, _ = store(tmp_path)
+    with open(reviews, 'a') as f: f.write(json.dumps(review('huge', 'P0', sentence(99), timestamp=1e25)) + '\n')
+    pages = [page('P0', 'One', rating_number=1e20, average_rating=1e20), page('P1', 'Two', rating_number='12.7'), page('P2', 'Three', rating_number=-3)]
+    p = prepare(reviews, write(tmp_path/'m.jsonl', pages), 'x', tmp_path).products.set_index('product_id')
+    assert p.rating_number.fillna(-1).to_dict() == {'P0': -1, 'P1': 12, 'P2': -1}
+
 def test_pictures_that_a_page_can_show(tmp_path):
     reviews, _ = store(tmp_path)
     inside, long = 'data:image/png;base64,', 'data:image/png;base64,'.ljust(20_001, 'A')

@@ -11,10 +11,12 @@ from recsys_nb.reading import DuckDB, meta_fields, meta_lists, review_fields, un
 scalar = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30), st.sampled_from(['', ' ', 'B000000001', 'NaN', '1e999', '$1,299.00', '[', '{}', '\x00', '\ud800']))
 junk = st.recursive(scalar, lambda s: st.lists(s, max_size=3) | st.dictionaries(st.text(max_size=5), s, max_size=3), max_leaves=6)
 fields = list(dict.fromkeys([*review_fields, *meta_fields, *meta_lists, 'reviewerName', 'details']))
+huge = st.sampled_from([1e20, -1e20, '1e20', '9' * 30, 1e99, 2**63, 1.5e19, '1e16', -1, 12.7])
+numbers = st.fixed_dictionaries(dict(parent_asin=st.just('P1')), optional={f: huge for f in 'rating overall timestamp unixReviewTime average_rating rating_number price'.split()})
 objects = st.dictionaries(st.sampled_from(fields), junk, max_size=8)
 likely = st.builds(lambda o, u, p, t, r: {**o, 'user_id': u, 'parent_asin': p, 'text': t, 'rating': r}, objects, st.sampled_from(['u1', 'u2', '']), st.sampled_from(['P1', 'P2', 'P3']),
                    st.one_of(st.sampled_from(['Good', 'It does what it should do, every single day of the year']), st.text()), st.sampled_from([0, 1, 5.0, '3', None, 'x']))
-lines = st.one_of((objects | likely | junk).map(lambda o: json.dumps(o).encode()), st.binary(max_size=40), st.text(max_size=40).map(lambda s: s.encode(errors='replace')),
+lines = st.one_of((objects | likely | numbers | junk).map(lambda o: json.dumps(o).encode()), st.binary(max_size=40), st.text(max_size=40).map(lambda s: s.encode(errors='replace')),
                   st.sampled_from([b'', b' \t', b'{}', b'null', b'{"asin": "P1"}{"asin": "P2"}', b'{"asin": "P1", "asin": "P2"}', b"{'asin': 'P1'}", b'\xef\xbb\xbf{}', b'{"asin": 1e999}', b'[' * 2000, b'{"asin": "P1", "rating": ' + b'9' * 400 + b'}']))
 files = st.lists(lines.map(lambda b: b.replace(b'\n', b' ')), max_size=12)
 few = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -47,6 +49,7 @@ def test_each_line_is_a_row_or_set_aside(reader, content):
         for r in rows:
             assert all(isinstance(r[c], str) for c in ('title', 'text')) and '\x00' not in r['title'] + r['text']
             for c in {'rating', 'price', 'average_rating'} & set(r): assert r[c] is None or abs(r[c]) < 1e308
+            for c in {'rating_number', 'timestamp'} & set(r): assert r[c] is None or isinstance(r[c], int) and 0 <= r[c] < 5e12
 
 @given(st.lists(files, min_size=1, max_size=3))
 @settings(few, max_examples=5)
