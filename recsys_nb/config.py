@@ -10,7 +10,7 @@ __all__ = ['base_encoder', 'base_sha256', 'run_kinds', 'RecsysError', 'root_fold
 
 # %% ../nbs/00_config.ipynb #d7a92e51
 import csv, hashlib, json, logging, math, os, re, shutil, socket, sys, uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from importlib.resources import files
@@ -60,12 +60,23 @@ def recover_folder(
     "Put back the previous folder if a killed `replace_folder` left none."
     path = Path(path)
     old = path.with_name(f'.{path.name}.old')
-    if old.exists():
-        if path.exists(): shutil.rmtree(old)
-        else: old.rename(path)
+    if old.exists() and not path.exists():
+        with suppress(OSError): old.rename(path) # fails where the writer has just put the new one there
     return path
 
 # %% ../nbs/00_config.ipynb #4c4e76a8
+def _take_place(part, path):
+    "Rename `part` to `path`, whatever is there and whoever puts the old one back meanwhile."
+    old = path.with_name(f'.{path.name}.old')
+    while part.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        if path.exists(): path.rename(old)
+        try: part.rename(path)
+        except OSError:
+            if not path.exists(): raise
+    shutil.rmtree(old, ignore_errors=True)
+
+# %% ../nbs/00_config.ipynb #002303c0
 @contextmanager
 def replace_folder(
     path:str|Path, # The folder to write
@@ -76,10 +87,7 @@ def replace_folder(
     with _writing_in(path.parent): part.mkdir(parents=True)
     try:
         yield part
-        old = path.with_name(f'.{path.name}.old')
-        if path.exists(): path.rename(old)
-        part.rename(path)
-        if old.exists(): shutil.rmtree(old)
+        _take_place(part, path)
     finally: shutil.rmtree(part, ignore_errors=True)
 
 # %% ../nbs/00_config.ipynb #ded2a810
@@ -211,7 +219,7 @@ def preset(
     return Preset('cpu', 'cpu', has_fast_bfloat16(), 64)
 
 # %% ../nbs/00_config.ipynb #c31e6bf0
-os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # read when torch is first imported
+for k, v in dict(OMP_WAIT_POLICY='PASSIVE', GOMP_SPINCOUNT='20000').items(): os.environ.setdefault(k, v) # read when torch is first imported
 
 # %% ../nbs/00_config.ipynb #8be14ca0
 @dataclass
