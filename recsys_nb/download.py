@@ -116,6 +116,7 @@ def _attempt(client, part):
         _check_status(r)
         start, total, version, sha = _facts(r)
         if start not in (0, part.size): part.forget(); raise _Passing(f'sent bytes from {start}')
+        if not start: part.data.unlink(missing_ok=True) # or a kill here would leave old bytes under the note of a new version
         write_json(part.note, dict(url=part.url, version=version))
         _receive(r, part, start, total)
     if total is not None and part.size != total: raise _Passing(f'broke off at {part.size:,} of {total:,} bytes')

@@ -97,6 +97,17 @@ def test_a_file_that_changed_in_between_is_not_glued_together(get, server):
     server.body, server.etag, server.pieces, server.ranges = gzip.compress(b'{"rating": 1.0}\n' * 9000 + content, mtime=0), '"v2"', [], True
     assert get().read_bytes() == server.body
 
+def test_killed_before_the_first_byte_of_a_new_version(get, server, monkeypatch):
+    class Killed(BaseException): pass
+    def die(*args): raise Killed
+    server.ranges, server.pieces = False, [1000] * 2
+    with pytest.raises(RecsysError): get(tries=1)
+    server.body, server.etag, server.pieces, server.ranges = gzip.compress(b'{"rating": 1.0}\n' * 9000 + content, mtime=0), '"v2"', [], True
+    with monkeypatch.context() as m, pytest.raises(Killed):
+        m.setattr('recsys_nb.download._receive', die)
+        get()
+    assert get().read_bytes() == server.body and server.asked[-1][1] is None
+
 def test_busy_host_is_asked_again(get, server):
     server.busy = 2
     assert get().read_bytes() == content and len(server.asked) == 3
