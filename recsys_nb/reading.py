@@ -8,7 +8,7 @@ __all__ = ['endings', 'review_fields', 'meta_fields', 'meta_lists', 'longest', '
            'product_id', 'reason', 'unusable_lines']
 
 # %% ../nbs/01b_reading.ipynb #3c9fec4f
-import ast, glob, gzip, json, os, re
+import ast, glob, gzip, json, os, re, zlib
 from contextlib import contextmanager
 from pathlib import Path
 import duckdb, ibis
@@ -25,15 +25,16 @@ def _of_kind(files, kind):
 # %% ../nbs/01b_reading.ipynb #e3f9c3be
 def input_files(
     paths,         # A file, a folder, a pattern such as `raw/*.jsonl.gz`, or a list of these
-    kind:str='',   # 'reviews' or 'meta': what to take from a folder that holds both
+    kind:str='',   # 'reviews' or 'meta': what to take where both are found
 ) -> list:         # The files, each once, in a fixed order
     "The files that the paths stand for; `RecsysError` where one stands for none."
     found = []
     for p in [paths] if isinstance(paths, (str, Path)) else paths:
-        if Path(p).is_dir(): here = _of_kind(sorted(f for f in Path(p).rglob('*') if f.name.endswith(endings)), kind)
-        elif Path(p).exists(): here = [Path(p)]
-        else: here = sorted(Path(f) for f in glob.glob(str(p), recursive=True))
-        if not here: raise RecsysError(f'{p}: no file in this folder ends in .jsonl, .json or .gz' if Path(p).is_dir() else f'{p}: no such file')
+        folder = Path(p).is_dir()
+        pattern = f'{glob.escape(str(p))}/**' if folder else str(p)
+        matches = sorted(f for f in map(Path, glob.glob(pattern, recursive=True)) if f.is_file() and (not folder or f.name.endswith(endings)))
+        here = [Path(p)] if Path(p).exists() and not folder else _of_kind(matches, kind)
+        if not here: raise RecsysError(f'{p}: no file in this folder ends in .jsonl, .json or .gz' if folder else f'{p}: no such file')
         found += here
     return list(dict.fromkeys(found))
 
@@ -47,11 +48,14 @@ def packing(
     except OSError as e: raise RecsysError(f'{path}: cannot be read ({e.strerror})') from e
 
 # %% ../nbs/01b_reading.ipynb #6eb28c6a
+@contextmanager
 def open_lines(
     path:Path, # A file
 ):             # Iterates over its lines as bytes
-    "Open a file to read line by line, unpacking on the way."
-    return (gzip.open if packing(path) == 'gzip' else open)(path, 'rb')
+    "Open a file to read line by line, unpacking on the way; `RecsysError` where it is damaged."
+    try:
+        with (gzip.open if packing(path) == 'gzip' else open)(path, 'rb') as f: yield f
+    except (EOFError, zlib.error, gzip.BadGzipFile) as e: raise RecsysError(f'{path}: damaged, or not whole ({e})') from e
 
 # %% ../nbs/01b_reading.ipynb #911f4c50
 review_fields = 'rating overall title summary text reviewText asin parent_asin user_id reviewerID timestamp unixReviewTime'.split()
@@ -292,7 +296,7 @@ def reason(
 ) -> str:
     "Why a line was set aside."
     if len(line) > longest: return f'longer than {longest // 10**6} MB'
-    try: o = json.loads(line.decode().rstrip('\r\n'))
+    try: o = json.loads((_as_json(line) if line.startswith(b"{'") else line).decode().rstrip('\r\n'))
     except UnicodeDecodeError as e: return f'not UTF-8 (byte {e.start + 1})'
     except json.JSONDecodeError as e: return f'not JSON: {e.msg} (character {e.pos + 1})'
     except (RecursionError, ValueError): return 'not JSON: nested too deeply, or a number too long'
@@ -300,7 +304,7 @@ def reason(
     return 'no product: parent_asin and asin are missing, or not one word' if not any(_is_id(o.get(k)) for k in ('parent_asin', 'asin')) else 'not valid JSON'
 
 # %% ../nbs/01b_reading.ipynb #cfc5bb3b
-def _without_names(text): return re.sub(r'("(?:reviewer|profile|user)_?[Nn]ame"\s*:\s*)("(?:\\.|[^"\\])*"?|[^,}]*)', r'\1"…"', text)
+def _without_names(text): return re.sub(r"""((["'])(?:reviewer|profile|user)_?[Nn]ame\2\s*:\s*)("(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|[^,}]*)""", r'\1"…"', text)
 
 # %% ../nbs/01b_reading.ipynb #c56a4d0a
 def unusable_lines(

@@ -366,7 +366,7 @@ def _write_lines(path, lines, torn, rng):
 
 # %% ../nbs/01_sample_store.ipynb #a53f2b5f
 def make_sample_store(
-    folder:str|Path,     # Where to write `reviews.jsonl.gz`, `meta.jsonl.gz` and `truth.json`
+    folder:str|Path,     # Where to write `reviews.jsonl.gz`, `meta.jsonl.gz` and `.truth.json`
     n_products:int=240,  # Products, variants included; at least 30
     n_reviews:int=3000,  # Honest reviews; duplicates and variants' copies come on top
     seed:int=0,          # The same seed, the same store
@@ -382,7 +382,7 @@ def make_sample_store(
     listed = {m['parent_asin'] for m in pages if m['price'] not in (None, '—')}
     products = [{k: v for k, v in p.items() if k != 'children'} | dict(listed=p['product_id'] in listed) for p in products]
     columns = lambda rows: {k: [o[k] for o in rows] for k in rows[0]}
-    write_json(folder/'truth.json', dict(note='Synthetic: no product, review or user in this folder is real.', seed=seed, n_reviews=n_reviews,
+    write_json(folder/'.truth.json', dict(note='Synthetic: no product, review or user in this folder is real.', seed=seed, n_reviews=n_reviews,
                                          defects=counts, products=columns(products), reviews=columns(truth)))
     return SampleStore(folder)
 
@@ -390,10 +390,10 @@ def make_sample_store(
 @dataclass
 class SampleStore:
     "A written sample store and what is true of it."
-    folder:Path # Holds `reviews.jsonl.gz`, `meta.jsonl.gz` and `truth.json`
+    folder:Path # Holds `reviews.jsonl.gz`, `meta.jsonl.gz` and `.truth.json`
     def __post_init__(self): self.folder = Path(self.folder)
     @cached_property
-    def _truth(self): return read_json(self.folder/'truth.json')
+    def _truth(self): return read_json(self.folder/'.truth.json')
     @property
     def reviews(self) -> Path: "The review lines"; return self.folder/'reviews.jsonl.gz'
     @property
