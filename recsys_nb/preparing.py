@@ -7,13 +7,14 @@ __all__ = ['reasons', 'product_reasons', 'product_columns', 'review_columns', 'r
            'report_text', 'prepare']
 
 # %% ../nbs/02b_preparing.ipynb #23a69589
-import gzip, json, shutil
+import glob, gzip, json, shutil
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 import duckdb, ibis
+import numpy as np
 import pandas as pd
 from ibis import _
 from .cleaning import (families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, min_informative, one_per_product,
@@ -210,19 +211,20 @@ def _write(e, r, t, p, out):
     e.export(p.select(product_columns), out/'products.parquet', 'product_id')
 
 # %% ../nbs/02b_preparing.ipynb #4840b825
-repeats = {k: ['key'] for k in ('near duplicate', 'repeated on a variant', 'exact duplicate')} | {'same user and product': ['user_id', 'product_id']}
+repeats = {'exact duplicate': ['review_id'], 'same user and product': ['user_id', 'product_id'], 'near duplicate': ['key'],
+           'repeated on a variant': ['family_id', 'user_id', 'key']}
 
 def _examples(e, r, t):
     "One removed review per reason, and the kept one that it repeats."
-    texts = r.select('row', 'review_id', 'product_id', 'user_id', 'rating', 'title', 'key', text=_.text.left(160))
-    first = t.filter(_.removed.notnull()).group_by('removed').agg(review_id=_.review_id.min())
-    lost = {x['removed']: x for x in e.rows(first.join(texts, 'review_id'))}
-    again = [x for k, x in lost.items() if k in repeats]
-    near = _.key.isin([x['key'] for x in again]) | _.user_id.isin([x['user_id'] for x in again])
-    kept = e.rows(t.filter(_.removed.isnull() & near).select('row').join(texts, 'row').order_by('review_id')) if again else []
-    def plain(x): return {c: x[c] for c in ('product_id', 'rating', 'title', 'text')}
-    def kept_for(k): return next((dict(kept=plain(x)) for x in kept if k in repeats and all(x[c] == lost[k][c] for c in repeats[k])), {})
-    return {k: plain(x) | kept_for(k) for k, x in lost.items()}
+    first = t.filter(_.removed.notnull()).group_by('removed').agg(row=_.row.argmin(_.review_id))
+    lost = {x['removed']: x for x in e.rows(t.join(first.select('row'), 'row'))}
+    def like(x): return t.filter(_.removed.isnull(), *(t[c] == x[c] for c in repeats[x['removed']])).order_by('review_id').select('row').limit(1)
+    kept = {k: e.rows(like(x)) for k, x in lost.items() if k in repeats}
+    kept = {k: found[0]['row'] for k, found in kept.items() if found}
+    rows = [*(x['row'] for x in lost.values()), *kept.values()]
+    texts = r.filter(_.row.isin(rows)).select('row', 'product_id', 'rating', 'title', text=_.text.left(160)) if rows else None
+    texts = {x.pop('row'): x for x in e.rows(texts)} if rows else {}
+    return {k: texts[x['row']] | (dict(kept=texts[kept[k]]) if k in kept else {}) for k, x in lost.items()}
 
 # %% ../nbs/02b_preparing.ipynb #4887cc49
 def _steps(n, removed, why, examples={}):
@@ -243,11 +245,15 @@ def _review_steps(e, r, t, counted):
 
 # %% ../nbs/02b_preparing.ipynb #d0294865
 def _quantiles(e, t, column):
-    "Smallest, quartiles, 95%, largest and mean of a column."
+    "Smallest, quartiles, 95%, largest and mean of a column, from how often it has each value."
     shares = {'min': 0., '25%': .25, '50%': .5, '75%': .75, '95%': .95, 'max': 1.}
-    v = t[column].cast('float64')
-    r = e.rows(t.filter(v.notnull()).agg(n=v.count(), mean=v.mean(), **{k: v.quantile(q) for k, q in shares.items()}))[0]
-    return {k: None if x is None else round(x, 2) for k, x in r.items()}
+    rows = e.rows(t.filter(t[column].notnull()).group_by(v=t[column].cast('float64').round(2)).agg(n=_.count()).order_by('v'))
+    if not rows: return dict(n=0, mean=None) | dict.fromkeys(shares)
+    v, n = (np.array([r[c] for r in rows]) for c in 'vn')
+    at = np.array(list(shares.values())) * (n.sum() - 1)
+    low, high = (v[np.searchsorted(n.cumsum(), i, 'right')] for i in (np.floor(at), np.ceil(at)))
+    found = dict(mean=(v * n).sum() / n.sum()) | dict(zip(shares, low + (high - low) * (at % 1)))
+    return dict(n=int(n.sum())) | {k: round(float(x), 2) for k, x in found.items()}
 
 # %% ../nbs/02b_preparing.ipynb #4ffb5af0
 def _counts(e, t, by, most=None):
@@ -259,11 +265,10 @@ def _counts(e, t, by, most=None):
 def _distributions(e, t, p):
     "What the kept reviews and the products look like."
     def per(c): return _quantiles(e, t.filter(t[c] != '').group_by(c).agg(n=_.count()), 'n')
-    year = (t.timestamp / 31556952000 + 1970).floor().cast('int64')
     return dict(ratings=_counts(e, t.filter(t.rating.notnull()), t.rating.round().cast('int64')),
                 text_length=_quantiles(e, t.mutate(n=t.text.length()), 'n'),
                 reviews_per_product=per('product_id'), reviews_per_user=per('user_id'), price=_quantiles(e, p, 'price'),
-                years=_counts(e, t.filter(t.timestamp.notnull()), year),
+                years=_counts(e, t.filter(t.timestamp.notnull()), t.timestamp.as_timestamp('ms').year()),
                 categories=_counts(e, p.filter(p.categories.length() > 0), p.categories[p.categories.length() - 1], 20))
 
 # %% ../nbs/02b_preparing.ipynb #d38f1544
@@ -433,13 +438,15 @@ def prepare(
     threads:int|None=None,             # For DuckDB; `None`: one per core
 ) -> PreparedData:
     "Clean, split and write a data set, and account for every row; `RecsysError` says what is wrong with files or settings."
-    s = SimpleNamespace(name=name, categories=categories, split=split, engine=engine, seed=seed, max_bad=max_bad, min_chars=min_chars,
-                        kcore=kcore, fractions=tuple(fractions), cuts=cuts)
+    s = SimpleNamespace(name=name, categories=[categories] if isinstance(categories, str) else categories, split=split, engine=engine, seed=seed, max_bad=max_bad, min_chars=min_chars,
+                        kcore=kcore, fractions=tuple(fractions),
+                        cuts=tuple(cuts) if isinstance(cuts, list) else cuts)
     _check_settings(s)
     reviews, meta = input_files(reviews or [], 'reviews'), input_files(meta or [], 'meta')
     if not meta: raise RecsysError('meta: expected at least one file of product metadata')
+    if both := {f.resolve() for f in reviews} & {f.resolve() for f in meta}: raise RecsysError(f'{min(both)}: given as reviews and as metadata, expected one of them')
     path = root_folder(root)/'data'/'preprocessed'/name
     with only_one(path, f'data set {name!r}'):
-        for left in path.parent.glob(f'.{name}.*.part'): shutil.rmtree(left, ignore_errors=True)
+        for left in path.parent.glob(f'.{glob.escape(name)}.{"[0-9a-f]" * 8}.part'): shutil.rmtree(left, ignore_errors=True)
         _into(path, reviews, meta, s, lambda work: Spark(work, memory, spark_master) if engine == 'spark' else DuckDB(work, memory, threads))
     return PreparedData(path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from recsys_nb.config import RecsysError, only_one
+from recsys_nb.config import RecsysError, only_one, recover_folder, replace_folder
 from recsys_nb.preparing import load_prepared, prepare, report_text
 from recsys_nb.sample_store import make_sample_store
 
@@ -179,16 +179,60 @@ def test_a_line_above_16_mb_is_set_aside(tmp_path):
     data = prepare(reviews, meta, 'x', tmp_path)
     assert 'last' in set(kept(data).user_id) and [(q['line'], q['reason']) for q in quarantine(data)] == [(21, 'longer than 16 MB')]
 
+def test_patterns_hidden_files_and_the_sample_stores_truth(tmp_path):
+    s = make_sample_store(tmp_path/'s', n_products=30, n_reviews=180)
+    (tmp_path/'s'/'.more.jsonl.gz.part.json').write_text('{}')
+    for paths in (tmp_path/'s', str(tmp_path/'s'/'*.jsonl.gz')):
+        files = prepare(paths, paths, 'x', tmp_path, max_bad=.1).report['files']
+        assert [[Path(f['file']).name for f in v] for v in files.values()] == [['reviews.jsonl.gz'], ['meta.jsonl.gz']]
+    with pytest.raises(RecsysError, match='meta.jsonl.gz: given as reviews and as metadata'): prepare([s.reviews, s.meta], s.meta, 'x', tmp_path)
+
+def test_a_year_begins_on_its_first_day(tmp_path):
+    _, meta = store(tmp_path)
+    dates = [1577836799999, 1577836800000, 1609459199999, 1609459200000] # around 2020
+    data = prepare(write(tmp_path/'r.jsonl', [review(f'u{i}', 'P0', sentence(i), timestamp=t) for i, t in enumerate(dates)]), meta, 'x', tmp_path, cuts=dates[1:3], categories='Keyboards')
+    assert data.report['distributions']['years'] == {'2019': 1, '2020': 2, '2021': 1}
+
+def test_quantiles_are_those_of_pandas(tmp_path):
+    data = prepare(*store(tmp_path, n=120), 'x', tmp_path)
+    lengths, found = kept(data).text.str.len(), data.report['distributions']['text_length']
+    shares = {'min': 0, '25%': .25, '50%': .5, '75%': .75, '95%': .95, 'max': 1}
+    assert found == dict(n=120, mean=round(lengths.mean(), 2)) | {k: round(lengths.quantile(q), 2) for k, q in shares.items()}
+
+def test_an_example_is_shown_with_what_it_repeats(tmp_path):
+    _, meta = store(tmp_path)
+    rows = [review('a', 'P0', 'Good', 1), review('b', 'P1', 'Good', 2), review('b', 'P1', 'Good', 2), review('c', 'P1', 'Good', 3), *(review(f'u{i}', 'P2', sentence(i), i) for i in range(9))]
+    steps = {s['step']: s.get('example') for s in prepare(write(tmp_path/'r.jsonl', rows), meta, 'x', tmp_path).report['steps']['reviews']}
+    assert steps['exact duplicate']['kept']['product_id'] == 'P1'
+
 # -- what goes wrong
+
+def test_a_reader_between_the_renames_of_a_writer(tmp_path, monkeypatch):
+    rename, path = Path.rename, tmp_path/'x'
+    def then_read(self, target):
+        rename(self, target)
+        if self == path and not read: read.append(recover_folder(path))
+    read = []
+    monkeypatch.setattr(Path, 'rename', then_read)
+    for text in ('old', 'new'):
+        with replace_folder(path) as p: (p/'a').write_text(text)
+    assert read and (path/'a').read_text() == 'new' and [p.name for p in tmp_path.iterdir()] == ['x']
+
+def test_the_work_of_another_data_set_stays(tmp_path):
+    files, home = store(tmp_path), tmp_path/'data'/'preprocessed'
+    for left in ('.x.v2.1a2b3c4d.part', '.x.1a2b3c4d.part'): (home/left).mkdir(parents=True)
+    prepare(*files, 'x', tmp_path)
+    assert [p.name for p in home.glob('.*.part')] == ['.x.v2.1a2b3c4d.part']
 
 def test_clear_messages(tmp_path):
     reviews, meta = store(tmp_path)
     (tmp_path/'empty.jsonl').write_text('')
     (tmp_path/'page.html').write_text('<html>\n503\n</html>\n')
     (tmp_path/'cut.jsonl.gz').write_bytes(gzip.compress(reviews.read_bytes())[:200])
+    (tmp_path/'cut.json.gz').write_bytes(gzip.compress(b"{'asin': 'P0'}\n" * 9)[:-9])
     good = prepare(reviews, meta, 'x', tmp_path).report
     for message, change in {'nothing.jsonl: no such file': dict(reviews='nothing.jsonl'), 'empty.jsonl: empty': dict(reviews=tmp_path/'empty.jsonl'), 'meta: expected at least one file': dict(meta=[]),
-                            'page.html: 3 of 3 lines cannot be used, more than --max-bad 5%; the first is line 1: not JSON': dict(reviews=tmp_path/'page.html'), 'end of GZIP stream': dict(reviews=tmp_path/'cut.jsonl.gz'),
+                            'page.html: 3 of 3 lines cannot be used, more than --max-bad 5%; the first is line 1: not JSON': dict(reviews=tmp_path/'page.html'), 'end of GZIP stream': dict(reviews=tmp_path/'cut.jsonl.gz'), 'cut.json.gz: damaged, or not whole': dict(meta=tmp_path/'cut.json.gz'),
                             "name='../x'": dict(name='../x'), "split='random'": dict(split='random'), "engine='pandas'": dict(engine='pandas'), 'memory=much': dict(memory='much'), 'fractions=': dict(fractions=(1, 0, 0)),
                             'cuts=': dict(cuts='yesterday'), 'max_bad=2': dict(max_bad=2), 'kcore=-1': dict(kcore=-1)}.items():
         with pytest.raises(RecsysError) as e: prepare(**(dict(reviews=reviews, meta=meta, name='x', root=tmp_path) | change))
