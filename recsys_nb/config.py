@@ -276,7 +276,7 @@ def check_config(
     config, # An `EncoderConfig` or a `ScoreConfig`
 ):          # The same
     "Raise a `RecsysError` that names the first setting that makes no sense."
-    rules = dict(epochs=1, batch_size=1, max_tokens=8, patience=1, piece=1, query_tokens=8, hard_negatives=0, per_product=0, frozen=0, dim=1)
+    rules = dict(seed=0, epochs=1, batch_size=1, max_tokens=8, patience=1, piece=1, query_tokens=8, hard_negatives=0, per_product=0, frozen=0, dim=1)
     for f in fields(config):
         v = getattr(config, f.name)
         if f.name in rules and v is not None and v < rules[f.name]: raise RecsysError(f'{f.name}={v}: expected at least {rules[f.name]}')
