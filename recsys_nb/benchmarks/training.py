@@ -107,7 +107,8 @@ def loss_of(
     pairs, exact = make_pairs(data).iloc[:n], Preset('cpu', 'cpu', False)
     texts = data.products.set_index('product_id').text
     q, p = model.encode(list(pairs['query']), 'user', preset=exact), model.encode(list(texts[pairs.product_id]), 'product', preset=exact)
-    return float(np.mean([info_nce(torch.tensor(q[i:i+64]), torch.tensor(p[i:i+64]), symmetric=False) for i in range(0, n, 64)]))
+    q, p = torch.tensor(q), torch.tensor(p)
+    return float(np.mean([info_nce(a, b, symmetric=False) for a, b in zip(q.split(64), p.split(64))]))
 
 # %% ../../nbs/analysis/benchmark_training.ipynb #304b743a
 def operations(
