@@ -66,10 +66,11 @@ repairs = [ # (symptom, repair)
     (lambda s: s.contains('&') & s.contains(';'), _undone('&')),
     # tags
     (lambda s: s.contains('<'), lambda s: s.replace('<br />', ' ').re_replace(r'</?[A-Za-z][^<>]{0,300}>', ' ')),
-    # control characters, runs of blanks, blanks at the ends
-    (lambda s: s.re_search(control), lambda s: s.replace('\n', ' ').re_replace(control, ' ')),
-    (lambda s: s.contains('  '), lambda s: s.replace(' ', ' \x01').replace('\x01 ', '').replace('\x01', '')),
-    (lambda s: s.startswith(' ') | s.endswith(' '), lambda s: s.strip())]
+    # line breaks, other control characters, runs of blanks, blanks at the ends
+    (lambda s: s.contains('\n'), lambda s: s.replace('\n', ' ')),
+    (lambda s: s.re_search(control), lambda s: s.re_replace(control, ' ')),
+    (lambda s: s.contains('  '), lambda s: s.re_replace('  +', ' ')),
+    (lambda s: s.startswith(' ') | s.endswith(' '), lambda s: s.re_replace('^ | $', ''))]
 
 # %% ../nbs/02_cleaning.ipynb #d5030a60
 def clean_texts(
@@ -153,9 +154,7 @@ def shape_reviews(
                    title=ibis.coalesce(raw.title, raw.summary), text=ibis.coalesce(raw.text, raw.reviewText))
     t = clean_texts(t.mutate(timestamp=milliseconds(t.timestamp)), 'title', 'text')
     t = t.mutate(key=letters((t.text == '').ifelse(t.title, t.text)))
-    parts = [t.user_id, t.timestamp.cast('string').fill_null(''), t.rating.cast('string').fill_null(''), t.title, t.text]
-    content = t.product_id
-    for p in parts: content = content + '\t' + p
+    content = ibis.literal('\t').join([t.product_id, t.user_id, t.timestamp.cast('string').fill_null(''), t.rating.cast('string').fill_null(''), t.title, t.text])
     return t.mutate(size=t.key.length(), key=t.key.hexdigest('md5').left(20), review_id=content.hexdigest('md5').left(20))
 
 # %% ../nbs/02_cleaning.ipynb #b16b2036
