@@ -175,8 +175,8 @@ def place(self:ProductMap, flat):
 @patch
 def room_for(self:ProductMap, kind, x, y):
     "Where a label does not lie on another one or beyond the edge: in the middle of its kind, or below."
-    half = 4.2*min(len(kind), 24)
-    x = min(max(x, half + 4), self.width - half - 4)
+    half, widest = 4.2*min(len(kind), 24), 6.2*min(len(kind), 24) # the latter in a narrow window, where letters are larger
+    x = min(max(x, widest), self.width - widest)
     while any(abs(y - b) < 15 and abs(x - a) < half + 4.2*min(len(k), 24) for k, a, b in self.labels): y += 3
     return kind, x, min(y, self.height - 6)
 
@@ -252,17 +252,17 @@ def respond(
     shelf:Shelf, # The page's recommender
     *fields,     # See `ask`
 ):
-    "Yield what the page shows while it waits, then what was found: a status, the cards, the map and whether there is one."
-    yield f'Looking among {shelf.count:,} products …', gr.skip(), gr.skip(), gr.skip()
+    "Yield what the page shows while it waits, then what was found: a status, the cards and the map."
+    yield f'Looking among {shelf.count:,} products …', gr.skip(), gr.skip()
     start = time.perf_counter()
     found, said = ask(shelf, *fields)
     if not found:
-        yield '' if found is None else 'Nothing fits.', said or notice('Nothing was found.'), '', gr.update(visible=False)
+        yield '' if found is None else 'Nothing fits.', said or notice('Nothing was found.'), shelf.map.svg()
         return
     took = (time.perf_counter() - start)*1000
     understood = spoken({k: v for k, v in found.understood.items() if k not in ('text', 'currency')})
     status = f'{len(found)} of {shelf.count:,} products, found in {took:.0f} ms'
-    yield ' · '.join(o for o in (status, understood and f'understood: {safe(understood)}') if o), said + cards(found), shelf.mapped(found), gr.update(visible=True)
+    yield ' · '.join(o for o in (status, understood and f'understood: {safe(understood)}') if o), said + cards(found), shelf.mapped(found)
 
 # %% ../nbs/12_gradio_demo.ipynb #759255b6
 def find_liked(
@@ -342,8 +342,8 @@ def build_demo(
             with gr.Column(scale=3, min_width=300):
                 status = gr.HTML('', html_template='<div role="status" aria-live="polite" id="status">${value}</div>', elem_id='says')
                 found = gr.HTML('', js_on_load=when_clicked, elem_id='found')
-                with gr.Accordion('Where these lie among all products', open=False, visible=False) as atlas: where = gr.HTML('', elem_id='where')
-        answer = dict(fn=partial(respond, shelf), inputs=[text, *fields], outputs=[status, found, where, atlas], show_progress='minimal',
+                with gr.Accordion('A map of all products', open=True): where = gr.HTML(shelf.map.svg(), elem_id='where')
+        answer = dict(fn=partial(respond, shelf), inputs=[text, *fields], outputs=[status, found, where], show_progress='minimal',
                       show_progress_on=status, api_visibility='private', trigger_mode='always_last')
         gr.on([go.click, text.submit], **answer)
         tried.load_input_event.success(**answer)

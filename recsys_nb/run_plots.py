@@ -119,7 +119,7 @@ def plot_rate(
         ax.plot(steps * c.epochs / 1000, [c.lr * rate_factor(s, 1000, c.warmup) for s in steps], lw=2, label=label, **_line(i))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda x, pos=None: f'{round(x*1e5, 6):g}'))
-    return _finish(ax, 'Learning rate, in 0.00001', xlabel='epochs done')
+    return _finish(ax, 'Learning rate, in 10⁻⁵', xlabel='epochs done')
 
 # %% ../nbs/analysis/plot_metrics.ipynb #7b4af9c5
 def _find(runs, root):

@@ -95,7 +95,8 @@ def shot(page, name):
     page.screenshot(path=results/f'{name}.png', full_page=True)
 
 def test_preferences_give_cards_with_all_that_matters(page):
-    expect(page.get_by_role('button', name='Where these lie')).to_have_count(0)
+    expect(page.locator('.rs-map')).to_be_visible() # what there is, before anybody asks
+    expect(page.locator('.rs-marks g')).to_have_count(0)
     shot(page, 'demo_first')
     say(page, 'a quiet small keyboard for the office')
     cards = page.locator('.rs-card')
@@ -105,10 +106,10 @@ def test_preferences_give_cards_with_all_that_matters(page):
     link = cards.first.locator('h3 a')
     assert link.get_attribute('href').startswith('https://shop.example/P') and 'noopener' in link.get_attribute('rel')
     expect(page.locator('#status')).to_contain_text('6 of 96 products')
-    expect(page.locator('.rs-map')).to_be_hidden() # the map waits to be opened
-    page.get_by_role('button', name='Where these lie').click()
     expect(page.locator('.rs-marks g')).to_have_count(6)
-    expect(page.locator('.rs-map')).to_be_visible()
+    page.get_by_role('button', name='A map of all products').click()
+    expect(page.locator('.rs-map')).to_be_hidden()
+    page.get_by_role('button', name='A map of all products').click()
     assert page.locator('.rs-card img').count() > 0 and page.locator('.rs-why').count() == 6
     shot(page, 'demo')
 
@@ -142,6 +143,7 @@ def test_what_cannot_be_answered_is_said_in_words(page):
     page.get_by_label('Highest price').fill('0')
     say(page, 'a mouse')
     expect(page.locator('.rs-notice')).to_contain_text('Nothing is left')
+    expect(page.locator('.rs-marks g')).to_have_count(0)
 
 def test_hostile_text_is_only_text(page):
     say(page, '<img src=x onerror="window.hacked=6"> toaster {{constructor}} ${window.hacked=7}')
