@@ -124,7 +124,7 @@ def amount(
     s, # A text column: '$1,299.00', 'from 12.99', '12.99 - 15.99', '—'
 ):     # float64, of a range the lower end; null where there is none
     "The first amount of money in a text."
-    s = s.replace(' ', '').re_extract(r'^[^\d{}#-]{0,12}(\d[\d.,]*)', 1)
+    s = s.replace(' ', '').re_extract(r'^[^\d{}#-]{0,12}(\d[\d.,]*([eE][-+]?\d{1,2}\b)?)', 1)
     s = s.re_search(r'^\d{1,3}((\.\d{3})+,\d{0,2}|(\.\d{3}){2,})$').ifelse(s.replace('.', ''), s)
     s = s.re_search(r'^\d+,\d{1,2}$').ifelse(s.replace(',', '.'), s.replace(',', ''))
     return within(number(s), 0.01, 1e7)
