@@ -34,7 +34,7 @@ def input_files(
         pattern = f'{glob.escape(str(p))}/**' if folder else str(p)
         matches = sorted(f for f in map(Path, glob.glob(pattern, recursive=True)) if f.is_file() and (not folder or f.name.endswith(endings)))
         here = [Path(p)] if Path(p).exists() and not folder else _of_kind(matches, kind)
-        if not here: raise RecsysError(f'{p}: no file in this folder ends in .jsonl, .json or .gz' if folder else f'{p}: no such file')
+        if not here: raise RecsysError(f'{p}: no file in this folder ends in .jsonl, .json or .ndjson, with or without .gz' if folder else f'{p}: no such file')
         found += here
     return list(dict.fromkeys(found))
 
@@ -147,13 +147,6 @@ def rows(self:DuckDB,
     "A small table's rows."
     with readable_errors(): return self.con.to_pyarrow(expr).to_pylist()
 
-# %% ../nbs/01b_reading.ipynb #448d9a0f
-@patch
-def close(self:DuckDB):
-    "Let go of the files."
-    self.bar.close()
-    self.con.disconnect()
-
 # %% ../nbs/01b_reading.ipynb #568d9ed2
 @patch
 def export(self:DuckDB,
@@ -163,6 +156,13 @@ def export(self:DuckDB,
 ):
     "Write a table where a reader will look for it."
     with readable_errors(): self.con.to_parquet(expr.order_by(by), path, compression='zstd')
+
+# %% ../nbs/01b_reading.ipynb #448d9a0f
+@patch
+def close(self:DuckDB):
+    "Let go of the files."
+    self.bar.close()
+    self.con.disconnect()
 
 # %% ../nbs/01b_reading.ipynb #664763ec
 _words = dict(empty='[]', one='[{}]', first='list_extract({}, 1)', texts="TRY(from_json({}, '[\"VARCHAR\"]'))") # DuckDB's
