@@ -17,8 +17,8 @@ import duckdb, ibis
 import numpy as np
 import pandas as pd
 from ibis import _
-from .cleaning import (families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, min_informative, one_per_product,
-                                shape_products, shape_reviews)
+from .cleaning import (families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, max_letters, min_informative,
+                                one_per_product, shape_products, shape_reviews)
 from .config import RecsysError, only_one, read_json, recover_folder, replace_folder, root_folder, write_json
 from .reading import DuckDB, Spark, input_files, is_python, mend_lines, meta_fields, meta_lists, packing, review_fields, unusable_lines
 from .splitting import check_split, closest_split, cut_points, k_core, named_cuts, parts, split_by_time
@@ -101,7 +101,7 @@ reasons = {
     'unknown product': 'the metadata do not list the product, so nothing can be learned about it',
     'other category': 'the product is in none of the categories asked for',
     'invalid rating': 'a rating that is not 1 to 5 (missing ratings are kept: texts need no stars to find products)',
-    'too short': 'fewer letters and digits than asked for, in text and title',
+    'too short': 'fewer letters than asked for, in the text, or in the title where there is no text',
     'exact duplicate': 'the same as another review in every field',
     'same user and product': 'not the first review of this user on this product',
     'near duplicate': 'the first 150 letters of an earlier review, of any product',
@@ -357,7 +357,8 @@ def _details(report):
     "Checks, missing fields, distributions and files."
     d, files = report['distributions'], [x for v in report['files'].values() for x in v]
     yield from ('## Checks\n', *(f'- {"passed" if c["ok"] else "FAILED"}: {c["check"]} ({c["detail"]})' for c in report['checks']), '')
-    for what, m in report['missing'].items(): yield f'## Missing in {what}\n\n' + _table(['field', 'share'], [[k, f'{v:.1%}'] for k, v in m.items()])
+    whose = dict(reviews='reviews as read, before cleaning', products='products that were kept')
+    for what, m in report['missing'].items(): yield f'## Missing in {whose[what]}\n\n' + _table(['field', 'share'], [[k, f'{v:.1%}'] for k, v in m.items()])
     numbers = ('text_length', 'reviews_per_product', 'reviews_per_user', 'price')
     yield '## Distributions\n\n' + _table(['', *d['price']], [[k.replace('_', ' '), *d[k].values()] for k in numbers])
     for k in ('ratings', 'years', 'categories'):
@@ -381,7 +382,8 @@ def _check_settings(s):
     for k, allowed in dict(split=('auto', 'time', 'product'), engine=('duckdb', 'spark')).items():
         if getattr(s, k) not in allowed: raise RecsysError(f'{k}={getattr(s, k)!r}: expected {" or ".join(allowed)}')
     if not 0 <= s.max_bad <= 1: raise RecsysError(f'max_bad={s.max_bad}: expected a share between 0 and 1')
-    if s.kcore < 0 or s.min_chars < 0: raise RecsysError(f'kcore={s.kcore}, min_chars={s.min_chars}: expected numbers that are not negative')
+    if s.kcore < 0: raise RecsysError(f'kcore={s.kcore}: expected a number that is not negative')
+    if not 0 <= s.min_chars <= max_letters: raise RecsysError(f'min_chars={s.min_chars}: expected a number from 0 to {max_letters}, more letters are not counted')
     if len(s.fractions) != 3 or min(s.fractions) <= 0 or abs(sum(s.fractions) - 1) > 1e-6:
         raise RecsysError(f'fractions={s.fractions}: expected three positive shares that sum to 1')
     cuts = named_cuts.get(s.cuts, s.cuts) if isinstance(s.cuts, str) else s.cuts
@@ -430,7 +432,7 @@ def prepare(
     seed:int=0,                        # For the split by product
     max_bad:float=0.05,                # Stop when a larger share of the lines cannot be used
     memory:str|None=None,              # How much the engine may use, such as '4GB'
-    min_chars:int=1,                   # Letters and digits that a review must have
+    min_chars:int=1,                   # Letters that a review's text must have (without a text, its title), at most 150
     kcore:int=0,                       # Training reviews that each user and product must have
     fractions:tuple=(.8, .1, .1),      # Shares of train, val and test
     cuts:tuple|str|None=None,          # The first timestamps of val and test in milliseconds, or 'blair'

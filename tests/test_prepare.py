@@ -154,11 +154,17 @@ def test_category_length_and_core(tmp_path):
     assert set(data.products.product_id) == {'P0', 'P1'} and removed(data) == {'other category': 12} and removed(data, 'products') == {'other category': 3}
     assert removed(prepare(reviews, meta, 'x', tmp_path, min_chars=45)) == {'too short': 10}
     with pytest.raises(RecsysError, match='no product is in Boats; the most frequent are Electronics, Mice, Webcams'): prepare(reviews, meta, 'x', tmp_path, categories=['Boats'])
-    with pytest.raises(RecsysError, match='no review is left of 20; 20 were removed because: fewer letters'): prepare(reviews, meta, 'x', tmp_path, min_chars=200)
+    with pytest.raises(RecsysError, match='no review is left of 20; 20 were removed because: fewer letters'): prepare(reviews, meta, 'x', tmp_path, min_chars=150)
     with open(reviews, 'a') as f: f.write(''.join(json.dumps(review('u0', f'P{i}', f'More words of mine about product number {i}', 1)) + '\n' for i in (1, 2)))
     core = prepare(reviews, meta, 'x', tmp_path, kcore=2)
     assert set(core.train.user_id) <= {'u0'}
     assert len(core.test) == len(prepare(reviews, meta, 'x', tmp_path).test)
+
+def test_the_longest_reviews_can_be_asked_for(tmp_path):
+    _, meta = store(tmp_path)
+    long = [review(f'u{i}', f'P{i}', (f'{i}abcdefghi ' * 20)[:n]) for i, n in enumerate((220, 220, 220, 160))] # of the last one, 146 letters
+    data = prepare(write(tmp_path/'long.jsonl', long), meta, 'x', tmp_path, split='product', min_chars=150, fractions=(.34, .33, .33))
+    assert removed(data) == {'too short': 1} and set(kept(data).user_id) == {'u0', 'u1', 'u2'}
 
 def test_a_catalogue_without_reviews(tmp_path):
     _, meta = store(tmp_path)
@@ -234,7 +240,8 @@ def test_clear_messages(tmp_path):
     for message, change in {'nothing.jsonl: no such file': dict(reviews='nothing.jsonl'), 'empty.jsonl: empty': dict(reviews=tmp_path/'empty.jsonl'), 'meta: expected at least one file': dict(meta=[]),
                             'page.html: 3 of 3 lines cannot be used, more than --max-bad 5%; the first is line 1: not JSON': dict(reviews=tmp_path/'page.html'), 'end of GZIP stream': dict(reviews=tmp_path/'cut.jsonl.gz'), 'cut.json.gz: damaged, or not whole': dict(meta=tmp_path/'cut.json.gz'),
                             "name='../x'": dict(name='../x'), "split='random'": dict(split='random'), "engine='pandas'": dict(engine='pandas'), 'memory=much': dict(memory='much'), 'fractions=': dict(fractions=(1, 0, 0)),
-                            'cuts=': dict(cuts='yesterday'), 'max_bad=2': dict(max_bad=2), 'kcore=-1': dict(kcore=-1)}.items():
+                            'cuts=': dict(cuts='yesterday'), 'max_bad=2': dict(max_bad=2), 'kcore=-1': dict(kcore=-1),
+                            'min_chars=-1': dict(min_chars=-1), 'min_chars=151: expected a number from 0 to 150': dict(min_chars=151)}.items():
         with pytest.raises(RecsysError) as e: prepare(**(dict(reviews=reviews, meta=meta, name='x', root=tmp_path) | change))
         assert message in str(e.value) and '\n' not in str(e.value)
     assert load_prepared('x', tmp_path).report == good

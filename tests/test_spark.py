@@ -30,6 +30,7 @@ def both(session, tmp_path_factory):
                 dict(parent_asin='P1', rating='NaN', text='नमस्ते यह एक अच्छा उत्पाद है और मुझे यह बहुत पसंद है 👍', user_id='u'), dict(parent_asin='P1', rating=1e999, text={'a': [1.50, None]}, title=3.0, timestamp=1.6e12)]))
     with open(tmp/'meta.jsonl', 'w') as f:
         f.write(json.dumps(dict(asin='P1', title='One', categories=[['A', 'B']], price='1.299,00 €', url='https://shop.example/p1?a=1', description=['a', None, 3], features='[not a list', images=[{'large': a} for a in ('http://x/1.jpg', 'data:image/png;base64,iV', 'data:image/png,' + 'A' * 20_000, 'data:text/html,x')])) + '\n')
+        for i, price in enumerate(('$ .99', 'Rs. 499', '€.5-€1.20')): f.write(json.dumps(dict(asin=f'P{i + 2}', title=f'Priced {i}', price=price)) + '\n')
     args = [str(s.reviews), tmp/'more.jsonl'], [str(s.meta), tmp/'meta.jsonl']
     return [prepare(*args, engine, root=tmp, engine=engine, split='product', max_bad=.1, memory='2GB', kcore=2) for engine in ('duckdb', 'spark')]
 
@@ -43,12 +44,13 @@ def test_same_pictures(both):
     "Those on the web, and those in an address of a sane length, such as the sample store's."
     for d in both:
         p = d.products.set_index('product_id')
-        assert list(p.images['P1']) == ['http://x/1.jpg', 'data:image/png;base64,iV'] and all(i[0].startswith('data:image/svg+xml,') for i in p.images.drop('P1'))
+        assert list(p.images['P1']) == ['http://x/1.jpg', 'data:image/png;base64,iV'] and all(i[0].startswith('data:image/svg+xml,') for i in p.images.drop(['P1', 'P2', 'P3', 'P4']))
 
 def test_prices_with_points_for_thousands_and_pages_of_the_shop(both):
     for d in both:
         p = d.products.set_index('product_id')
         assert p.price['P1'] == 1299 and p.url['P1'] == 'https://shop.example/p1?a=1' and p.url.drop('P1').isna().all()
+        assert p.price[['P2', 'P3', 'P4']].tolist() == [.99, 499, .5]
 
 def test_same_report(both):
     a, b = ({k: v for k, v in d.report.items() if k not in ('name', 'engine')} for d in both)
