@@ -47,14 +47,21 @@ def test_page(path):
         assert not re.search(r'(^|[^\w.~-])/(work|tmp|root|home)/\w|site-packages', shown), f'a path of one machine in {src[:80]!r}'
         for o in c.get('outputs', []): assert o['output_type'] != 'error' , f'an error in the output of {src[:80]!r}'
 
-@pytest.mark.parametrize('path', notebooks, ids=ids)
+def markdown(path): return path.read_text() if path.suffix == '.md' else '\n'.join(source(c) for c in cells(path) if c['cell_type'] == 'markdown')
+
+def anchors(path):
+    "What pandoc makes of a page's headings."
+    plain = (re.sub(r'[^\w\s.-]', '', re.sub(r'\[([^]]*)\]\([^)]*\)', r'\1', h)).strip().lower() for h in re.findall(r'^#+ (.+)$', markdown(path), re.M))
+    return {re.sub(r'\s+', '-', re.sub(r'^[^a-z]+', '', h)) for h in plain}
+
+@pytest.mark.parametrize('path', [*notebooks, project/'README.md'], ids=[*ids, 'README.md'])
 def test_links_inside_the_site_lead_somewhere(path):
-    for c in cells(path):
-        if c['cell_type'] != 'markdown': continue
-        for target in re.findall(r'\]\(([^)\s]+)\)', source(c)):
-            if re.match(r'(https?|mailto):|#', target): continue
-            file = (path.parent/target.split('#')[0].replace('.html', '.ipynb'))
-            assert file.exists(), f'{path.name} links to {target}'
+    for target in re.findall(r'\]\(([^)\s]+)\)', markdown(path)):
+        if re.match(r'(https?|mailto):', target): continue
+        name, _, anchor = target.partition('#')
+        file = path.parent/name.replace('.html', '.ipynb') if name else path
+        assert file.exists(), f'{path.name} links to {target}'
+        if anchor and file.suffix in ('.ipynb', '.md'): assert anchor in anchors(file), f'{path.name} links to {target}; {file.name} has {sorted(anchors(file))}'
 
 def sidebar(items):
     for i in items:
