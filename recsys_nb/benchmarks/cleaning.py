@@ -173,7 +173,8 @@ def cleaning(
             sizes[f'{gb:g} GB'] = {k: sorted(v, key=lambda r: r.get('seconds', 0))[len(v)//2] | dict(lines=lines) for k, v in runs.items()}
     speed = {k: [r.get('mb_per_s', 0.) for r in v] for k, v in runs.items()}
     median, ours = {k: statistics.median(v) for k, v in speed.items()}, speed.pop('duckdb')
-    ratio = {k: statistics.median(a / b for a, b in zip(ours, v)) if min(v) else None for k, v in speed.items()}
+    turn = lambda v: ours if len(v) == len(ours) else [statistics.median(ours)]
+    ratio = {k: statistics.median(a / b for a, b in zip(turn(v), v)) if min(v) else None for k, v in speed.items()}
     share = {k: round(runs['duckdb'][0]['peak_mb'] / v[0]['peak_mb'], 2) for k, v in runs.items()}
     return Benchmark('cleaning', 'MB/s', median.pop('duckdb'), median, ratio, {k: [min(v), max(v)] for k, v in dict(ours=ours, **speed).items()}, turns,
                      details=dict(sizes=sizes, memory=trials['duckdb'][1], memory_share=share))

@@ -6,9 +6,9 @@
 __all__ = ['invented_reviews', 'scoring']
 
 # %% ../../nbs/analysis/benchmark_scoring.ipynb #b14f19cb
-import numpy as np, pandas as pd
+import numpy as np, pandas as pd, torch
 from .core import Benchmark, compare, per_second
-from ..config import base_encoder, resolve_base
+from ..config import base_encoder, has_fast_bfloat16, resolve_base
 from ..score_model import ReviewMetadataScoreModel, review_texts
 
 # %% ../../nbs/analysis/benchmark_scoring.ipynb #58cfa175
@@ -28,13 +28,13 @@ def invented_reviews(
     return pd.DataFrame(reviews), products
 
 # %% ../../nbs/analysis/benchmark_scoring.ipynb #6083d260
-def _pipeline(max_tokens):
+def _pipeline(max_tokens, dtype=torch.float32):
     "The pipeline of transformers around the same encoder, with one output."
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
     from transformers.utils import logging
     path, before = resolve_base(base_encoder), logging.get_verbosity()
     logging.set_verbosity_error() # or it reports that the last layer is new
-    try: peer = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1)
+    try: peer = AutoModelForSequenceClassification.from_pretrained(path, num_labels=1, dtype=dtype)
     finally: logging.set_verbosity(before)
     return pipeline('text-classification', model=peer, tokenizer=AutoTokenizer.from_pretrained(path), device='cpu',
                     function_to_apply='none', truncation=True, max_length=max_tokens)
@@ -50,5 +50,6 @@ def scoring(
     texts, max_tokens = review_texts(reviews), model.settings['max_tokens']
     pipe = _pipeline(max_tokens)
     peers = {'pipeline, as it comes': per_second(lambda: pipe(texts), n), 'pipeline, batches of 64': per_second(lambda: pipe(texts, batch_size=64), n)}
+    if has_fast_bfloat16() and not quick: peers['pipeline in bfloat16'] = per_second(lambda p=_pipeline(max_tokens, torch.bfloat16): p(texts), n)
     return compare('scoring', 'reviews/s', per_second(lambda: model.predict(reviews, products), n), peers,
                    repeats=repeats, higher_is_better=True, reviews=n, max_tokens=max_tokens)
