@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Task', 'review_task', 'keywords_as_task', 'measure', 'self_check', 'headline_part', 'RetrievalReport', 'hybrid_name',
-           'with_base', 'retrieval_systems', 'add_hybrids', 'measure_reviews', 'measure_histories',
+           'with_base', 'Shortened', 'retrieval_systems', 'add_hybrids', 'measure_reviews', 'measure_histories',
            'evaluate_retrieval']
 
 # %% ../nbs/06c_retrieval_report.ipynb #beb77682
@@ -196,6 +196,12 @@ def with_base(
     if 'base encoder' in encoders: return encoders
     tokens = max([getattr(m, 'max_tokens', 128) for m in encoders.values()], default=128)
     return {'base encoder': base or DualEncoderSBERT(max_tokens=tokens), **encoders}
+
+# %% ../nbs/06c_retrieval_report.ipynb #dc1bd235
+class Shortened:
+    "A model whose vectors are cut off after `dim` numbers."
+    def __init__(self, model, dim:int): self.model, self.dim, self.max_tokens = model, dim, model.max_tokens
+    def encode(self, texts, side='user', **kwargs): return self.model.encode(texts, side, dim=self.dim, **kwargs)
 
 # %% ../nbs/06c_retrieval_report.ipynb #e11a4806
 def retrieval_systems(
