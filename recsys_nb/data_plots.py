@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import matplotlib.pyplot as plt
 import seaborn as sns
-from matplotlib.dates import ConciseDateFormatter
+from matplotlib.dates import ConciseDateFormatter, DateFormatter
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 from .preparing import PreparedData
 
@@ -107,7 +107,7 @@ def plot_ratings(
 # %% ../nbs/analysis/visualize_data.ipynb #e37f3be6
 def plot_lengths(
     data:PreparedData, # The data set
-    limit:int=96,      # Words that an encoder reads (128 tokens are about 96 words)
+    limit:int=96,      # Words that are read (128 tokens are about 96 words)
     ax=None,           # Axes to draw on
 ):                     # The axes
     "Words of a review and of a product's text."
@@ -161,7 +161,8 @@ def plot_activity(
         ax.bar(x, n[part], width, base, align='edge', color=part_colours[part], lw=0, label=f'{part} ({_count(n[part].sum())})')
         base = base + n[part]
     ax.margins(x=.01)
-    ax.xaxis.set_major_formatter(ConciseDateFormatter(ax.xaxis.get_major_locator()))
+    days = ConciseDateFormatter(ax.xaxis.get_major_locator())
+    ax.xaxis.set_major_formatter(days if step == 'D' else DateFormatter('%b\n%Y' if step == 'M' else '%Y'))
     ax.legend(frameon=False, loc='upper left', ncols=3, columnspacing=1.2)
     return _finish(ax, 'Activity over time', ylabel=f'reviews a {dict(Y="year", M="month", D="day")[step]}', ylim=(0, 1.25 * base.max()))
 
@@ -237,7 +238,7 @@ def plot_missing(
         ax.text(v, i, f' {v:.1%} ' if v else ' none', va='center', ha=side, fontsize=9, color=colour)
     ax.xaxis.set_major_formatter(PercentFormatter(1))
     ax.grid(False)
-    return _finish(ax, 'What is missing', xlim=(0, 1), xlabel='share without')
+    return _finish(ax, 'What is missing, after cleaning', xlim=(0, 1), xlabel='share without')
 
 # %% ../nbs/analysis/visualize_data.ipynb #984773e9
 def plot_data(

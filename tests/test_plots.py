@@ -46,6 +46,20 @@ def test_numbers_are_right():
     assert plots.removals(Data().report).to_dict() == {'exact duplicate': 2, 'kept': 30}
     assert '2 of 32 lines (6.2%)' in plots.plot_removed(Data()).get_title(loc='left')
 
+def test_a_month_is_told_with_its_year():
+    ax = plots.plot_activity(Data(60)) # 300 days from September 2020
+    ax.figure.canvas.draw()
+    labels = [t.get_text() for t in ax.get_xticklabels()]
+    assert len(labels) > 2 and all(l[-5:] in ('\n2020', '\n2021') for l in labels)
+
+def test_a_ring_is_where_weights_are_chosen_and_chance_is_named(tmp_path):
+    run = new_run(EncoderConfig(data='toy'), tmp_path)
+    for epoch, v in enumerate((.1, .3, .2)): add_metrics(run, {'epoch': epoch, 'val_recall@1': v, 'val_ndcg@10': v, 'val_candidates': 50})
+    drawn = {a.get_title(loc='left').split()[0]: a for a in plot_runs(run).axes}
+    rings = {k: [l.get_xydata().tolist() for l in a.lines if l.get_markersize() == 11] for k, a in drawn.items()}
+    assert rings['NDCG@10'] == [[[1, .3]]] and not rings['Recall@1'] and 'weights are kept' in drawn['NDCG@10'].get_xlabel()
+    assert [t.get_text() for t in drawn['Recall@1'].texts] == ['0.3', 'by chance: 0.02']
+
 def test_run_with_one_epoch_and_one_with_nothing(tmp_path):
     run = new_run(EncoderConfig(data='toy'), tmp_path)
     with pytest.raises(RecsysError, match='no epoch is done yet'): plot_run(run)
