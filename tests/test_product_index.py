@@ -199,6 +199,21 @@ def test_what_is_missing_in_a_row_is_made_up_for():
     p = payload_of(dict(product_id='a', family_id=float('nan'), title=None))
     assert (p['family_id'], p['title']) == ('a', '')
 
+@pytest.mark.parametrize('wrong, message', [(dict(price='19,00 €'), "p0003: price='19,00 €'"), (dict(price=-3.), 'price=-3.0'), (dict(price=np.inf), 'price=inf'), (dict(score='good'), "score='good'"),
+    (dict(categories='Keyboards'), "categories='Keyboards': expected a list"), (dict(images='https://shop.example/1.jpg'), 'images=')])
+def test_a_row_that_makes_no_sense_is_refused_by_name(tmp_path, wrong, message):
+    products, vectors, _ = catalogue(4)
+    row, other = pd.DataFrame([products.iloc[3].to_dict() | wrong]), products.iloc[:3]
+    index = ProductIndex.build(tmp_path/'idx', other, vectors[:3], 'x')
+    with pytest.raises(RecsysError, match=message) as e: index.add(row, vectors[3:])
+    assert 'p0003' in str(e.value) and len(index) == 3
+    with pytest.raises(RecsysError, match=message): ProductIndex.build(tmp_path/'new', pd.concat([other, row]), vectors, 'x')
+    for v in (np.nan, 0):
+        with pytest.raises(RecsysError, match='product p0003 is not finite, or zero'): index.add(products.iloc[3:], np.full((1, 8), v))
+    index.add(products.iloc[3:], 5*vectors[3:])
+    assert np.allclose(index.store.retrieve(['p0003'], True)['p0003'][1], vectors[3]), 'the store brings a vector to length 1'
+    index.close()
+
 def test_a_torn_index_says_what_to_do(tmp_path):
     products, vectors, _ = catalogue(30)
     ProductIndex.build(tmp_path/'idx', products, vectors, 'x').close()
