@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from fastcore.basics import patch
 from .config import *
@@ -130,7 +131,11 @@ def filters_from(
     strictest = lambda f, best: best((getattr(u, f) for u in parts if getattr(u, f) is not None), default=None)
     said = dict(min_price=strictest('min_price', max), max_price=strictest('max_price', min), min_score=strictest('min_score', max),
                 not_brand=tuple(b for u in parts for b in u.not_brand))
-    return Filters(**said | {k: v for k, v in given.items() if v is not None and v != ()})
+    given = {k: v for k, v in given.items() if v is not None and v != ()}
+    try: return Filters(**said | given)
+    except RecsysError:
+        if not {'min_price', 'max_price'} & given.keys(): raise # nothing wins over what was said
+        return Filters(**said | dict(min_price=None, max_price=None) | given)
 
 # %% ../nbs/10_recommender.ipynb #48c082f1
 @patch
@@ -142,6 +147,8 @@ def heard(parts, filters):
     said = {}
     for k, v in (o for u in parts for o in u.to_dict().items() if o[0] != 'text'):
         said[k] = list(dict.fromkeys(said.get(k, []) + v)) if isinstance(v, list) else getattr(filters, k, v)
+    said = {k: v for k, v in said.items() if v is not None} # a limit that was not applied
+    if not {'min_price', 'max_price'} & said.keys(): said.pop('currency', None)
     wanted = '; '.join(u.text for u in parts if u.text)
     return said | (dict(text=wanted) if wanted else {}) if said else {}
 
@@ -266,8 +273,8 @@ def pool(k, diversity): "How many hits to choose `k` from"; return max(50, 4*k) 
 @patch
 def question(self:Recommender, text, k, diversity, **preferences) -> Ask:
     "Check and read what was asked."
-    if k < 1: raise RecsysError(f'k={k}: expected at least 1')
-    if not 0 <= diversity <= 1: raise RecsysError(f'diversity={diversity}: expected a number from 0 to 1')
+    check_k(k)
+    if not (isinstance(diversity, Real) and 0 <= diversity <= 1): raise RecsysError(f'diversity={diversity!r}: expected a number from 0 to 1')
     ask = self.ask(text, **preferences | {f: tuple(_texts(preferences.get(f))) for f in ('category', 'brand')})
     return without_scores(ask) if ask.filters.min_score is not None and not self.index.manifest['has_scores'] else ask
 
@@ -327,6 +334,7 @@ def recommend_many(self:Recommender,
     **conditions,       # For all of them, see `recommend`
 ) -> list:              # `Recommendations` for each
     "Recommendations for several people."
+    if isinstance(texts, str): raise RecsysError('texts: expected a list, one text for each person; `recommend` takes a single text')
     out = []
     for i in progress(range(0, len(texts), batch), 'recommending', unit='batch'):
         asks = self.questions(texts[i:i+batch], k, diversity, **conditions)
@@ -363,7 +371,7 @@ def similar(self:Recommender,
     k:int=5,        # How many others
 ) -> Recommendations:
     "Products like this one, of other families."
-    if k < 1: raise RecsysError(f'k={k}: expected at least 1')
+    check_k(k)
     (p, v), = self.known([product_id], 'product', vectors=True)
     ask = Ask(v, '', Filters(not_family=p['family_id']), {})
     return self.answer(ask, self.index.search(v, None, k, ask.filters, families=True), k, 0, {})

@@ -53,6 +53,9 @@ def test_spoken_limits_are_filters_and_arguments_win(rec):
     assert rec.recommend('mouse under $30', max_price=90).understood['max_price'] == 90
     assert rec.recommend(['mouse under $50, no cable', 'under $80, no lights']).understood == dict(max_price=50., currency='$', dislike=['cable', 'lights'], text='mouse')
     assert all(r.brand != 'Acme' for r in rec.recommend('mouse, not acme', k=30))
+    dear = rec.recommend('mouse under $30, no cable', k=20, min_price=60)
+    assert dear and all(r.price >= 60 for r in dear) and dear.understood == dict(dislike=['cable'], text='mouse'), 'a limit that is not applied is not shown'
+    with pytest.raises(RecsysError, match='above'): rec.recommend('mouse under $30', min_price=60, max_price=50)
 
 def test_what_is_liked_and_owned_does_not_come_back(rec):
     found = rec.recommend('keyboard', like=['p008'], exclude=['p010'], dislike=['p000', 'red'], k=100)
@@ -122,7 +125,8 @@ def test_only_a_limit(rec):
     assert [r.score for r in found] == sorted((r.score for r in found), reverse=True)
 
 @pytest.mark.parametrize('call, message', [(dict(text='x', k=0), 'k=0'), (dict(text='x', k=-3), 'k=-3'), (dict(text='x', min_price=9, max_price=3), 'above'), (dict(text='over $50 and under $20'), 'above'), (dict(like=['nope']), "no product 'nope'"),
-                                           (dict(text='x'*1_000_000), 'at most 20,000'), (dict(text=3), 'expected text'), (dict(text='x', max_price=float('nan')), 'max_price'), (dict(like=['y'*500], category='keyboards'), 'no product')])
+                                           (dict(text='x'*1_000_000), 'at most 20,000'), (dict(text=3), 'expected text'), (dict(text='x', max_price=float('nan')), 'max_price'), (dict(text='x under $5', max_price='80'), "max_price='80'"), (dict(text='x', k='3'), "k='3'"), (dict(text='x', k=2.5), 'k=2.5'), (dict(text='x', diversity='0'), 'diversity'),
+                                           (dict(like=['y'*500], category='keyboards'), 'no product')])
 def test_mistakes_are_told_in_a_line(rec, call, message):
     with pytest.raises(RecsysError, match=message) as e: rec.recommend(**call)
     assert '\n' not in str(e.value) and len(str(e.value)) < 300
@@ -168,6 +172,9 @@ def test_many_at_once_are_the_same_as_one_by_one(rec):
     for one, many in zip([rec.recommend(t, k=4) for t in texts], rec.recommend_many(texts, k=4)):
         assert [r.product_id for r in one] == [r.product_id for r in many] and one.understood == many.understood and one.advice == many.advice
         assert [r.why for r in one] == [r.why for r in many]
+
+def test_many_is_not_each_letter_of_one(rec):
+    with pytest.raises(RecsysError, match='one text for each person'): rec.recommend_many('quiet keyboard')
 
 def test_threads_get_the_same_answers(rec):
     from concurrent.futures import ThreadPoolExecutor
