@@ -309,10 +309,12 @@ def serve(
     index:Index=None, host:Annotated[str, typer.Option(help='The address to listen on')]='127.0.0.1',
     port:Annotated[int, typer.Option(min=1, max=65535)]=7860,
     hosts:Annotated[Optional[list[str]], typer.Option(help='A name that a proxy in front passes on; may be given several times')]=None,
+    demo:Annotated[bool, typer.Option('--demo/--no-demo', help='With the demo page, or only the HTTP API')]=True,
+    url:Annotated[Optional[str], typer.Option(help='Address of the Qdrant server, where it has moved')]=None,
 ):
     "Serve the HTTP API and the demo page."
     from recsys_nb.service import serve as run
-    run(root_folder(), index=index, host=host, port=port, hosts=tuple(hosts or ()))
+    run(root_folder(), index=index, host=host, port=port, hosts=tuple(hosts or ()), demo=demo, url=url)
 
 # %% ../nbs/13_cli.ipynb #e5f1841b
 @app.command(epilog='Example: `recsys run --reviews reviews.jsonl.gz --meta meta.jsonl.gz --name toys`')

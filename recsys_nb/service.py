@@ -46,6 +46,7 @@ def problems(
 # %% ../nbs/11_service.ipynb #54d4b039
 def _field_error(e):
     if e['type'] == 'json_invalid': return FieldError(field='body', message=f'no JSON from character {e["loc"][1]} on: {e["ctx"]["error"]}')
+    if e['loc'] == ('body',) and e['type'] != 'value_error': return FieldError(field='body', message='expected a JSON object, such as {"text": "a mouse"}')
     where = '.'.join(str(o) for i, o in enumerate(e['loc'][1:]) if i != 1 or o not in ('one', 'several'))
     return FieldError(field=clean_text(where)[:100] or 'body', message=clean_text(e['msg'].removeprefix('Value error, ')))
 
@@ -193,9 +194,11 @@ def add_states(
     desk:Desk,   # Where requests wait
 ):
     "Add `/health` and `/ready`."
+    @app.head('/health', include_in_schema=False)
     @app.get('/health', tags=['state'], summary='Whether the process lives')
     async def health() -> dict[str, str]: return dict(status='ok')
 
+    @app.head('/ready', include_in_schema=False)
     @app.get('/ready', tags=['state'], summary='Whether requests will be answered quickly', responses=problems(503))
     async def ready() -> dict[str, str]:
         if desk.state != 'ready': raise StarletteHTTPException(503, desk.state, {'Retry-After': '1'})
@@ -252,13 +255,13 @@ def add_products(
     async def find(search:Annotated[str, Query(min_length=1, max_length=200)], k:K=10) -> Found:
         return Found(products=[as_model(Product, o) for o in await desk.run(rec.find, clean_text(search), k)])
 
-    @app.get('/products/{product_id}', tags=['products'], summary='One product', responses=problems(404, 422, 503))
-    async def product(product_id:ProductId) -> ProductPage: return as_model(ProductPage, await known(product_id))
-
-    @app.get('/products/{product_id}/similar', tags=['products'], summary='Products like this one', responses=problems(404, 422, 503))
+    @app.get('/products/{product_id:path}/similar', tags=['products'], summary='Products like this one', responses=problems(404, 422, 503))
     async def similar(product_id:ProductId, k:K=5) -> Answer:
         await known(product_id)
         return Answer(recommendations=[as_model(Recommended, o) for o in await desk.run(rec.similar, product_id, k)])
+
+    @app.get('/products/{product_id:path}', tags=['products'], summary='One product', responses=problems(404, 422, 503))
+    async def product(product_id:ProductId) -> ProductPage: return as_model(ProductPage, await known(product_id))
 
 # %% ../nbs/11_service.ipynb #140c55e8
 def describe(

@@ -175,7 +175,8 @@ def test_names_of_a_proxy_reach_the_service(monkeypatch):
     monkeypatch.setattr('recsys_nb.service.serve', lambda root, **kw: got.update(kw))
     assert recsys('serve', '--hosts', 'shop.example', '--hosts', 'www.shop.example', '--port', 8000) == 0
     assert got['hosts'] == ('shop.example', 'www.shop.example') and (got['host'], got['port']) == ('127.0.0.1', 8000)
-    assert recsys('serve') == 0 and got['hosts'] == ()
+    assert recsys('serve') == 0 and (got['hosts'], got['demo'], got['url']) == ((), True, None)
+    assert recsys('serve', '--no-demo', '--url', 'http://db:6333') == 0 and (got['demo'], got['url']) == (False, 'http://db:6333')
 
 @pytest.mark.parametrize('command', 'demo download prepare train-encoder train-score export evaluate index recommend serve run plot'.split())
 def test_every_command_has_help_with_an_example(command, capsys):

@@ -13,7 +13,8 @@ from recsys_nb.service import Desk, SharedEncoder, create_app, max_body, max_tex
 
 class Shop:
     "Three products, one with a hostile title, without a model."
-    titles = {'K1': 'Norvik quiet keyboard', 'M1': 'Halden travel mouse', 'S1': '<script>alert("hi")</script> \ud83d\ude00'.encode('utf-16', 'surrogatepass').decode('utf-16')}
+    titles = {'K1': 'Norvik quiet keyboard', 'M1': 'Halden travel mouse', 'S1': '<script>alert("hi")</script> \ud83d\ude00'.encode('utf-16', 'surrogatepass').decode('utf-16'),
+              'A/1': 'A desk lamp'}
     class model:
         def encode(texts, side='user', **kw): return np.array([[len(t.encode()), 0.] for t in texts])
     def product(self, id):
@@ -48,7 +49,7 @@ def test_random_requests_never_break_the_service(case):
 JSON = {'content-type': 'application/json'}
 
 @pytest.mark.parametrize('body,says', [
-    (b'', 'body'), (b'{', 'JSON'), (b'null', 'body'), (b'[]', 'body'), (b'\xff\xfe{}', ''), (b'{"text": "a\xff"}', ''),
+    (b'', 'expected a JSON object'), (b'{', 'JSON'), (b'null', 'expected a JSON object'), (b'[]', 'expected a JSON object'), (b'\xff\xfe{}', ''), (b'{"text": "a\xff"}', ''),
     (b'{"text": NaN}', 'text'), (b'{"text": "a", "max_price": NaN}', 'max_price'), (b'{"text": "a", "max_price": 1e999}', 'max_price'),
     (b'{"text": "a", "k": 1' + b'0'*5000 + b'}', ''), (b'{"text": "a", "k": "5"}', 'k'), (b'{"text": "a", "k": -1}', 'k'), (b'{"text": "a", "k": true}', 'k'),
     (b'{"text": "\\ud800"}', 'text'), (b'{"\\ud800": 1}', ''), (b'{"text": "a", "colour\\u0000\\n": 1}', 'colour'),
@@ -78,6 +79,10 @@ def test_addresses_methods_and_types(api):
     is_problem(api.get('/products/%00%1b%ff'), 404)
     is_problem(api.get('/products', params=dict(search='mouse', k='many')), 422)
     is_problem(api.get('/products/K1/similar?k=0'), 422)
+    assert api.get('/products/A/1').json()['product_id'] == 'A/1' and api.get('/products/A%2F1/similar').json()['recommendations']
+    is_problem(api.get('/products/A/2'), 404)
+    is_problem(api.get('/products//similar'), 422)
+    assert api.head('/health').status_code == 200 and api.head('/ready').status_code in (200, 503)
     for plain in ({'content-type': 'text/plain'}, {}):
         assert 'send Content-Type: application/json' in is_problem(api.post('/recommend', content='{"text": "a"}', headers=plain), 422)['detail']
 
