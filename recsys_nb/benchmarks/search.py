@@ -229,6 +229,7 @@ def size_plot(b:Benchmark):
     t = size_table(b).query("vectors == 'float32'")
     fig, axes = plt.subplots(1, 4, figsize=(14, 3.4), layout='constrained')
     for c in ('dense ms', 'hybrid ms', 'filter rare ms', 'filter many ms'): axes[0].plot(t['products'], t[c], marker='o', label=c.removesuffix(' ms'))
+    for (name, ms), mark in zip(b.peers.items(), 'xv+'): axes[0].plot(t['products'].iloc[-1:], [ms], marker=mark, ls='', color='gray', label=name)
     fig.legend(loc='outside lower left', ncols=4, frameon=False)
     for ax, c in zip(axes[1:], ('build_s', 'disk_mb', 'memory_mb')): ax.plot(t['products'], t[c], marker='o')
     for ax, title in zip(axes, ('milliseconds a search', 'seconds to build', 'megabytes on disk', 'megabytes in memory')): size_axes(ax, t['products'], title)
