@@ -286,9 +286,10 @@ def verdict(
     base,              # (n_queries,) the same queries under the one to beat
     groups=None,       # See `bootstrap_interval`
     what:str='ndcg@10', # The metric's name
+    of:str='',         # The name of the one to beat
 ) -> Verdict:
     "Compare two models on the same queries."
-    return Verdict(float(np.mean(new)), float(np.mean(base)), *paired_interval(new, base, groups), what)
+    return Verdict(float(np.mean(new)), float(np.mean(base)), *paired_interval(new, base, groups), what, of)
 
 # %% ../nbs/06_evaluation.ipynb #c9ea599e
 def _lines(path, n, expected, sep=None):

@@ -95,7 +95,8 @@ def fit_prior(trials, families, w):
     best = max(scores, key=lambda p: scores[p].mean())
     gain = scores[best] - scores[0]
     off = pd.Series(gain - gain.mean()).groupby(list(families)).sum()
-    return replace(w, prior=best if gain.sum() > np.sqrt((off**2).sum()) else 0.)
+    error = np.sqrt((off**2).sum()*len(off)/(len(off) - 1)) if len(off) > 1 else np.inf
+    return replace(w, prior=best if gain.sum() > error else 0.)
 
 # %% ../nbs/09b_fusion_weights.ipynb #e403ca3a
 def fit_weights(

@@ -116,7 +116,7 @@ class RetrievalReport:
         return t[t.part == headline_part(dict(zip(t.part, t.n_queries)))]
 
 # %% ../nbs/06c_retrieval_report.ipynb #d1e09e3d
-def hybrid_name(encoder): return f'hybrid ({encoder} + BM25)'
+def hybrid_name(encoder:str) -> str: "What the mixture of an encoder and BM25 is called"; return f'hybrid ({encoder} + BM25)'
 
 @patch
 def add(self:RetrievalReport,
@@ -131,10 +131,9 @@ def add(self:RetrievalReport,
     chosen = task.parts[headline_part({k: int(v.sum()) for k, v in task.parts.items()})]
     of = lambda name: single[name]['ndcg@10'].to_numpy()[chosen]
     for name in single:
-        rival = hybrid_name('base encoder') if name.startswith('hybrid') else 'base encoder'
-        if name in ('popularity', 'TF-IDF', 'BM25', rival): continue
-        found = self.verdicts[task.name, name] = verdict(of(name), of(rival), task.groups[chosen])
-        if rival != 'base encoder': found.of = rival
+        if name in ('popularity', 'TF-IDF', 'BM25', 'base encoder', hybrid_name('base encoder')): continue
+        rival = hybrid_name('base encoder') if name == hybrid_name(self.main) else 'base encoder'
+        self.verdicts[task.name, name] = verdict(of(name), of(rival), task.groups[chosen], of=rival)
 
 # %% ../nbs/06c_retrieval_report.ipynb #81f6db34
 @patch

@@ -146,7 +146,8 @@ def measure(
     return {k: round(v, 2) for k, v in found.items()} | dict(mb_per_s=round(speed, 1), rows=pq.read_metadata(out).num_rows)
 
 # %% ../../nbs/analysis/benchmark_cleaning.ipynb #f3f7d5fd
-trials = {'duckdb': ('duckdb', '3GB'), 'polars': ('polars', None), 'duckdb in 1 GB': ('duckdb', '1GB'), 'pandas': ('pandas', None)}
+# name -> the way, and the memory that DuckDB may use
+trials = {'duckdb': ('duckdb', '3GB'), 'polars': ('polars', ''), 'duckdb in 1 GB': ('duckdb', '1GB'), 'pandas': ('pandas', '')}
 
 def in_turns(
     path:Path, # The file to clean
@@ -156,7 +157,7 @@ def in_turns(
     most_mb = .7 * proc_mb('meminfo', 'MemAvailable')
     names = list(trials)[:2] * turns + list(trials)[2:]
     runs = {name: [] for name in trials}
-    for name in names: runs[name].append(measure(trials[name][0], path, trials[name][1] or '', most_mb))
+    for name in names: runs[name].append(measure(trials[name][0], path, trials[name][1], most_mb))
     return runs
 
 # %% ../../nbs/analysis/benchmark_cleaning.ipynb #773ab149
