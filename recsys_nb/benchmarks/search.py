@@ -212,10 +212,10 @@ def size_table(b:Benchmark) -> pd.DataFrame:
 # %% ../../nbs/analysis/benchmark_search.ipynb #dd5bbdb4
 def size_axes(ax, sizes, title):
     "Logarithmic axes, with the measured sizes and with numbers as one says them."
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter, NullLocator
     ax.set(xscale='log', yscale='log', xlabel='products', title=title)
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(sizes, [f'{n:,}' for n in sizes])
+    ax.set_xticks(sizes, map(EngFormatter(sep=''), sizes))
     decades = np.ptp(np.log10(ax.get_ylim()))
     ax.yaxis.set_major_locator(LogLocator(subs=(1,) if decades > 2.5 else (1, 2, 5) if decades > .7 else (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda x, pos=None: f'{x:,g}'))
@@ -229,7 +229,7 @@ def size_plot(b:Benchmark):
     t = size_table(b).query("vectors == 'float32'")
     fig, axes = plt.subplots(1, 4, figsize=(14, 3.4), layout='constrained')
     for c in ('dense ms', 'hybrid ms', 'filter rare ms', 'filter many ms'): axes[0].plot(t['products'], t[c], marker='o', label=c.removesuffix(' ms'))
-    for (name, ms), mark in zip(b.peers.items(), 'xv+'): axes[0].plot(t['products'].iloc[-1:], [ms], marker=mark, ls='', color='gray', label=name)
+    for (name, ms), mark in zip(b.peers.items(), 'xv+'): axes[0].plot([b.details['products']], [ms], marker=mark, ls='', color='gray', label=name)
     fig.legend(loc='outside lower left', ncols=4, frameon=False)
     for ax, c in zip(axes[1:], ('build_s', 'disk_mb', 'memory_mb')): ax.plot(t['products'], t[c], marker='o')
     for ax, title in zip(axes, ('milliseconds a search', 'seconds to build', 'megabytes on disk', 'megabytes in memory')): size_axes(ax, t['products'], title)
