@@ -269,6 +269,7 @@ class ScoreConfig:
     clip:float=1.0             # Largest norm of the gradient
     max_tokens:int=192         # Tokens of a review that are read
     patience:int=2             # Epochs without a better validation result before stopping
+    star_share:float=0.5       # What a review's own stars count in its product's score, beside those predicted from its text; 0 where they may be bought
     seed:int=0                 # For the order of the batches and everything else that is random
 
 # %% ../nbs/00_config.ipynb #f1878aba
@@ -284,6 +285,7 @@ def check_config(
             raise RecsysError(f'{f.name}={v}: expected a positive number')
         if f.name == 'matryoshka' and not re.fullmatch(r'([1-9]\d*(,[1-9]\d*)*)?', v): raise RecsysError(f'{f.name}={v}: expected lengths such as 384,128,64')
         if f.name == 'keep_base' and not 0 <= v < 1: raise RecsysError(f'keep_base={v}: expected at least 0 and less than 1')
+        if f.name == 'star_share' and not 0 <= v <= 1: raise RecsysError(f'star_share={v}: expected 0 to 1')
     return config
 
 # %% ../nbs/00_config.ipynb #4aab330c

@@ -239,15 +239,16 @@ def few_reviews_check(
     least:int=5,              # How many others it needs at least
     repeats:int=100,          # Ways to choose the few
     seed:int=0,               # For the choosing
-) -> dict:                    # Mean correlations `from_texts` and `from_stars`, the `share` of choices where texts win, the number of `products`
-    "Compare scores from a few texts, and from the stars of the same reviews, with the mean stars of the others."
-    d, rng, out = predictions[['product_id', 'rating', 'score']], np.random.default_rng(seed), []
+) -> dict:                    # Mean correlations `from_texts`, `from_stars`, `from_both`; the `share` of choices where both beat stars; the number of `products`
+    "Compare scores from a few texts, from the stars of the same reviews, and from the mean of the two, with the mean stars of the others."
+    d, rng, out = predictions[['product_id', 'rating', 'score']].eval('both = (rating + score)/2'), np.random.default_rng(seed), []
     d = d[d.groupby('product_id').rating.transform('size') >= few + least]
     ids = d.product_id.unique()
     if len(ids) < 3: raise RecsysError(f'few_reviews_check: {len(ids)} products have {few + least} reviews or more; at least 3 are needed')
     for _ in range(repeats):
         place = pd.Series(rng.random(len(d)), d.index).groupby(d.product_id).rank()
         seen, other = d[place <= few], d[place > few].groupby('product_id').rating.mean().reindex(ids)
-        out.append([_correlation(_shrunken_means(seen.product_id, seen[c], ids), other) for c in ('score', 'rating')])
-    out = np.array(out)
-    return dict(from_texts=float(out[:, 0].mean()), from_stars=float(out[:, 1].mean()), share=float((out[:, 0] > out[:, 1]).mean()), products=len(ids))
+        out.append([_correlation(_shrunken_means(seen.product_id, seen[c], ids), other) for c in ('score', 'rating', 'both')])
+    texts, stars, both = np.array(out).T
+    return dict(from_texts=float(texts.mean()), from_stars=float(stars.mean()), from_both=float(both.mean()), share=float((both > stars).mean()),
+                products=len(ids))

@@ -371,9 +371,12 @@ def product_scores(
     predictions:pd.DataFrame, # `review_id score`
     reviews:pd.DataFrame,     # `review_id product_id`
     products:pd.DataFrame,    # `product_id categories`
+    star_share:float=0.5,     # What a review's own stars count beside its predicted score, where it has some (column `rating`); 0 where they may be bought
 ) -> pd.DataFrame:            # `product_id score count low high`, a row per product, also those without reviews (count 0)
-    "Mean predicted score per product, shrunk towards its category, with a 95% interval."
-    r = predictions[['review_id', 'score']].merge(reviews[['review_id', 'product_id']].drop_duplicates('review_id'), on='review_id')
+    "Mean score of the reviews per product, shrunk towards its category, with a 95% interval."
+    owner = reviews[['review_id', 'product_id']].assign(rating=_numbers(reviews, 'rating')).drop_duplicates('review_id')
+    r = predictions[['review_id', 'score']].merge(owner, on='review_id')
+    r['score'] += star_share*(r.rating.where(r.rating.between(1, 5)) - r.score).fillna(0)
     if r.empty: raise RecsysError('product scores: no predicted reviews to average')
     category = _category(products)
     g = r.groupby('product_id').score.agg(['mean', 'count', 'var']).reindex(category.index)

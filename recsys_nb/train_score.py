@@ -80,10 +80,11 @@ def score_all(
     model,       # `ReviewMetadataScoreModel`
     data,        # `PreparedData`
     preset=None, # What to run on
+    star_share:float=0.5, # See `product_scores`
 ) -> pd.DataFrame: # See `product_scores`
     "Score every review of a data set, and from these every product."
     reviews = pd.concat([p for p in (data.train, data.val, data.test) if len(p)], ignore_index=True)
-    return product_scores(model.predict(reviews, data.products, show=True, preset=preset), reviews, data.products)
+    return product_scores(model.predict(reviews, data.products, show=True, preset=preset), reviews, data.products, star_share)
 
 # %% ../nbs/07b_train_score.ipynb #069b4c66
 _card = '''# Score model {run}
@@ -92,6 +93,7 @@ Reads a review, its product's metadata and price, and says how many stars the re
 
 - data: `{data}`, {n_train} training reviews with stars; base encoder `{base}`; seed {seed}; best epoch {best}
 - intended for: scores of products whose star averages are missing, few or bought; not for judging a single reviewer
+- the score of a product counts a review's own stars {star_share:g}, those predicted from its text the rest
 - star words in the text ("five stars") are masked; `average_rating` and `rating_number` are never read
 - limits: English reviews like those it was trained on; a text cannot tell a careless 4 from a careless 5
 
@@ -104,7 +106,7 @@ def _write_results(run, task, report):
     write_json(run.path/'evaluation.json', report.to_dict())
     best = min(read_metrics(run), key=lambda r: float(r['val_rmse']))['epoch']
     c, tables = run.config, report._repr_markdown_()
-    card = _card.format(run=run.name, note=report.note, data=c.data, n_train=len(task.train), base=c.base, seed=c.seed, best=best, tables=tables)
+    card = _card.format(run=run.name, note=report.note, data=c.data, n_train=len(task.train), base=c.base, seed=c.seed, star_share=c.star_share, best=best, tables=tables)
     with write_beside(run.path/'model_card.md') as p: p.write_text(card, encoding='utf-8')
     f = Figure(figsize=(4, 4))
     plot_calibration(report.predictions.score, report.predictions.rating, ax=f.subplots())
@@ -121,7 +123,7 @@ def _start(data, config, root, resume):
 def _finish(run, data, task, on, screen):
     "Write the model, the scores and the evaluation; then the run is finished."
     task.model.save(run.path/'model')
-    with write_beside(run.path/'product_scores.parquet') as p: score_all(task.model, data, on).to_parquet(p)
+    with write_beside(run.path/'product_scores.parquet') as p: score_all(task.model, data, on, run.config.star_share).to_parquet(p)
     report = evaluate_scores(task.model, data, 'test' if len(with_stars(data.test)) else 'val', on, run.config.base)
     _write_results(run, task, report)
     run_logger(run, screen).info(report.verdict)

@@ -135,6 +135,7 @@ bad = [
     ('train-encoder --data shop --set matryoshka=long', 'such as 384,128,64'),
     ('train-encoder --data shop --set data=other', 'NAME=VALUE'),
     ('train-score --data shop --set temperature=1', 'head_lr'),
+    ('train-score --data shop --set star_share=2', '0 to 1'),
     ('train-score --data shop --resume yesterday', 'yesterday'),
     ('recommend keyboard --k -1', '-1'),
     ('recommend keyboard --index nothing', 'nothing'),
