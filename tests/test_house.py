@@ -39,6 +39,7 @@ private = 'work', 'tmp', 'root', 'home' # folders of one machine
 @pytest.mark.parametrize('path', notebooks, ids=ids)
 def test_page(path):
     cs = cells(path)
+    assert set(json.loads(path.read_text())['metadata']) == {'kernelspec'}, 'a widget that is long gone, or another leftover of execution'
     first = next(source(c) for c in cs if c['cell_type'] == 'markdown')
     assert first.startswith('# '), 'a page opens with its title'
     for c in cs:
@@ -46,8 +47,9 @@ def test_page(path):
         assert isinstance(c['source'], list) or not src, 'cell sources are lists of lines'
         if re.match(r'#\|\s*export', src): assert len([l for l in src.splitlines() if l.strip()]) <= 40, f'an exported cell over 40 lines: {src[:80]}'
         shown = src + json.dumps(c.get('outputs', []))
-        assert not re.search(rf'(^|[^\w.~-])/({"|".join(private)})/\w|site-packages', shown), f'a path of one machine in {src[:80]!r}'
-        for o in c.get('outputs', []): assert o['output_type'] != 'error' , f'an error in the output of {src[:80]!r}'
+        assert not re.search(rf'(^|[^\w.~-])/({"|".join(private)})/\w|site.packages', shown), f'a path of one machine in {src[:80]!r}'
+        for o in c.get('outputs', []): assert o['output_type'] != 'error', f'an error in the output of {src[:80]!r}'
+        assert 'jupyter.widget' not in shown, f'a progress bar that nothing moves any more, in the output of {src[:80]!r}'
 
 def markdown(path): return path.read_text() if path.suffix == '.md' else '\n'.join(source(c) for c in cells(path) if c['cell_type'] == 'markdown')
 

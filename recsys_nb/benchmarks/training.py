@@ -83,7 +83,7 @@ def train_peer(
     try: from sentence_transformers.sentence_transformer import losses
     except ImportError: from sentence_transformers import losses # before version 6
     c, model = _config(batch_size), DualEncoderSBERT()
-    model.towers[0].model_card_data.generate_widget_examples = False
+    model.towers[0].model_card_data.set_widget_examples = lambda rows: None # it would show a progress bar
     pairs = make_pairs(data).iloc[:steps*batch_size]
     texts = data.products.set_index('product_id').text
     rows = Dataset.from_dict(dict(anchor=list(pairs['query']), positive=list(texts[pairs.product_id])))
