@@ -36,7 +36,7 @@ notebooks: .venv ## Execute all notebooks in place, in fresh kernels, and clean 
 readme: .venv ## Write README.md from nbs/index.ipynb
 	$(BIN)/python -m nbconvert --log-level=ERROR --to markdown --output-dir . --output README \
 	  --RegexRemovePreprocessor.enabled=True --RegexRemovePreprocessor.patterns='#\|\s*hide' nbs/index.ipynb
-	@sed -E 's@\]\(([a-z0-9_/]+\.(ipynb|png)[^)]*)\)@](nbs/\1)@g' README.md | awk '/^```/ { open = !open; if (open && $$0 == "```") $$0 = "```python" } 1' | cat -s > README.part && mv README.part README.md
+	@sed -E 's@\]\(([a-z0-9_/.]+\.(ipynb|png)[^)]*)\)@](nbs/\1)@g' README.md | awk '/^```/ { open = !open; if (open && $$0 == "```") $$0 = "```python" } 1' | cat -s > README.part && mv README.part README.md
 
 sync: .venv ## Export the library, clean the notebooks, write README.md: before every commit
 	$(BIN)/nbdev_export

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from recsys_nb.cli import main
-from recsys_nb.config import EncoderConfig, RunFolder, ScoreConfig, new_run, set_state, write_json
-from recsys_nb.sample_store import make_sample_store
+from recsys_nb.command.cli import main
+from recsys_nb.core.files import write_json
+from recsys_nb.core.runs import RunFolder, new_run, set_state
+from recsys_nb.training.settings import EncoderConfig, ScoreConfig
+from recsys_nb.data.sample_store import make_sample_store
 
 def recsys(*words):
     "Run the command in this process; its exit code."
@@ -61,10 +63,10 @@ def test_metadata_alone_is_a_catalogue(root, capsys):
     ('train-encoder', ['epochs=3', 'queries=review+title', 'matryoshka=384,128'], dict(epochs=3, queries='review+title', matryoshka='384,128')),
     ('train-score', ['head_lr=2e-3', 'patience=1'], dict(head_lr=0.002, patience=1, epochs=1))])
 def test_any_setting_by_its_name(root, monkeypatch, command, settings, wanted):
-    import recsys_nb.train_encoder, recsys_nb.train_score
+    import recsys_nb.training.encoder, recsys_nb.training.score
     asked = []
     def train(data, config, **kw): asked.append(config); return RunFolder(root)
-    module = recsys_nb.train_encoder if command == 'train-encoder' else recsys_nb.train_score
+    module = recsys_nb.training.encoder if command == 'train-encoder' else recsys_nb.training.score
     monkeypatch.setattr(module, command.replace('-', '_'), train)
     assert recsys(command, '--root', root, '--data', 'shop', '--epochs', 1, *(w for s in settings for w in ('--set', s))) == 0
     config, = asked
@@ -72,12 +74,12 @@ def test_any_setting_by_its_name(root, monkeypatch, command, settings, wanted):
     assert all(type(getattr(config, k)) is type(v) or v == 0 for k, v in wanted.items())
 
 def test_words_reach_prepare_and_download(root, monkeypatch, capsys):
-    import recsys_nb.download, recsys_nb.preparing
+    import recsys_nb.data.download, recsys_nb.data.prepare
     got = {}
-    monkeypatch.setattr(recsys_nb.preparing, 'prepare', lambda **kw: got.update(kw) or recsys_nb.preparing.load_prepared('shop', root))
+    monkeypatch.setattr(recsys_nb.data.prepare, 'prepare', lambda **kw: got.update(kw) or recsys_nb.data.prepare.load_prepared('shop', root))
     assert recsys('prepare', '--meta', 'm.jsonl', '--name', 'x', '--split', 'blair', '--categories', 'Patio, Lawn & Garden', '--categories', 'Toys') == 0
     assert (got['split'], got['cuts'], got['categories']) == ('time', 'blair', ['Patio, Lawn & Garden', 'Toys'])
-    monkeypatch.setattr(recsys_nb.download, 'download', lambda *args: dict(meta='raw/m.gz', reviews='raw/r.gz'))
+    monkeypatch.setattr(recsys_nb.data.download, 'download', lambda *args: dict(meta='raw/m.gz', reviews='raw/r.gz'))
     capsys.readouterr()
     assert recsys('download', 'All_Beauty') == 0 and capsys.readouterr().out.split() == ['raw/m.gz', 'raw/r.gz']
 
@@ -88,7 +90,7 @@ def finished(config, root):
     return run
 
 def test_evaluate_takes_the_newest_encoder_of_these_data(root, tmp_path, monkeypatch, capsys):
-    import recsys_nb.pipeline as pipeline
+    import recsys_nb.command.pipeline as pipeline
     shutil.copytree(root/'data', tmp_path/'data')
     own, score, other = (finished(c, tmp_path) for c in (EncoderConfig(data='shop'), ScoreConfig(data='shop'), EncoderConfig(data='other')))
     seen = []
@@ -105,8 +107,8 @@ def test_a_run_is_not_tested_on_what_it_learned_from(root, capsys):
     finally: shutil.rmtree(run.path)
 
 def test_a_shop_too_small_to_train_on_is_indexed_all_the_same(tmp_path):
-    from recsys_nb.pipeline import run_pipeline
-    from recsys_nb.preparing import prepare
+    from recsys_nb.command.pipeline import run_pipeline
+    from recsys_nb.data.prepare import prepare
     store = make_sample_store(tmp_path/'raw', n_products=30, n_reviews=240)
     with gzip.open(store.reviews, 'rt') as f: (tmp_path/'few.jsonl').write_text(''.join(list(f)[:22]))
     result = run_pipeline(prepare([tmp_path/'few.jsonl'], [store.meta], 'corner', root=tmp_path), tmp_path, queries=['a keyboard'])
@@ -173,7 +175,7 @@ def test_an_unwritable_folder_is_refused(root, tmp_path, capsys):
 
 def test_names_of_a_proxy_reach_the_service(monkeypatch):
     got = {}
-    monkeypatch.setattr('recsys_nb.service.serve', lambda root, **kw: got.update(kw))
+    monkeypatch.setattr('recsys_nb.serve.service.serve', lambda root, **kw: got.update(kw))
     assert recsys('serve', '--hosts', 'shop.example', '--hosts', 'www.shop.example', '--port', 8000) == 0
     assert got['hosts'] == ('shop.example', 'www.shop.example') and (got['host'], got['port']) == ('127.0.0.1', 8000)
     assert recsys('serve') == 0 and (got['hosts'], got['demo'], got['url']) == ((), True, None)
@@ -185,6 +187,6 @@ def test_every_command_has_help_with_an_example(command, capsys):
     assert 'Example' in capsys.readouterr().out
 
 def test_the_installed_command_answers_at_once_without_torch():
-    code = "import sys; from recsys_nb.cli import main\ntry: main(['--help'])\nexcept SystemExit as e: sys.exit(int(e.code or 0) or 'torch' in sys.modules)"
+    code = "import sys; from recsys_nb.command.cli import main\ntry: main(['--help'])\nexcept SystemExit as e: sys.exit(int(e.code or 0) or 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0 and 'recommend' in done.stdout

@@ -4,8 +4,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from recsys_nb.config import RecsysError, only_one
-from recsys_nb.download import Host, download, fetch, find_category
+from recsys_nb.core.files import RecsysError, only_one
+from recsys_nb.data.download import Host, download, fetch, find_category
 
 content = gzip.compress(b''.join(b'{"rating": %d.0, "text": "review %d"}\n' % (i % 5 + 1, i * 7919 % 10007) for i in range(30_000)), mtime=0)
 
@@ -74,7 +74,7 @@ def test_resumed_by_a_later_run(get, server, tmp_path, monkeypatch):
     def die(seconds): raise Killed
     server.pieces = [1000]
     with monkeypatch.context() as m, pytest.raises(Killed):
-        m.setattr('recsys_nb.download.time.sleep', die)
+        m.setattr('recsys_nb.data.download.time.sleep', die)
         get()
     assert leftovers(tmp_path) == ['.a.jsonl.gz.part', '.a.jsonl.gz.part.json']
     assert get().read_bytes() == content
@@ -104,7 +104,7 @@ def test_killed_before_the_first_byte_of_a_new_version(get, server, monkeypatch)
     with pytest.raises(RecsysError): get(tries=1)
     server.body, server.etag, server.pieces, server.ranges = gzip.compress(b'{"rating": 1.0}\n' * 9000 + content, mtime=0), '"v2"', [], True
     with monkeypatch.context() as m, pytest.raises(Killed):
-        m.setattr('recsys_nb.download._receive', die)
+        m.setattr('recsys_nb.data.download._receive', die)
         get()
     assert get().read_bytes() == server.body and server.asked[-1][1] is None
 

@@ -7,10 +7,13 @@ import ir_measures, numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 from ir_measures import nDCG, R, RR
 
-from recsys_nb.baselines import bm25_scorer, fit_weight, history_task, hybrid_scorer, keyword_task, popularity_scorer, tfidf_scorer
-from recsys_nb.config import RecsysError
-from recsys_nb.evaluation import *
-from recsys_nb.retrieval_report import evaluate_retrieval
+from recsys_nb.evaluation.fusion import bm25_scorer, fit_weight, hybrid_scorer, popularity_scorer, tfidf_scorer
+from recsys_nb.evaluation.queries import history_task, keyword_task
+from recsys_nb.core.files import RecsysError
+from recsys_nb.evaluation.certainty import bootstrap_interval
+from recsys_nb.evaluation.metrics import Catalogue, chance, rank, ranking_metrics, top_k
+from recsys_nb.evaluation.trec import evaluate_run, read_qrels, read_queries, read_run, write_run
+from recsys_nb.evaluation.retrieval import evaluate_retrieval
 
 shared = Path(__file__).parents[2]/'shared'/'data'
 fast = settings(max_examples=60, deadline=None)
@@ -151,7 +154,7 @@ def test_word_methods_take_any_text(documents, queries):
 
 @pytest.fixture(scope='module')
 def electronics(tmp_path_factory):
-    from recsys_nb.preparing import prepare
+    from recsys_nb.data.prepare import prepare
     folder = shared/'amazon_in_electronics'
     if not folder.exists(): pytest.skip(f'needs the real reviews in {folder}')
     return prepare([folder/'reviews.jsonl.gz'], [folder/'meta.jsonl.gz'], 'in_electronics', root=tmp_path_factory.mktemp('root'))

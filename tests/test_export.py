@@ -2,10 +2,14 @@
 import subprocess, sys
 import numpy as np, pandas as pd, pytest, torch
 from transformers import AutoTokenizer, BertConfig, BertModel
-from recsys_nb.config import EncoderConfig, Preset, RecsysError, ScoreConfig, new_run, resolve_base, set_state
-from recsys_nb.dual_encoder import DualEncoderSBERT, pad_batch
-from recsys_nb.export import ExportedScoreModel, ExportedTower, export_run, same_everywhere, score_examples, tower_examples
-from recsys_nb.score_model import ReviewMetadataScoreModel
+from recsys_nb.core.files import RecsysError
+from recsys_nb.core.machine import Preset, resolve_base
+from recsys_nb.core.runs import new_run, set_state
+from recsys_nb.training.settings import EncoderConfig, ScoreConfig
+from recsys_nb.models.dual_encoder import DualEncoderSBERT, pad_batch
+from recsys_nb.models.export import (
+    ExportedScoreModel, ExportedTower, export_run, same_everywhere, score_examples, tower_examples)
+from recsys_nb.models.score_model import ReviewMetadataScoreModel
 
 cpu = Preset('cpu', 'cpu', False)
 

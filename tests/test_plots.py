@@ -5,9 +5,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from recsys_nb import data_plots as plots
-from recsys_nb.config import EncoderConfig, RecsysError, add_metrics, new_run
-from recsys_nb.run_plots import plot_run, plot_runs
+from recsys_nb.analysis import visualize_data as plots
+from recsys_nb.core.files import RecsysError
+from recsys_nb.core.runs import add_metrics, new_run
+from recsys_nb.training.settings import EncoderConfig
+from recsys_nb.analysis.plot_metrics import plot_run, plot_runs
 
 class Data:
     "Frames with the columns of a prepared data set."

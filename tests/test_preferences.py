@@ -2,9 +2,10 @@
 import numpy as np, pandas as pd, pytest
 from hypothesis import given, settings, strategies as st
 
-from recsys_nb.config import RecsysError
-from recsys_nb.preferences import *
-from recsys_nb.product_index import resumable_folder
+from recsys_nb.core.files import RecsysError
+from recsys_nb.index.reasons import Sentences, embed_sentences, pick_sentences, save_sentences, sentences_of, speaks_for
+from recsys_nb.recommend.preferences import understand
+from recsys_nb.index.products import resumable_folder
 
 brands = frozenset(['samsung', 'apple', 'acme'])
 phrases = [

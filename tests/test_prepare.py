@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from recsys_nb.config import RecsysError, only_one, recover_folder, replace_folder
-from recsys_nb.preparing import load_prepared, prepare, report_text
-from recsys_nb.sample_store import make_sample_store
+from recsys_nb.core.files import RecsysError, only_one, recover_folder, replace_folder
+from recsys_nb.data.prepare import load_prepared, prepare, report_text
+from recsys_nb.data.sample_store import make_sample_store
 
 day = 86_400_000
 def review(user, product, text, at=1, **more): return dict(dict(user_id=user, parent_asin=product, rating=4.0, text=text, title='', timestamp=1_600_000_000_000 + at * day), **more)

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
 
-from recsys_nb.config import RecsysError
-from recsys_nb.index_building import index_folder
-from recsys_nb.product_index import *
+from recsys_nb.core.files import RecsysError
+from recsys_nb.index.build import index_folder
+from recsys_nb.index.products import ProductIndex, with_scores
+from recsys_nb.index.qdrant import EdgeStore, ServerStore, ServerUnavailable
+from recsys_nb.index.stores import Candidate, ExactStore, Filters, Keywords, passes, payload_of
 
 vocabulary = 'quiet loud keyboard mouse office gaming wireless usb compact heavy light battery red blue'.split()
 
@@ -122,7 +124,7 @@ build = '''
 import sys, time, numpy as np
 sys.path.insert(0, {tests!r})
 from test_product_index import catalogue
-from recsys_nb.product_index import *
+from recsys_nb.index.products import *
 products, vectors, scores = catalogue(4000)
 at = dict(zip(products.text.index, range(len(products))))
 calls = []

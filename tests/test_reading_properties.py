@@ -4,9 +4,9 @@ from pathlib import Path
 
 import ibis, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from recsys_nb.cleaning import shape_products, shape_reviews
-from recsys_nb.preparing import prepare
-from recsys_nb.reading import DuckDB, meta_fields, meta_lists, review_fields, unusable_lines
+from recsys_nb.data.cleaning import shape_products, shape_reviews
+from recsys_nb.data.prepare import prepare
+from recsys_nb.data.reading import DuckDB, meta_fields, meta_lists, review_fields, unusable_lines
 
 scalar = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30), st.sampled_from(['', ' ', 'B000000001', 'NaN', '1e999', '$1,299.00', '[', '{}', '\x00', '\ud800']))
 junk = st.recursive(scalar, lambda s: st.lists(s, max_size=3) | st.dictionaries(st.text(max_size=5), s, max_size=3), max_leaves=6)

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-import recsys_nb.index_building as index_building
-from recsys_nb.config import RecsysError
-from recsys_nb.evaluation import evaluate_run, read_run, write_run
-from recsys_nb.recommender import *
+import recsys_nb.index.build as index_building
+from recsys_nb.core.files import RecsysError
+from recsys_nb.evaluation.trec import evaluate_run, read_run, write_run
+from recsys_nb.index.build import build_index
+from recsys_nb.recommend.recommender import Recommender, pool
+from recsys_nb.recommend.results import Recommendation, Recommendations
 
 class ToyEncoder:
     "A bag of hashed words: quick, deterministic, and good enough to be wrong in the right way."

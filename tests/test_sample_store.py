@@ -5,8 +5,8 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from recsys_nb.config import RecsysError
-from recsys_nb.sample_store import attributes, load_sample_store, make_sample_store
+from recsys_nb.core.files import RecsysError
+from recsys_nb.data.sample_store import attributes, load_sample_store, make_sample_store
 
 review_fields = set('rating title text images asin parent_asin user_id timestamp helpful_vote verified_purchase'.split())
 meta_fields = set('main_category title average_rating rating_number features description price images videos store categories details parent_asin bought_together'.split())

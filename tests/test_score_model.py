@@ -5,10 +5,17 @@ from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, settings, strategies as st
 from transformers import AutoTokenizer, BertConfig, BertModel
-from recsys_nb.config import Preset, RecsysError, ScoreConfig, all_runs, read_metrics, resolve_base
-from recsys_nb.score_evaluation import evaluate_scores, few_reviews_check, model_rows, score_metrics, score_report, tfidf_ridge
-from recsys_nb.score_model import (ReviewMetadataScoreModel, mask_star_words, product_scores, score_and_spread, shrink, star_loss, star_targets)
-from recsys_nb.train_score import ScoreTask, like_length_batches, train_score
+from recsys_nb.core.files import RecsysError
+from recsys_nb.core.machine import Preset, resolve_base
+from recsys_nb.core.runs import all_runs, read_metrics
+from recsys_nb.training.settings import ScoreConfig
+from recsys_nb.evaluation.stars import (
+    evaluate_scores, few_reviews_check, model_rows, score_metrics, score_report, tfidf_ridge)
+from recsys_nb.models.product_scores import product_scores, shrink
+from recsys_nb.models.score_model import (
+    ReviewMetadataScoreModel, mask_star_words, score_and_spread, star_loss, star_targets)
+from recsys_nb.training.datasets import like_length_batches
+from recsys_nb.training.score import ScoreTask, train_score
 from test_training import in_two_processes
 
 cpu = Preset('cpu', 'cpu', False)
@@ -187,7 +194,7 @@ def test_two_processes_are_one_run(tiny_base, tmp_path):
     assert float(read_metrics(two)[0]['val_rmse']) == pytest.approx(float(read_metrics(one)[0]['val_rmse']), abs=.02) # noise apart, see `forget`
 
 def test_a_run_goes_on_with_its_own_data_and_alone(tiny_base, tmp_path, monkeypatch):
-    import recsys_nb.train_score as module
+    import recsys_nb.training.score as module
     toy, c, real = learnable(), config(tiny_base, epochs=1, data='some/folder'), module.evaluate_scores
     again = lambda data=toy, name='latest': train_score(data, c, root=tmp_path, preset='cpu', resume=name, screen=False)
     def second(*args):

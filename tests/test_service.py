@@ -7,9 +7,11 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from recsys_nb.config import RecsysError
-from recsys_nb.product_index import ServerUnavailable
-from recsys_nb.service import Desk, SharedEncoder, create_app, max_body, max_text, open_port, served_names, warm_up
+from recsys_nb.core.files import RecsysError
+from recsys_nb.index.qdrant import ServerUnavailable
+from recsys_nb.serve.messages import max_body, max_text
+from recsys_nb.serve.service import Desk, create_app, open_port, served_names, warm_up
+from recsys_nb.serve.shared_encoder import SharedEncoder
 
 class Shop:
     "Three products, one with a hostile title, without a model."
@@ -138,7 +140,7 @@ def test_a_bug_is_logged_and_not_shown(caplog):
     class Broken(Shop):
         def recommend(self, *a, **kw): raise RuntimeError('secret of the house')
     api = TestClient(create_app(Broken()), base_url='http://localhost', raise_server_exceptions=False)
-    with caplog.at_level('INFO', 'recsys_nb.service'): r = api.post('/recommend', json=dict(text='my private wish'))
+    with caplog.at_level('INFO', 'recsys_nb.serve.service'): r = api.post('/recommend', json=dict(text='my private wish'))
     assert 'secret' not in json.dumps(is_problem(r, 500))
     assert 'secret of the house' in caplog.text and 'private wish' not in caplog.text
     assert any(getattr(o, 'request_id', None) == r.headers['x-request-id'] for o in caplog.records)
@@ -193,7 +195,7 @@ def test_the_pages_about_the_api_need_no_network(api):
 slow_shop = '''
 import sys, time; sys.path.insert(0, 'tests')
 from test_service import Shop
-from recsys_nb.service import create_app, run_app
+from recsys_nb.serve.service import create_app, run_app
 class Slow(Shop):
     def recommend(self, text, **kw):
         if 'slow' in text[0]: time.sleep(1)

@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip('pyspark', reason='pyspark is not installed')
 if not (shutil.which('java') or os.environ.get('JAVA_HOME')): pytest.skip('Spark needs Java', allow_module_level=True)
 
-from recsys_nb.preparing import prepare
-from recsys_nb.sample_store import make_sample_store
+from recsys_nb.data.prepare import prepare
+from recsys_nb.data.sample_store import make_sample_store
 
 @pytest.fixture(scope='module')
 def session():

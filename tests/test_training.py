@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np, pytest, torch
 
-from recsys_nb import train_encoder as module
-from recsys_nb.config import EncoderConfig, RecsysError, all_runs, read_json, read_metrics, resolve_base, set_state
-from recsys_nb.datasets import TrainingPairs
-from recsys_nb.dual_encoder import DualEncoderSBERT
-from recsys_nb.preparing import load_prepared, prepare
-from recsys_nb.sample_store import make_sample_store
-from recsys_nb.train_encoder import EncoderTask, mine_hard_negatives, train_encoder
-from recsys_nb.training import gather_rows, seed_step, Team
+import recsys_nb.training.encoder as module
+from recsys_nb.core.files import RecsysError, read_json
+from recsys_nb.core.machine import resolve_base
+from recsys_nb.core.runs import all_runs, read_metrics, set_state
+from recsys_nb.training.settings import EncoderConfig
+from recsys_nb.training.datasets import TrainingPairs
+from recsys_nb.models.dual_encoder import DualEncoderSBERT
+from recsys_nb.data.prepare import load_prepared, prepare
+from recsys_nb.data.sample_store import make_sample_store
+from recsys_nb.training.encoder import EncoderTask, mine_hard_negatives, train_encoder
+from recsys_nb.training.loop import Team, gather_rows, seed_step
 
 def make_tiny(folder, seed=0):
     "A random two-layer BERT as a SentenceTransformer folder."
@@ -49,7 +52,7 @@ def test_killed_at_five_random_moments(corner, tmp_path):
     root, config = corner
     config = replace(config, dropout=True, query_tokens=16, max_tokens=16, epochs=3)
     context, rng = multiprocessing.get_context('forkserver'), random.Random(0)
-    context.set_forkserver_preload(['recsys_nb.train_encoder'])
+    context.set_forkserver_preload(['recsys_nb.training.encoder'])
     def start(out, resume=None):
         p = context.Process(target=child, args=(root, out, config, resume))
         p.start()
@@ -83,7 +86,7 @@ def test_two_processes_give_the_losses_of_one(corner, tmp_path):
     config = replace(config, epochs=1, hard_negatives=1, piece=8)
     one = train_encoder(data_of(corner), config, root=tmp_path/'one', preset='cpu')
     script = tmp_path/'train.py'
-    script.write_text(f'from recsys_nb.train_encoder import *\nfrom recsys_nb.config import *\nfrom recsys_nb.preparing import load_prepared\n'
+    script.write_text(f'from recsys_nb.training.encoder import train_encoder\nfrom recsys_nb.training.settings import EncoderConfig\nfrom recsys_nb.data.prepare import load_prepared\n'
                       f'train_encoder(load_prepared("corner", {str(root)!r}), {config!r}, root={str(tmp_path/"two")!r}, preset="cpu")\n')
     in_two_processes(script)
     two, = all_runs('encoder', tmp_path/'two')

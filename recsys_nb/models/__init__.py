@@ -1,0 +1,2 @@
+"The two models, and what makes them fast."
+from . import encoding # gives `DualEncoderSBERT` its `encode`
