@@ -245,7 +245,7 @@ def test_clear_messages(tmp_path):
         with pytest.raises(RecsysError) as e: prepare(**(dict(reviews=reviews, meta=meta, name='x', root=tmp_path) | change))
         assert message in str(e.value) and '\n' not in str(e.value)
     assert load_prepared('x', tmp_path).report == good
-    assert sorted(p.name for p in (tmp_path/'data'/'preprocessed').iterdir()) == ['.x.lock', 'x']
+    assert sorted(p.name for p in (tmp_path/'data'/'preprocessed').iterdir()) == ['x']
 
 def test_the_second_of_two_stops(tmp_path):
     files = store(tmp_path)
