@@ -9,7 +9,7 @@ __all__ = ['make_tower', 'DualEncoderSBERT', 'pad_batch']
 import copy, hashlib
 from pathlib import Path
 import torch
-import torch.nn.functional as F
+import numpy as np, torch.nn.functional as F
 from fastcore.basics import patch
 from sentence_transformers import SentenceTransformer
 from torch import nn
@@ -85,7 +85,7 @@ def tokenize(self:DualEncoderSBERT,
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #9febf33d
 def pad_batch(
-    tokens:list, # A list of token numbers per text; it may be empty
+    tokens, # The token numbers of each text, as lists or as `Tokens`; there may be none
     pad:int=0,   # The token number that fills up
     device='cpu',# Where to put them
     multiple=1,  # The length becomes a multiple of this
@@ -95,7 +95,8 @@ def pad_batch(
     longest = max(1, *lengths.tolist())
     real = torch.arange(longest + -longest % multiple) < lengths[:, None]
     ids = torch.full(real.shape, pad)
-    ids[real] = torch.tensor([i for t in tokens for i in t], dtype=torch.long)
+    flat = np.concatenate([np.zeros(0, np.int64), *(np.asarray(t, np.int64) for t in tokens)])
+    ids[real] = torch.from_numpy(flat)
     return dict(input_ids=ids.to(device), attention_mask=real.long().to(device))
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #602a3a02

@@ -19,6 +19,7 @@ from ..core.files import RecsysError, progress, read_json, recover_folder, repla
 from ..core.machine import Preset, base_encoder, preset as find_preset, resolve_base
 from ..core.runs import find_run
 from ..data.texts import review_text
+from ..data.tokens import Tokens
 from .dual_encoder import pad_batch
 
 # %% ../../nbs/23_models.score_model.ipynb #76296952
@@ -202,14 +203,16 @@ def forget(self:ReviewMetadataScoreModel, review, product, price):
 class ScoreInputs:
     "Tokenised reviews with their products' tokens, prices and stars; `batch` makes tensors of some of them."
     def __init__(self,
-        reviews:list,  # Token ids per review
-        products:list, # Token ids per review's product
+        reviews,  # `Tokens`, or token ids per review
+        products, # The same for each review's product
         price,         # (n,), NaN where not known
         rating=None,   # (n,), NaN where there is none
     ):
-        self.reviews, self.products, self.price = reviews, products, np.asarray(price, dtype=np.float32)
+        self.reviews = Tokens.of(reviews)
+        self.products = Tokens.of(products)
+        self.price = np.asarray(price, dtype=np.float32)
         self.rating = np.full(len(reviews), np.nan, np.float32) if rating is None else np.asarray(rating, dtype=np.float32)
-        self.lengths = np.array([len(r) for r in reviews], dtype=int)
+        self.lengths = self.reviews.lengths
     def __len__(self): return len(self.reviews)
 
 # %% ../../nbs/23_models.score_model.ipynb #659270b4
