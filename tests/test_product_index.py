@@ -8,7 +8,8 @@ from recsys_nb.core.files import RecsysError
 from recsys_nb.index.build import index_folder
 from recsys_nb.index.products import ProductIndex, with_scores
 from recsys_nb.index.qdrant import EdgeStore, ServerStore, ServerUnavailable
-from recsys_nb.index.stores import Candidate, ExactStore, Filters, Keywords, passes, payload_of
+from recsys_nb.evaluation.fusion import Keywords
+from recsys_nb.index.stores import Candidate, ExactStore, Filters, passes, payload_of
 
 vocabulary = 'quiet loud keyboard mouse office gaming wireless usb compact heavy light battery red blue'.split()
 
@@ -38,7 +39,7 @@ def filled(store, products, vectors, scores):
     kw = Keywords(4.)
     store.upsert(vectors, [kw.document(t) for t in p.text], [payload_of(r) for r in p.to_dict('records')])
     store.finish()
-    return ProductIndex(store, dict(avg_len=4., dim=8, fingerprint='x', n_products=len(p), weights=dict(prior=.01, mean=3.)))
+    return ProductIndex(store, dict(avg_len=4., dim=8, fingerprint='x', n_products=len(p), weights=dict(star=.01, mean=3.)))
 
 filters = [Filters(), Filters(max_price=30), Filters(min_price=20, max_price=25), Filters(min_score=4), Filters(category='mechanical'), Filters(category=('Mice', 'Nothing')),
            Filters(brand='acme'), Filters(not_brand='acme'), Filters(exclude=('p0001', 'p0002', 'p0005')), Filters(not_family='f3', max_price=80), Filters(category='Nothing')]

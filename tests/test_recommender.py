@@ -187,7 +187,7 @@ def test_threads_get_the_same_answers(rec):
 def test_weights_are_measured_and_kept(rec):
     m = rec.index.manifest
     assert m['weights']['fitted'] and m['fit']['hybrid']['reviews'] >= max(m['fit']['dense']['reviews'], m['fit']['bm25']['reviews']) - 1e-9
-    assert rec.index.weights.words(2) >= rec.index.weights.words(50)
+    assert rec.index.weights.of('words', 2) >= rec.index.weights.of('words', 50)
 
 def test_another_model_is_refused(rec):
     other = ToyEncoder(); other.fingerprint = 'other'

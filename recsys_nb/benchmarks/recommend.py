@@ -13,9 +13,9 @@ import numpy as np, pandas as pd
 from .measuring import Benchmark, compare, milliseconds
 from .search import generated_products, generated_vectors, local_peer, shop_words
 from ..data.texts import review_text
-from ..index.products import ProductIndex, Weights, index_into, resumable_folder, with_scores
+from ..index.build import trials_of
+from ..index.products import ProductIndex, index_into, resumable_folder, with_scores
 from ..index.reasons import embed_sentences, save_sentences
-from ..index.weights import ndcg_by, ndcg_of, trials_of
 from ..models.dual_encoder import DualEncoderSBERT
 from ..recommend.recommender import Recommender
 
@@ -110,8 +110,9 @@ def rank_fusion(
     t,              # A `Trial`
 ) -> np.ndarray:    # (n,) what each candidate is worth
     "Reciprocal rank fusion of meaning and words; a product without any of the words has no place among these."
+    words = t.signals['words']
     place = lambda v: 1 + np.argsort(np.argsort(-v.round(6), kind='stable'))
-    return 1/(60 + place(t.cos)) + np.where(t.bm25 > 0, 1/(60 + place(t.bm25)), 0)
+    return 1/(60 + place(t.signals["meaning"])) + np.where(words > 0, 1/(60 + place(words)), 0)
 
 # %% ../../nbs/96_benchmarks.recommend.ipynb #e34b0e29
 def hybrid_quality(
@@ -120,12 +121,13 @@ def hybrid_quality(
 ) -> pd.DataFrame: # A row per task and way: mean, low, high, n, and the difference to the best single way
     "Test NDCG@10 of the mixture, of meaning alone and of words alone."
     from recsys_nb.evaluation.certainty import bootstrap_interval, paired_interval
-    weights = dict(mixture=rec.index.weights, meaning=Weights(level=-50, slope=0), words=Weights(level=50, slope=0))
+    mixture = rec.index.weights
+    weights = dict(mixture=mixture, meaning=mixture.with_words(0), words=mixture.with_words(1))
     rows = []
     for task, queries in two_tasks(data).items():
         trials, groups = trials_of(rec.index, rec.model, queries), queries.group.to_numpy()
-        ways = {way: np.array([ndcg_of(t, w) for t in trials]) for way, w in weights.items()}
-        ways['rank fusion'] = np.array([ndcg_by(t, rank_fusion(t)) for t in trials])
+        ways = {way: np.array([t.score(w) for t in trials]) for way, w in weights.items()}
+        ways['rank fusion'] = np.array([t.ndcg(rank_fusion(t)) for t in trials])
         best = max(('meaning', 'words'), key=lambda w: ways[w].mean())
         for way, v in ways.items():
             low, high = bootstrap_interval(v, groups)

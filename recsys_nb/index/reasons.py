@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..core.files import progress
-from .stores import Keywords, point_id
+from ..evaluation.fusion import Keywords
+from .stores import point_id
 from ..data.texts import clean
 
 # %% ../../nbs/53_index.reasons.ipynb #84824fb6

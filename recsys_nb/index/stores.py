@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['shown', 'as_tuple', 'key_of', 'Filters', 'conditions', 'passes', 'point_id', 'as_list', 'checked', 'payload_of',
-           'count_words', 'Keywords', 'Lookup', 'Candidate', 'ExactStore']
+           'Lookup', 'Candidate', 'ExactStore']
 
 # %% ../../nbs/50_index.stores.ipynb #d176a5de
 import uuid
 from dataclasses import dataclass
 from numbers import Real
-import numpy as np, pandas as pd, qdrant_edge as edge
+import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..core.files import RecsysError
+from ..evaluation.fusion import Keywords, idf
 
 # %% ../../nbs/50_index.stores.ipynb #fcd57a92
 def as_tuple(v):
@@ -105,18 +106,6 @@ def payload_of(
     p |= dict(images=checked(row, 'images')[:3], points=[o[:300] for o in checked(row, 'features')[:6]])
     return p | (dict(brand_key=key_of(p['brand'])) if 'brand' in p else {})
 
-# %% ../../nbs/50_index.stores.ipynb #b6a0b992
-def count_words(s): "Words of a text, roughly"; return len(s.split())
-
-# %% ../../nbs/50_index.stores.ipynb #f81ec46e
-@dataclass
-class Keywords:
-    "Turns texts into BM25's sparse vectors, (word numbers, weights)."
-    avg_len:float=100. # Words of an average document
-    def __post_init__(self): self.bm25 = edge.Bm25(edge.Bm25Config(avg_len=float(max(self.avg_len, 1))))
-    def document(self, text): v = self.bm25.embed_document(text); return list(v.indices), list(v.values)
-    def query(self, text): v = self.bm25.embed_query(text); return list(v.indices), list(v.values)
-
 # %% ../../nbs/50_index.stores.ipynb #b6e1edb2
 @dataclass
 class Lookup:
@@ -158,8 +147,7 @@ class ExactStore:
 def idf(self:ExactStore, words) -> np.ndarray:
     "How rare each word is, as Qdrant counts it: among the products that have words at all."
     documents = [d for _, d, _ in self.points.values() if d]
-    n, seen = len(documents), np.array([sum(w in d for d in documents) for w in words])
-    return np.log(1 + (n - seen + .5)/(seen + .5))
+    return idf([sum(w in d for d in documents) for w in words], len(documents))
 
 # %% ../../nbs/50_index.stores.ipynb #0943aa62
 @patch
