@@ -5,7 +5,7 @@ BIN    := .venv/bin
 NOTEBOOKS := $(wildcard nbs/*.ipynb nbs/*/*.ipynb)
 TESTS  ?= tests
 
-.PHONY: help demo test notebooks readme sync docs
+.PHONY: help demo test notebooks readme sync site docs
 .DEFAULT_GOAL := help
 
 help: ## List what can be made
@@ -34,14 +34,15 @@ notebooks: .venv ## Execute all notebooks in place, in fresh kernels, and clean 
 	$(BIN)/nbdev_clean
 
 readme: .venv ## Write README.md from nbs/index.ipynb
-	$(BIN)/python -m nbconvert --log-level=ERROR --to markdown --output-dir . --output README \
-	  --RegexRemovePreprocessor.enabled=True --RegexRemovePreprocessor.patterns='#\|\s*hide' nbs/index.ipynb
-	@sed -E 's@\]\(([a-z0-9_/.]+\.(ipynb|png)[^)]*)\)@](nbs/\1)@g' README.md | awk '/^```/ { open = !open; if (open && $$0 == "```") $$0 = "```python" } 1' | cat -s > README.part && mv README.part README.md
+	@$(BIN)/python -c 'from recsys_nb.site import write_readme; write_readme()'
 
 sync: .venv ## Export the library, clean the notebooks, write README.md: before every commit
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
 	@$(MAKE) -s readme
 
-docs: .venv ## Build the documentation site into _docs (needs Quarto)
+site: .venv ## Process the pages for the site into _proc, without Quarto
+	$(BIN)/python -c 'from nbdev.serve import proc_nbs; proc_nbs()'
+
+docs: .venv sync ## Build the documentation site into _docs (needs Quarto)
 	$(BIN)/nbdev_docs
