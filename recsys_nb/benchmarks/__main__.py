@@ -10,6 +10,7 @@ import json, sys
 from importlib import import_module
 from .measuring import Benchmark
 from ..core.files import RecsysError
+from ..core.machine import calm_threads
 
 # %% ../../nbs/99_benchmarks.command.ipynb #65b89037
 names = 'cleaning training encoding scoring search recommend service'.split()
@@ -27,6 +28,7 @@ def benchmark_command(
     args:list|None=None, # The words after `python -m recsys_nb.benchmarks`
 ) -> int:                # The exit code
     "What `python -m recsys_nb.benchmarks NAME [--json] [--quick]` does."
+    calm_threads()
     args = sys.argv[1:] if args is None else args
     wanted = [a for a in args if not a.startswith('-')]
     if not wanted:

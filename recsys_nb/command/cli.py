@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from ..core.files import RecsysError, root_folder
+from ..core.machine import calm_threads
 from ..core.runs import find_run
 from ..training.settings import EncoderConfig, ScoreConfig
 
@@ -378,4 +379,5 @@ def _run(words):
     root, words = tidy_words(sys.argv[1:] if words is None else list(words))
     if root: os.environ['RECSYS_HOME'] = root
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+    calm_threads()
     return app(args=words, prog_name='recsys', standalone_mode=False)

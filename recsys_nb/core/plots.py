@@ -12,7 +12,8 @@ import matplotlib.pyplot as plt, seaborn as sns
 accent, muted = '#2a6f97', '#9aa5b1'
 star_colours = ['#c1443c', '#e39a86', '#c9ced6', '#86b3d1', '#2a6f97']
 part_colours = dict(train='#2a6f97', val='#e9a23b', test='#c1443c')
-_look = {'axes.spines.top': False, 'axes.spines.right': False, 'axes.spines.left': False, 'axes.edgecolor': '#c9ced6', 'grid.color': '#e6e9ed'}
+_no_frame = {f'axes.spines.{side}': False for side in ('top', 'right', 'left')}
+_look = _no_frame | {'axes.edgecolor': '#c9ced6', 'grid.color': '#e6e9ed'}
 
 # %% ../../nbs/03_core.plots.ipynb #4de9a8d0
 def plot_style():
@@ -20,20 +21,31 @@ def plot_style():
     return sns.axes_style('whitegrid', rc=_look)
 
 # %% ../../nbs/03_core.plots.ipynb #1afa19de
-def axes_or_new(ax, size=(8, 4.2)):
+def axes_or_new(
+    ax=None,         # Axes to draw on, or `None` for new ones
+    size=(8, 4.2),   # Width and height of new ones, in inches
+):
     "The axes to draw on: those given, or new ones in our look."
     if ax is not None: return ax
     with plot_style(): return plt.subplots(figsize=size, dpi=96, layout='constrained')[1]
 
 # %% ../../nbs/03_core.plots.ipynb #810af35d
-def finish_plot(ax, title, **settings):
-    "Set a bold title on the left, and whatever else; returns the axes."
+def finish_plot(
+    ax,         # Axes with a plot
+    title:str,  # Set bold, on the left
+    **settings, # For `ax.set`, such as `xlabel`
+):
+    "Set the title, and whatever else; returns the axes."
     ax.set(**settings)
     ax.set_title(title, loc='left', weight='bold', pad=12)
     return ax
 
-# %% ../../nbs/03_core.plots.ipynb #c476a93d
-def say_nothing(ax, title, why):
+# %% ../../nbs/03_core.plots.ipynb #11254f21
+def say_nothing(
+    ax,        # Axes that stay empty
+    title:str, # What would be here
+    why:str,   # Why it is not
+):
     "Say in the plot's place why there is none."
     ax.text(.5, .5, why, ha='center', va='center', color=muted, transform=ax.transAxes)
     return finish_plot(ax, title, xticks=[], yticks=[], facecolor='#f7f8fa')

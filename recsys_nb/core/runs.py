@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
+import psutil
 from fastcore.basics import patch
 from .files import RecsysError, writing_in, read_json, root_folder, write_beside, write_json
 
@@ -23,12 +24,21 @@ class RunFolder:
     "One training run's folder: `config.json metrics.csv train.log checkpoints/ evaluation.json model_card.md`."
     path:Path # The folder
     def __post_init__(self): self.path = Path(self.path)
+
     @property
-    def kind(self) -> str: "'encoder' or 'score'"; return next(k for k, v in run_kinds.items() if v == self.path.parent.name)
+    def kind(self) -> str:
+        "'encoder' or 'score'"
+        return next(k for k, v in run_kinds.items() if v == self.path.parent.name)
+
     @property
-    def name(self) -> str: "The time it started"; return self.path.name
+    def name(self) -> str:
+        "The time it started"
+        return self.path.name
+
     @property
-    def checkpoints(self) -> Path: "Where `last` and `best` are kept"; return self.path/'checkpoints'
+    def checkpoints(self) -> Path:
+        "Where `last` and `best` are kept"
+        return self.path/'checkpoints'
 
 # %% ../../nbs/02_core.runs.ipynb #c08f4c21
 def set_state(
@@ -36,24 +46,24 @@ def set_state(
     state:str,     # 'running', 'interrupted' or 'finished'
 ):
     "Write the run's state together with the process that it belongs to."
-    write_json(run.path/'status.json', dict(state=state, pid=os.getpid(), host=socket.gethostname(),
-                                            at=datetime.now(timezone.utc).isoformat(timespec='seconds')))
+    now = datetime.now(timezone.utc).isoformat(timespec='seconds')
+    write_json(run.path/'status.json', dict(state=state, pid=os.getpid(), host=socket.gethostname(), at=now))
 
 # %% ../../nbs/02_core.runs.ipynb #946e7678
-def _is_alive(pid):
-    "Whether a process of that number exists on this machine, whoever owns it."
-    try: os.kill(pid, 0) # signal 0 only asks
-    except ProcessLookupError: return False
-    except PermissionError: return True
-    return True
+def _is_alive(pid, at):
+    "Whether the process that wrote its number at that time still exists on this machine, whoever owns it."
+    try: started = psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess: return False
+    except psutil.AccessDenied: return True
+    return started < datetime.fromisoformat(at).timestamp() + 1
 
 # %% ../../nbs/02_core.runs.ipynb #2f7a8ffc
 @patch(as_prop=True)
 def state(self:RunFolder) -> str:
     "'running', 'interrupted' or 'finished'"
     s = read_json(self.path/'status.json')
-    here = s.get('host') == socket.gethostname()
-    return 'interrupted' if s['state'] == 'running' and here and not _is_alive(s['pid']) else s['state']
+    gone = s['state'] == 'running' and s['host'] == socket.gethostname() and not _is_alive(s['pid'], s['at'])
+    return 'interrupted' if gone else s['state']
 
 # %% ../../nbs/02_core.runs.ipynb #aa300be2
 def _new_folder(parent, name):
@@ -95,10 +105,12 @@ def find_run(
     root:str|Path|None=None, # See `root_folder`
 ) -> RunFolder:
     "The run of that name; `RecsysError` lists those there are."
-    if (Path(name)/'status.json').exists() and Path(name).parent.name in run_kinds.values(): return RunFolder(name)
-    runs = [r for k in run_kinds if kind in (None, k) for r in all_runs(k, root)]
+    path = Path(name)
+    if (path/'status.json').exists() and path.parent.name in run_kinds.values(): return RunFolder(path)
+    kinds = [kind] if kind else run_kinds
+    runs = sorted((r for k in kinds for r in all_runs(k, root)), key=lambda r: r.name)
     found = [r for r in runs if (r.state == 'finished' if name == 'latest' else r.name == str(name))]
-    if found: return max(found, key=lambda r: r.name)
+    if found: return found[-1]
     what = f'{kind or "training"} run'
     if name == 'latest': raise RecsysError(f'no finished {what} in {root_folder(root)/"outputs"}')
     raise RecsysError(f'{name}: no such {what}; there are: {", ".join(r.name for r in runs) or "none"}')
