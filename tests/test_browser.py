@@ -8,7 +8,8 @@ pytest.importorskip('playwright')
 from playwright.sync_api import expect, sync_playwright
 from recsys_nb.core.files import RecsysError
 from recsys_nb.serve.demo import mount_demo
-from recsys_nb.serve.service import create_app, open_port
+from recsys_nb.serve.running import open_port
+from recsys_nb.serve.service import create_app
 
 chromium = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 pytestmark = pytest.mark.skipif(chromium is None, reason='no chromium on this machine (apt-get install chromium)')

@@ -175,7 +175,7 @@ def test_an_unwritable_folder_is_refused(root, tmp_path, capsys):
 
 def test_names_of_a_proxy_reach_the_service(monkeypatch):
     got = {}
-    monkeypatch.setattr('recsys_nb.serve.service.serve', lambda root, **kw: got.update(kw))
+    monkeypatch.setattr('recsys_nb.serve.running.serve', lambda root, **kw: got.update(kw))
     assert recsys('serve', '--hosts', 'shop.example', '--hosts', 'www.shop.example', '--port', 8000) == 0
     assert got['hosts'] == ('shop.example', 'www.shop.example') and (got['host'], got['port']) == ('127.0.0.1', 8000)
     assert recsys('serve') == 0 and (got['hosts'], got['demo'], got['url']) == ((), True, None)

@@ -10,7 +10,8 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from recsys_nb.core.files import RecsysError
 from recsys_nb.index.qdrant import ServerUnavailable
 from recsys_nb.serve.messages import max_body, max_text
-from recsys_nb.serve.service import Desk, create_app, open_port, served_names, warm_up
+from recsys_nb.serve.running import open_port, served_names
+from recsys_nb.serve.service import Desk, ServiceSettings, create_app, warm_up
 from recsys_nb.serve.shared_encoder import SharedEncoder
 
 class Shop:
@@ -21,9 +22,11 @@ class Shop:
         def encode(texts, side='user', **kw): return np.array([[len(t.encode()), 0.] for t in texts])
     def product(self, id):
         if id not in self.titles: raise RecsysError(f'{id}: no such product')
-        return dict(product_id=id, title=self.titles[id], price=float('nan'), score=np.float32(4.5123), categories=np.array(['A', 'B']), points=['Silent'], url='https://shop.example/' + id)
+        return dict(product_id=id, title=self.titles[id], price=float('nan'), score=np.float32(4.5123), categories=['A', 'B'], points=['Silent'], url='https://shop.example/' + id)
     def find(self, text, k=10): return [self.product(i) for i, t in self.titles.items() if text.lower() in t.lower()][:k]
-    def similar(self, id, k=5): return [self.product(i) for i in self.titles if i != id][:k]
+    def similar(self, id, k=5):
+        class Found(list): understood, advice = {}, None
+        return Found([self.product(i) for i in self.titles if i != id][:k])
     def recommend(self, text, k=5, like=(), exclude=(), **rest):
         if text: self.model.encode(text)
         for i in like: self.product(i)
@@ -40,7 +43,7 @@ def is_problem(r, status):
     assert 'Traceback' not in r.text and len(r.content) < 20_000
     return body
 
-schema = schemathesis.openapi.from_asgi('/openapi.json', create_app(Shop(), hosts=('*',)))
+schema = schemathesis.openapi.from_asgi('/openapi.json', create_app(Shop(), settings=ServiceSettings(hosts=('*',))))
 
 @schema.parametrize()
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -125,9 +128,11 @@ def test_nothing_is_left_running():
     assert not left
 
 def test_only_our_names_are_served(api):
-    for host in ('evil.example', 'localhost.evil.example', '127.0.0.1.evil.example', ''): is_problem(api.get('/health', headers=dict(host=host)), 400)
+    for host in ('evil.example', 'localhost.evil.example', '127.0.0.1.evil.example', ''):
+        refused = api.get('/health', headers=dict(host=host))
+        assert refused.status_code == 400 and refused.text == 'Invalid host header' and refused.headers['x-request-id']
     for host in ('localhost:7860', '127.0.0.1:80', '[::1]:7860', 'LOCALHOST'): assert api.get('/health', headers=dict(host=host)).status_code == 200
-    shop = TestClient(create_app(Shop(), hosts=served_names('127.0.0.1', ('Shop.Example',))), base_url='http://shop.example')
+    shop = TestClient(create_app(Shop(), settings=ServiceSettings(hosts=served_names('127.0.0.1', ('Shop.Example',)))), base_url='http://shop.example')
     assert [shop.get('/health', headers=dict(host=h)).status_code for h in ('shop.example', 'localhost:7860', 'evil.example')] == [200, 200, 400]
     r = api.options('/recommend', headers={'origin': 'https://evil.example', 'access-control-request-method': 'POST'})
     assert 'access-control-allow-origin' not in r.headers
@@ -179,7 +184,7 @@ def test_many_at_once_get_their_own_answers():
 
 def test_beyond_the_limit_a_request_is_told_to_come_back():
     Echo.go.clear()
-    got = ask(create_app(Echo(), max_waiting=5), range(1, 11))
+    got = ask(create_app(Echo(), settings=ServiceSettings(max_waiting=5)), range(1, 11))
     assert [r.status_code for r in got].count(200) == 5
     for r in got:
         if r.status_code != 200: is_problem(r, 503), r.headers['retry-after']
@@ -195,7 +200,8 @@ def test_the_pages_about_the_api_need_no_network(api):
 slow_shop = '''
 import sys, time; sys.path.insert(0, 'tests')
 from test_service import Shop
-from recsys_nb.serve.service import create_app, run_app
+from recsys_nb.serve.running import run_app
+from recsys_nb.serve.service import create_app
 class Slow(Shop):
     def recommend(self, text, **kw):
         if 'slow' in text[0]: time.sleep(1)

@@ -31,9 +31,11 @@ def make_shop(
 serve_shop = '''
 import sys, torch
 from recsys_nb.recommend.recommender import Recommender
-from recsys_nb.serve.service import create_app, run_app
+from recsys_nb.serve.running import run_app
+from recsys_nb.serve.service import ServiceSettings, create_app
 torch.set_num_threads(int(sys.argv[4]))
-run_app(create_app(Recommender.load(sys.argv[1]), threads=int(sys.argv[2]), max_batch=int(sys.argv[3])), port=0)'''
+settings = ServiceSettings(threads=int(sys.argv[2]), max_batch=int(sys.argv[3]))
+run_app(create_app(Recommender.load(sys.argv[1]), settings=settings), port=0)'''
 
 # %% ../../nbs/97_benchmarks.service.ipynb #879890c8
 @contextmanager
