@@ -316,7 +316,7 @@ def serve(
     url:Annotated[Optional[str], typer.Option(help='Address of the Qdrant server, where it has moved')]=None,
 ):
     "Serve the HTTP API and the demo page."
-    from recsys_nb.serve.service import serve as run
+    from recsys_nb.serve.running import serve as run
     run(root_folder(), index=index, host=host, port=port, hosts=tuple(hosts or ()), demo=demo, url=url)
 
 # %% ../../nbs/81_command.cli.ipynb #e5f1841b
