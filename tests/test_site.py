@@ -148,3 +148,33 @@ def test_a_page_loses_widgets_and_html():
 
 def test_the_readme_is_the_home_page():
     assert (project/'README.md').read_text() == readme_of(nbs/'index.ipynb')
+
+# The home page
+
+def page_text(path):
+    "Prose and outputs of a notebook."
+    found = json.loads((nbs/path).read_text())['cells']
+    return ''.join(joined(c['source']) + json.dumps(c.get('outputs', [])) for c in found)
+
+def figures(text): return [n.lstrip('0') for n in re.findall(r'\d*\.\d+|\b\d{2,}\b', re.sub(r'bfloat16|MiniLM-L6', '', text))]
+
+def test_the_home_page_shows_the_figures_of_its_results():
+    results = json.loads((nbs/'results/home.json').read_text())
+    readme = (project/'README.md').read_text()
+    for row in results['rows']:
+        assert row['ours'] in readme and row['peers'] in readme, f'make notebooks and make sync: {row["question"]}'
+    assert results['machine'] in readme
+
+def test_every_figure_of_the_home_page_has_a_source():
+    "A page that shows it, or a command that prints it."
+    for row in json.loads((nbs/'results/home.json').read_text())['rows']:
+        if 'page' not in row:
+            assert row['command'].startswith('recsys '), row['question']
+            continue
+        text = page_text(row['page'])
+        missing = [n for n in figures(row['ours'] + ' ' + row['peers']) if n not in text]
+        assert not missing, f'{row["page"]} does not show {missing}'
+
+def test_the_home_page_leads_to_every_page():
+    text = joined([joined(c['source']) for c in json.loads((nbs/'index.ipynb').read_text())['cells']])
+    assert not [p for p in pages if p != 'index.ipynb' and f'({p})' not in text]
