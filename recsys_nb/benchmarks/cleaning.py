@@ -72,9 +72,10 @@ def write_reviews(
 def clean_duckdb(path, out, memory='1GB'):
     "Our own steps, on DuckDB."
     import ibis
-    from recsys_nb.data.cleaning import has_stars, mark, mark_repeats, mark_second_reviews, shape_reviews
+    from recsys_nb.data.cleaning import has_stars, mark, mark_repeats, mark_second_reviews
     from recsys_nb.data.reading import DuckDB, review_fields
     from recsys_nb.data.texts import min_informative
+    from recsys_nb.data.values import shape_reviews
     with tempfile.TemporaryDirectory(dir=Path(out).parent) as work:
         e = DuckDB(work, memory)
         r = e.save(shape_reviews(e.read([Path(path)], review_fields)), 'reviews', number=True)

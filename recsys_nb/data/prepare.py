@@ -18,15 +18,14 @@ import numpy as np, pandas as pd
 from ibis import _
 from ..core.files import (
     RecsysError, only_one, read_json, recover_folder, replace_folder, root_folder, write_json)
-from recsys_nb.data.cleaning import (
-    has_stars, in_categories, mark, mark_repeats, mark_second_reviews, one_per_product, shape_products,
-    shape_reviews)
-from .families import families
+from .cleaning import (
+    families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, one_per_product)
 from recsys_nb.data.reading import (
     DuckDB, Spark, input_files, is_python, mend_lines, meta_fields, meta_lists, packing, review_fields,
     unusable_lines)
 from .splitting import check_split, closest_split, cut_points, k_core, named_cuts, parts, split_by_time
 from .texts import max_letters, min_informative
+from .values import shape_products, shape_reviews
 
 # %% ../../nbs/18_data.prepare.ipynb #3828907b
 @dataclass(repr=False)

@@ -10,7 +10,7 @@ import ibis
 from ibis import _
 from ..core.files import RecsysError
 from .cleaning import mark
-from .texts import letters, min_informative
+from .texts import letters, min_informative, says
 
 # %% ../../nbs/16_data.splitting.ipynb #d8dcde4d
 parts = ('train', 'val', 'test')
@@ -89,7 +89,7 @@ def _facts(engine, folder):
     t = [engine.con.read_parquet(folder/f'{p}.parquet').mutate(part=ibis.literal(p)) for p in parts]
     t = ibis.union(*t)
     key = letters((t.text == '').ifelse(t.title, t.text))
-    return t.select('review_id', 'product_id', 'family_id', 'user_id', 'timestamp', 'part', key=key.hexdigest('md5'), size=key.length())
+    return t.select('review_id', 'product_id', 'family_id', 'user_id', 'timestamp', 'part', key=key.hexdigest('md5'), size=says(key))
 
 # %% ../../nbs/16_data.splitting.ipynb #ab420c69
 def _in_two_parts(engine, t, by):
