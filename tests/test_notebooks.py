@@ -1,19 +1,39 @@
 """Run every notebook top to bottom, with each exported cell replaced by the module it was exported to.
 
-So the assertions in the notebooks test the library that people import, and count for its coverage."""
-import importlib, json, os, re
+So the assertions in the notebooks test the library that people import, and count for its coverage. A page has five minutes:
+it takes at most two on a busy core, and one that hangs must not hold up all others."""
+import importlib, json, os, re, signal
+from contextlib import contextmanager
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 from execnb.shell import CaptureShell
 
 nbs = Path(__file__).parents[1]/'nbs'
 notebooks = sorted(p for p in nbs.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
-directive = lambda src, name: re.search(rf'^#\|\s*{name}\b(.*)$', src, re.M)
+
+def directive(src, name): return re.search(rf'^#\|\s*{name}\b(.*)$', src, re.M)
 
 def code_cells(path):
     for i, c in enumerate(json.loads(path.read_text(encoding='utf-8'))['cells']):
         if c['cell_type'] == 'code': yield i, ''.join(c['source'])
+
+def names_of(module): return {k: v for k, v in vars(importlib.import_module(module)).items() if not k.startswith('__')}
+
+@contextmanager
+def at_most(seconds):
+    "Interrupt what takes longer, where the system has alarms."
+    def stop(*_): raise TimeoutError(f'more than {seconds} seconds')
+    if not hasattr(signal, 'SIGALRM'):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try: yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 @pytest.mark.parametrize('path', notebooks, ids=[p.relative_to(nbs).with_suffix('').as_posix() for p in notebooks])
 def test_notebook(path, monkeypatch):
@@ -21,13 +41,13 @@ def test_notebook(path, monkeypatch):
     environ = dict(os.environ)
     shell = CaptureShell()
     try:
-        for i, src in code_cells(path):
-            if m := directive(src, 'default_exp'):
-                shell.user_ns.update({k: v for k, v in vars(importlib.import_module(f'recsys_nb.{m.group(1).strip()}')).items() if not k.startswith('__')})
-            if directive(src, 'export') or directive(src, 'default_exp') or directive(src, 'eval: *false'): continue
-            shell.run(src)
-            if shell.exc: raise AssertionError(f'{path.name}, cell {i}:\n{src}') from shell.exc
+        with at_most(300):
+            for i, src in code_cells(path):
+                if m := directive(src, 'default_exp'): shell.user_ns.update(names_of(f'recsys_nb.{m.group(1).strip()}'))
+                if any(directive(src, d) for d in ('exports?', 'exporti', 'default_exp', 'eval: *false')): continue
+                shell.run(src)
+                if shell.exc: raise AssertionError(f'{path.name}, cell {i}:\n{src}') from shell.exc
     finally:
-        import matplotlib.pyplot as plt
         plt.close('all')
-        os.environ.clear(); os.environ.update(environ)
+        os.environ.clear()
+        os.environ.update(environ)
