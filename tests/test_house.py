@@ -107,7 +107,7 @@ def private_uses(tree, own=''):
     bound = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.level or (node.module or '').startswith('recsys_nb')):
-            if (node.module or '').removeprefix('recsys_nb.') == own: continue
+            if own and (node.module or '').removeprefix('recsys_nb.') == own: continue
             yield from (a.name for a in node.names if is_private(a.name))
             bound |= {a.asname or a.name for a in node.names if a.name.islower()}
         elif isinstance(node, ast.Import):
