@@ -1,7 +1,7 @@
 """Run every notebook top to bottom, with each exported cell replaced by the module it was exported to.
 
-So the assertions in the notebooks test the library that people import, and count for its coverage. A page has five minutes:
-it takes at most two on a busy core, and one that hangs must not hold up all others."""
+So the assertions in the notebooks test the library that people import, and count for its coverage. A page has
+five minutes: it takes at most two on a busy core, and one that hangs must not hold up all others."""
 import importlib, json, os, re, signal
 from contextlib import contextmanager
 from pathlib import Path
