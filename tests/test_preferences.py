@@ -1,11 +1,9 @@
 "What is understood of what people say, as a table of phrases and for any text at all."
-import numpy as np, pandas as pd, pytest
+import pytest
 from hypothesis import given, settings, strategies as st
 
 from recsys_nb.core.files import RecsysError
-from recsys_nb.index.reasons import Sentences, embed_sentences, pick_sentences, save_sentences, sentences_of, speaks_for
 from recsys_nb.recommend.preferences import understand
-from recsys_nb.index.products import resumable_folder
 
 brands = frozenset(['samsung', 'apple', 'acme'])
 phrases = [
@@ -78,57 +76,3 @@ def test_hostile_texts_are_quick():
     for s in ('no '*6000, 'between 1 and '*1400, '$'*20_000, '1,'*10_000, 'not a '*3000, '1'*20_000, 'under '*30 + '5', '1-'*40, 'at least '*39, ';'*3999 + 'x', '11,'*6666, 'and,'*5000 + 'x', ';'*990 + 'x', '11,'*330):
         start = time.perf_counter(); understand(s[:20_000], brands)
         assert time.perf_counter() - start < .5, s[:20]
-
-@settings(max_examples=100, deadline=None)
-@given(st.text(max_size=500))
-def test_sentences_are_parts_of_the_text(text):
-    for s in sentences_of(text): assert 5 <= len(s.split()) <= 40 and len(s) <= 300
-
-def test_sentences_on_disk(tmp_path):
-    rng = np.random.default_rng(0)
-    reviews = pd.DataFrame(dict(family_id=[f'f{i%7}' for i in range(140)], review_id=[str(i) for i in range(140)], rating=rng.integers(1, 6, 140), text=[f'This is review number {i} with ünïcode – ✓ signs.' for i in range(140)]))
-    picked = pick_sentences(reviews, per_family=5)
-    assert picked.family_id.value_counts().max() == 5
-    best = reviews[reviews.family_id == 'f3'].rating.max()
-    assert picked[picked.family_id == 'f3'].text.iloc[0] in set(reviews[(reviews.family_id == 'f3') & (reviews.rating == best)].text), 'the best rated review speaks first'
-    assert reviews.set_index('text').rating[picked.text].min() >= 4, 'who was not content does not speak'
-    vectors = rng.normal(size=(len(picked), 16)).astype(np.float32); vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    where, calls = dict(zip(picked.text, vectors)), []
-    def encode(texts):
-        calls.append(len(texts))
-        if len(calls) == 3: raise KeyboardInterrupt
-        return np.stack([where[t] for t in texts])
-    for _ in range(2): # killed once
-        try:
-            with resumable_folder(tmp_path/'idx', 'key') as part:
-                save_sentences(part.path, picked); embed_sentences(part, picked, encode, 16, batch=10)
-        except KeyboardInterrupt: pass
-    assert sum(calls) == len(picked) + 10, 'only the killed batch is done again'
-    s = Sentences(tmp_path/'idx')
-    for f in picked.family_id.unique():
-        q = rng.normal(size=16).astype(np.float32); q /= np.linalg.norm(q)
-        own = picked[picked.family_id == f]
-        exact = np.array([where[t] @ q for t in own.text])
-        text, fit = s.best(f, q)
-        assert abs(fit - exact.max()) < .02 and where[text] @ q > exact.max() - .02
-
-def test_no_sentences_at_all(tmp_path):
-    picked = pick_sentences(pd.DataFrame(dict(family_id=[], review_id=[], text=[])))
-    with resumable_folder(tmp_path/'idx', 'key') as part: save_sentences(part.path, picked); embed_sentences(part, picked, None, 16)
-    assert Sentences(tmp_path/'idx').best('f', np.ones(16)) == (None, 0.) and len(Sentences(tmp_path/'idx')) == 0
-
-@pytest.mark.parametrize('sentence, speaks', [
-    ('The keys make hardly any noise.', True), ('This keyboard is so quiet and good.', True), ('It is not too loud for an office.', True), ("It doesn't slip on my desk.", True),
-    ('I have had the keyboard for half a year.', False), ('I have had this board for ten days.', False), ('Got this keyboard on a whim.', False),
-    ('I have had this headphones for three weeks', False), ('So, about this keyboard that I bought', False), ('I love it very much and recommend it', False),
-    ('The cable is far too short.', False), ('Nice sound, but the battery died.', False), ('It does not work with my laptop.', False), ('The hinge broke within a month.', False)])
-def test_a_reason_says_something_and_nothing_bad(sentence, speaks): assert speaks_for(sentence) == speaks
-
-@pytest.mark.parametrize('sentence, four, five', [
-    ('The old lady with her bad hips gets up without help again.', False, True), ('I can read while my wife sleeps beside me.', True, True), ('The cable is far too short.', False, False),
-    ('No chance of using it while somebody sleeps, because of the clicking.', False, False), ('Forget putting it in a bag, it is huge.', False, False), ('You plug it in and forget about recharging.', True, True)])
-def test_five_stars_may_speak_of_what_was_bad(sentence, four, five): assert (speaks_for(sentence, 4), speaks_for(sentence), speaks_for(sentence, 5)) == (four, four, five)
-
-def test_families_that_nobody_praised_have_no_sentence():
-    reviews = pd.DataFrame(dict(family_id=['a', 'a', 'b', 'c'], review_id=list('1234'), text=['The keys feel light and quick.', 'The wheel scrolls without a sound.', 'The lamp lights the whole desk.', 'The bag holds two laptops.'], rating=[3., 4., 2., np.nan]))
-    assert list(pick_sentences(reviews).text) == ['The wheel scrolls without a sound.', 'The bag holds two laptops.']

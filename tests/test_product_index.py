@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 
 from recsys_nb.core.files import RecsysError
-from recsys_nb.index.build import index_folder
+from recsys_nb.index.build import IndexSettings, index_folder, index_products
 from recsys_nb.index.products import ProductIndex, with_scores
 from recsys_nb.index.qdrant import EdgeStore, ServerStore, ServerUnavailable
 from recsys_nb.evaluation.fusion import Keywords
@@ -34,21 +34,30 @@ def stores(tmp_path):
         server = ServerStore(url, f'test-{uuid.uuid4().hex[:8]}'); server.create(8)
         yield 'server', server
 
-def filled(store, products, vectors, scores):
-    p = with_scores(products, scores)
-    kw = Keywords(4.)
-    store.upsert(vectors, [kw.document(t) for t in p.text], [payload_of(r) for r in p.to_dict('records')])
+def filled(store, products, vectors, scores, seed=None):
+    "An index of everything; with a seed, half of the products have one to four reviews."
+    p = with_scores(products.assign(_at=range(len(products))), scores)
+    kw, rng = Keywords(4.), np.random.default_rng(seed)
+    points = []
+    for r in p.to_dict('records'):
+        v = dict(meaning=vectors[r['_at']], words=kw.document(r['text']))
+        if seed is not None and rng.random() < .5:
+            said = vectors[r['_at']] + .3*rng.normal(size=(rng.integers(1, 5), 8))
+            v['reviews'] = (said/np.linalg.norm(said, axis=1, keepdims=True)).astype(np.float32)
+        points.append((payload_of(r) | dict(reviews=[], sentences=[]), v))
+    store.upsert(points)
     store.finish()
-    return ProductIndex(store, dict(avg_len=4., dim=8, fingerprint='x', n_products=len(p), weights=dict(star=.01, mean=3.)))
+    manifest = dict(avg_len=4., dim=8, fingerprint='x', n_products=len(p), weights=dict(star=.01, mean=3.), has_reviews=seed is not None)
+    return ProductIndex(store, manifest)
 
 filters = [Filters(), Filters(max_price=30), Filters(min_price=20, max_price=25), Filters(min_score=4), Filters(category='mechanical'), Filters(category=('Mice', 'Nothing')),
-           Filters(brand='acme'), Filters(not_brand='acme'), Filters(exclude=('p0001', 'p0002', 'p0005')), Filters(not_family='f3', max_price=80), Filters(category='Nothing')]
+           Filters(brand='acme'), Filters(not_brand='acme'), Filters(exclude=('p0001', 'p0002', 'p0005')), Filters(not_family='f3', max_price=80), Filters(family=('f3', 'f4')), Filters(category='Nothing')]
 
 @pytest.fixture(scope='module')
 def backends(tmp_path_factory):
     made = catalogue(300)
-    reference = filled(ExactStore(), *made)
-    others = {name: filled(s, *made) for name, s in stores(tmp_path_factory.mktemp('index'))}
+    reference = filled(ExactStore(), *made, seed=5)
+    others = {name: filled(s, *made, seed=5) for name, s in stores(tmp_path_factory.mktemp('index'))}
     yield reference, others, made
     for index in others.values():
         if index.store.__class__ is ServerStore and index.store.url != ':memory:': index.store.client.delete_collection(index.store.collection)
@@ -59,6 +68,8 @@ def agree(a, b):
     assert len(a) == len(b)
     assert np.allclose([h.value for h in a], [h.value for h in b], atol=2e-5)
     for x, y in zip(a, b):
+        if x.product_id == y.product_id:
+            assert x.signals.keys() == y.signals.keys() and np.allclose([x.signals[k] for k in x.signals], [y.signals[k] for k in x.signals], atol=2e-5)
         if x.product_id != y.product_id: assert abs(x.value - y.value) < 2e-5 and abs(x.value - next((h.value for h in b if h.product_id == x.product_id), y.value)) < 2e-5
 
 @pytest.mark.parametrize('families', [False, True])
@@ -125,14 +136,14 @@ build = '''
 import sys, time, numpy as np
 sys.path.insert(0, {tests!r})
 from test_product_index import catalogue
-from recsys_nb.index.products import *
+from recsys_nb.index.build import index_products
 products, vectors, scores = catalogue(4000)
 at = dict(zip(products.text.index, range(len(products))))
 calls = []
 def slow(texts):
     calls.append(len(texts)); time.sleep({pause})
     return np.tile(np.eye(8, dtype=np.float32)[0], (len(texts), 1))
-index = ProductIndex.build({folder!r}, products, slow, fingerprint='x', scores=scores, dim=8)
+index = index_products({folder!r}, products, slow, fingerprint='x', scores=scores, dim=8)
 print(len(index), sum(calls))
 '''
 
@@ -151,41 +162,110 @@ def test_a_killed_build_goes_on(tmp_path):
 
 def test_other_data_starts_anew_and_the_old_index_stays_readable(tmp_path):
     products, vectors, _ = catalogue(30)
-    old = ProductIndex.build(tmp_path/'idx', products, vectors, 'x')
-    new = ProductIndex.build(tmp_path/'idx', products.iloc[:10], vectors[:10], 'x')
+    old = index_products(tmp_path/'idx', products, vectors, 'x')
+    new = index_products(tmp_path/'idx', products.iloc[:10], vectors[:10], 'x')
     assert (len(old), len(new)) == (30, 10)
     assert len(old.search(vectors[0], k=30)) == 30, 'a reader keeps what it opened'
     old.close(); new.close()
 
 def test_locks(tmp_path):
     products, vectors, _ = catalogue(30)
-    with ProductIndex.build(tmp_path/'idx', products, vectors, 'x'), ProductIndex.open(tmp_path/'idx'):
+    with index_products(tmp_path/'idx', products, vectors, 'x'), ProductIndex.open(tmp_path/'idx'):
         with pytest.raises(RecsysError, match='stop that first'): ProductIndex.open(tmp_path/'idx', alone=True)
     with ProductIndex.open(tmp_path/'idx', alone=True):
         with pytest.raises(RecsysError, match='another program is changing'): ProductIndex.open(tmp_path/'idx')
 
 def test_what_others_read_is_not_changed(tmp_path):
     products, vectors, _ = catalogue(30)
-    with ProductIndex.build(tmp_path/'idx', products, vectors, 'x') as index:
+    with index_products(tmp_path/'idx', products, vectors, 'x') as index:
         with ProductIndex.open(tmp_path/'idx'):
             for change in (lambda: index.add(products.iloc[:1].assign(product_id='new'), vectors[:1]), lambda: index.remove('p0000')):
                 with pytest.raises(RecsysError, match='stop that first'): change()
         index.add(products.iloc[:1].assign(product_id='new'), vectors[:1]); index.remove('p0000')
         with ProductIndex.open(tmp_path/'idx') as other: assert len(other) == 30 and other.store.retrieve(['new', 'p0000']).keys() == {'new'}
 
+def test_a_build_killed_while_the_old_index_was_being_removed(tmp_path):
+    products, vectors, _ = catalogue(30)
+    folder, left = tmp_path/'idx', tmp_path/'.idx.old'
+    index_products(folder, products, vectors, 'x').close()
+    for n in (20, 10): # the next build, and the one after that
+        (left/'shard').mkdir(parents=True)
+        (left/'shard'/'half removed').write_text('x')
+        with index_products(folder, products.iloc[:n], vectors[:n], 'x') as index: assert len(index) == n
+        assert not left.exists()
+
+@pytest.mark.parametrize('wrong, message', [(dict(quantize=True), 'quantize: no such setting of an index; there are url, quantise'), (dict(known='some'), "expected 'all' or 'train'"),
+    (dict(shards=0), 'shards=0'), (dict(replicas=2), 'give its `url`'), (dict(per_family=1.5), 'per_family=1.5')])
+def test_settings_that_make_no_sense(wrong, message):
+    with pytest.raises(RecsysError, match=message): IndexSettings.of(wrong)
+
+def test_an_index_of_another_version(tmp_path):
+    products, vectors, _ = catalogue(10)
+    index_products(tmp_path/'idx', products, vectors, 'x').close()
+    file = tmp_path/'idx'/'manifest.json'
+    file.write_text(file.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(RecsysError, match='another version.*build it anew with `recsys index`'): ProductIndex.open(tmp_path/'idx')
+
+def encode(texts):
+    "Eight numbers that depend on the words, and praise that can be told from complaints."
+    out = np.full((len(texts), 8), .01, np.float32)
+    for i, t in enumerate(texts):
+        for w in t.casefold().split(): out[i, sum(map(ord, w)) % 6] += 1
+        out[i, 6] += 9*('love' in t or 'works' in t)
+        out[i, 7] += 9*('hate' in t or 'broke' in t)
+    return out/np.linalg.norm(out, axis=1, keepdims=True)
+
+def reviews_of(*rows): return pd.DataFrame(rows, columns=['family_id', 'review_id', 'text']).assign(title='')
+
+def test_reviews_are_searched_and_come_to_a_standing_index(tmp_path):
+    from qdrant_client import QdrantClient
+    products, vectors, scores = catalogue(30)
+    products['family_id'] = products.product_id
+    first = reviews_of(('p0001', 'r1', 'I love how quiet the office keyboard is.'), ('p0002', 'r2', 'I hate how the wheel broke after two days.'))
+    more = reviews_of(('p0001', 'r3', 'I love the big red battery of this mouse and it works for weeks.'), ('p0003', 'r4', 'It works and I love the wireless usb stick.'), ('nobody', 'r5', 'It works.'))
+    for settings in (IndexSettings(), IndexSettings(url=':memory:')):
+        how = dict(fingerprint='x', encode=encode, settings=settings, client=QdrantClient(':memory:') if settings.url else None)
+        with index_products(tmp_path/'a', products, vectors, reviews=first, **how) as index:
+            assert index.manifest['has_reviews'] and index.manifest['known'] == 'all'
+            query = encode(['quiet office keyboard'])[0]
+            best = max(index.search(query, k=30), key=lambda h: h.signals.get('reviews', -1))
+            assert best.product_id == 'p0001' and sum('reviews' in h.signals for h in index.search(query, k=30)) == 2
+            said = index.store.retrieve(['p0001', 'p0002'], ['sentences'])
+            assert said['p0001'][0]['sentences'] == ['I love how quiet the office keyboard is.'] and said['p0001'][1]['sentences'].shape == (1, 8)
+            assert said['p0002'][0]['sentences'] == [] and 'sentences' not in said['p0002'][1], 'a complaint is no reason'
+            assert [h.product_id for h in index.search(text='wheel', k=1)] == ['p0002'], 'words of reviews are searched'
+            assert index.add_reviews(more, encode) == 2
+            grown = {p['product_id']: (p, v) for part in index.store.scroll(vectors=['meaning', 'reviews']) for p, v in part}
+            assert index.add_reviews(more, encode) == 0, 'nothing new'
+            index.add(products.iloc[1:2].assign(price=1.), vectors[1:2])
+            kept = index.store.retrieve(['p0001'], ['reviews'])['p0001']
+            assert kept[0]['price'] == 1 and len(kept[1]['reviews']) == 2 and len(index) == 30, 'a changed product keeps its reviews'
+        with index_products(tmp_path/'b', products, vectors, reviews=pd.concat([first, more]), **how) as index:
+            at_once = {p['product_id']: (p, v) for part in index.store.scroll(vectors=['meaning', 'reviews']) for p, v in part}
+            for i, (p, v) in at_once.items():
+                assert grown[i][0] == p
+                for k in v: assert np.allclose(v[k], grown[i][1][k], atol=1e-5), (i, k, 'added later or at once is the same')
+
+def test_families_have_at_most_so_many_reviews(tmp_path):
+    products, vectors, _ = catalogue(10)
+    many = reviews_of(*(('f0', f'r{i:03d}', f'I love this, it works {"very "*(i % 7)}well in room {i}.') for i in range(60)))
+    with index_products(tmp_path/'a', products.assign(family_id='f0'), vectors, 'x', reviews=many, encode=encode, settings=IndexSettings(per_family=3, sentences=2)) as index:
+        (p, v), *others = index.store.retrieve(products.product_id.tolist(), ['reviews', 'sentences']).values()
+        assert len(v['reviews']) == 3 and len(v['sentences']) == len(p['sentences']) == 2 and len(others) == 9
+
 def test_a_kill_between_the_two_renames_costs_nothing(tmp_path, monkeypatch):
     products, vectors, _ = catalogue(30)
     folder, rename = tmp_path/'index'/'idx', Path.rename
-    ProductIndex.build(folder, products.iloc[:10], vectors[:10], 'x').close()
+    index_products(folder, products.iloc[:10], vectors[:10], 'x').close()
     def killed(self, to):
         if self.name == '.idx.building': raise KeyboardInterrupt
         return rename(self, to)
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
         m.setattr(Path, 'rename', killed)
-        ProductIndex.build(folder, products, vectors, 'x')
+        index_products(folder, products, vectors, 'x')
     assert not folder.exists() and index_folder(tmp_path) == folder, 'the old one is found again'
     with ProductIndex.open(folder) as index: assert len(index) == 10
-    with ProductIndex.build(folder, products, lambda texts: pytest.fail('encoded again'), 'x', dim=8) as index: assert len(index) == 30
+    with index_products(folder, products, lambda texts: pytest.fail('encoded again'), 'x', dim=8) as index: assert len(index) == 30
     assert not (folder/'building.json').exists() and {p.name for p in folder.parent.iterdir()} <= {'idx', '.idx.lock'}
 
 def test_many_equals_are_not_fetched_all():
@@ -194,7 +274,7 @@ def test_many_equals_are_not_fetched_all():
         def candidates(self, looks, exact=False):
             asked.append(looks[0].n)
             assert asked[-1] < 100_000
-            return [[Candidate(f'{i:06d}', f'{i:06d}', 0., 0., None) for i in range(q.n)] for q in looks]
+            return [[Candidate(f'{i:06d}', f'{i:06d}', None, {}) for i in range(q.n)] for q in looks]
     found = ProductIndex(Equals(), dict(avg_len=4., dim=8)).search(filters=Filters(brand='acme'), k=3)
     assert [h.product_id for h in found] == ['000000', '000001', '000002'] and max(asked) < 10_000
 
@@ -207,19 +287,19 @@ def test_what_is_missing_in_a_row_is_made_up_for():
 def test_a_row_that_makes_no_sense_is_refused_by_name(tmp_path, wrong, message):
     products, vectors, _ = catalogue(4)
     row, other = pd.DataFrame([products.iloc[3].to_dict() | wrong]), products.iloc[:3]
-    index = ProductIndex.build(tmp_path/'idx', other, vectors[:3], 'x')
+    index = index_products(tmp_path/'idx', other, vectors[:3], 'x')
     with pytest.raises(RecsysError, match=message) as e: index.add(row, vectors[3:])
     assert 'p0003' in str(e.value) and len(index) == 3
-    with pytest.raises(RecsysError, match=message): ProductIndex.build(tmp_path/'new', pd.concat([other, row]), vectors, 'x')
+    with pytest.raises(RecsysError, match=message): index_products(tmp_path/'new', pd.concat([other, row]), vectors, 'x')
     for v in (np.nan, 0):
         with pytest.raises(RecsysError, match='product p0003 is not finite, or zero'): index.add(products.iloc[3:], np.full((1, 8), v))
     index.add(products.iloc[3:], 5*vectors[3:])
-    assert np.allclose(index.store.retrieve(['p0003'], True)['p0003'][1], vectors[3]), 'the store brings a vector to length 1'
+    assert np.allclose(index.store.retrieve(['p0003'], ['meaning'])['p0003'][1]['meaning'], vectors[3]), 'the store brings a vector to length 1'
     index.close()
 
 def test_a_torn_index_says_what_to_do(tmp_path):
     products, vectors, _ = catalogue(30)
-    ProductIndex.build(tmp_path/'idx', products, vectors, 'x').close()
+    index_products(tmp_path/'idx', products, vectors, 'x').close()
     for f in (tmp_path/'idx'/'shard').rglob('segment.json'): f.write_text('{')
     with pytest.raises(RecsysError, match='build it anew'): ProductIndex.open(tmp_path/'idx')
 
@@ -228,13 +308,29 @@ def test_a_torn_index_says_what_to_do(tmp_path):
     (pd.DataFrame(dict(product_id=['a', 'a'], text=['', ''])), np.zeros((2, 8)), 'there twice'),
     (pd.DataFrame(dict(product_id=['a'], text=['x'])), np.full((1, 8), np.nan), 'not finite'), (pd.DataFrame(dict(product_id=['a'], text=['x'])), np.ones((2, 8)), 'expected 1, one for each')])
 def test_what_cannot_be_indexed(tmp_path, products, vectors, message):
-    with pytest.raises(RecsysError, match=message): ProductIndex.build(tmp_path/'idx', products, vectors, 'x')
+    with pytest.raises(RecsysError, match=message): index_products(tmp_path/'idx', products, vectors, 'x')
     assert not (tmp_path/'idx').exists()
 
 def test_a_server_that_is_not_there(monkeypatch):
     monkeypatch.setattr(time, 'sleep', lambda s: None)
     store = ServerStore('http://127.0.0.1:9', 'nothing')
     with pytest.raises(ServerUnavailable, match='does not answer'): store.count()
+
+@pytest.mark.parametrize('status, kind, message', [(503, ServerUnavailable, 'says 503'), (401, ServerUnavailable, 'QDRANT_API_KEY'), (400, RecsysError, 'says 400.*wrong vector'), (404, RecsysError, 'says 404')])
+def test_what_a_server_refuses_is_no_outage(monkeypatch, status, kind, message):
+    import httpx
+    from qdrant_client.http.exceptions import UnexpectedResponse
+    monkeypatch.setattr(time, 'sleep', lambda s: None)
+    store = ServerStore(':memory:', 'x')
+    def refuse(*_, **__): raise UnexpectedResponse(status, 'Refused', b'wrong vector', httpx.Headers())
+    monkeypatch.setattr(store.client, 'count', refuse)
+    with pytest.raises(RecsysError, match=message) as e: store.count()
+    assert type(e.value) is kind
+
+def test_a_wrong_value_is_no_outage():
+    store = ServerStore(':memory:', 'x')
+    store.create(8)
+    with pytest.raises(ValueError): store.upsert([(dict(product_id='a'), dict(meaning=np.ones(3)))])
 
 def test_a_server_that_comes_back():
     from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -257,14 +353,14 @@ def test_a_server_build(tmp_path):
     from qdrant_client import QdrantClient
     products, vectors, scores = catalogue(50)
     client = QdrantClient(':memory:')
-    index = ProductIndex.build(tmp_path/'idx', products, vectors, 'x', scores, url=':memory:', client=client)
+    index = index_products(tmp_path/'idx', products, vectors, 'x', scores=scores, settings=IndexSettings(url=':memory:'), client=client)
     assert len(index) == 50 and index.manifest['url'] == ':memory:'
     reference = filled(ExactStore(), products, vectors, scores)
     reference.weights = index.weights
     agree(index.search(vectors[3], k=3, exact=True), reference.search(vectors[3], k=3))
-    again = ProductIndex.build(tmp_path/'idx', products.iloc[:20], vectors[:20], 'x', scores, url=':memory:', client=client)
+    again = index_products(tmp_path/'idx', products.iloc[:20], vectors[:20], 'x', scores=scores, settings=IndexSettings(url=':memory:'), client=client)
     assert len(again) == 20 and [c.name for c in client.get_collections().collections] == [again.store.collection], 'the replaced collection is gone'
-    def build(n=20, vectors=vectors[:20], **settings): return ProductIndex.build(tmp_path/'idx', products.iloc[:n], vectors, 'x', scores, url=':memory:', client=client, **settings)
+    def build(n=20, vectors=vectors[:20], dim=None, **settings): return index_products(tmp_path/'idx', products.iloc[:n], vectors, 'x', dim, scores, settings=IndexSettings(url=':memory:', **settings), client=client)
     names = {again.store.collection, build().store.collection, build(shards=2).store.collection}
     assert len(names) == 3, 'neither the same data nor other settings go into the collection that is searched'
     def dies(texts): raise KeyboardInterrupt

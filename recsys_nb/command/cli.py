@@ -80,12 +80,12 @@ def print_recommendations(
     query:str='', # What was asked
 ):
     "Print recommendations as a table: product, price, similarity, predicted score and why."
-    from recsys_nb.recommend.results import number
+    from recsys_nb.recommend.results import shown_number
     t = new_table(query and f'"{query}"', show_lines=True)
     t.add_column('product', ratio=5)
     for name in ('price', 'similarity', 'stars'): t.add_column(name, justify='right')
     t.add_column('why', ratio=6)
-    for r in recs: t.add_row(Text(r.title), number(r.price, ',.2f'), number(r.similarity, '.3f'), number(r.score, '.2f'), Text(r.why or ''))
+    for r in recs: t.add_row(Text(r.title), shown_number(r.price, ',.2f'), shown_number(r.similarity, '.3f'), shown_number(r.score, '.2f'), Text(r.why or ''))
     if recs: _console().print(t)
     if recs.advice: print(recs.advice)
 

@@ -148,7 +148,7 @@ def _fill(index, part, products, vectors, reviews, encode, s, batch):
             own = [place[f] for f in dict.fromkeys(p['family_id'] for p in payloads) if f in place]
             said = listen(reviews.iloc[np.concatenate(own)], encode, s.per_family, s.sentences) if own else {}
             index.put(payloads, v, said)
-            part.mark('reviews', part.done('reviews') + sum(p['family_id'] in said for p in payloads))
+            if said: part.mark('reviews', True)
             part.mark('products', i + len(rows))
             bar.update(len(rows))
 
@@ -184,7 +184,7 @@ def index_products(
         index = ProductIndex(_begun_store(part, folder.name, dim, s, client), manifest, part.path)
         try:
             _fill(index, part, p, vectors, reviews, encode, s, batch)
-            index.manifest |= dict(n_reviews=part.done('reviews'), collection=part.done('collection') or None)
+            index.manifest |= dict(has_reviews=bool(part.done('reviews')), collection=part.done('collection') or None)
             if finish: finish(index, part)
             if len(later): index.add_reviews(later, encode)
             index.store.finish()

@@ -23,6 +23,7 @@ from .stores import Candidate, Filters, Lookup, as_tuple, payload_of, vector_kin
 class Hit(Candidate):
     "A product found, with the value that orders it."
     value:float=0. # What the list is ordered by
+    because:list=field(default_factory=list) # The signals that brought it, the strongest first
 
 # %% ../../nbs/53_index.products.ipynb #b1275837
 def signals_of(
@@ -34,6 +35,14 @@ def signals_of(
     signals = {name: np.array([c.signals.get(name, absent[name]) for c in found], float) for name in asked}
     return signals | dict(stars=np.array([c.score for c in found], float)) # `None` becomes NaN
 
+_brought = 10 # A signal brought what is among its first ten
+
+def _because(signals, i):
+    "The signals that have a candidate among their first ones, or else the one that has it highest"
+    places = {name: int((v > v[i]).sum()) for name, v in signals.items() if name != 'stars' and v[i] > 0}
+    names = sorted(places, key=places.get)
+    return [n for n in names if places[n] < _brought] or names[:1]
+
 def ordered(
     found:list,       # `Candidate`s
     asked,            # Names of the vectors that were asked for
@@ -41,8 +50,9 @@ def ordered(
     words:int=8,      # Words of the query
 ) -> list:            # `Hit`s, best first
     "Order candidates by the mixture of their signals."
-    values = mix(signals_of(found, asked), weights, words)
-    hits = [Hit(**vars(c), value=float(v)) for c, v in zip(found, values)]
+    signals = signals_of(found, asked)
+    values = mix(signals, weights, words)
+    hits = [Hit(**vars(c), value=float(v), because=_because(signals, i)) for i, (c, v) in enumerate(zip(found, values))]
     return sorted(hits, key=lambda h: (-h.value, h.product_id))
 
 # %% ../../nbs/53_index.products.ipynb #b8078d7e
@@ -94,7 +104,7 @@ def lookup(self:ProductIndex,
     asked, words = {}, self.keywords.query(q.text) if q.text else ([], [])
     if q.vector is not None:
         vector = np.asarray(q.vector, np.float32)
-        asked = dict(meaning=vector, reviews=vector) if self.manifest.get('n_reviews') else dict(meaning=vector)
+        asked = dict(meaning=vector, reviews=vector) if self.manifest.get('has_reviews') else dict(meaning=vector)
     if words[0]: asked['words'] = words
     return Lookup(asked, n, q.filters)
 
@@ -282,7 +292,8 @@ def _changed(self:ProductIndex, **more):
 def _known_vectors(said):
     known = {}
     for own in said.values():
-        known |= dict(zip(map(text_of, own.reviews), own.vectors)) | dict(zip(own.sentences, own.sentence_vectors))
+        known |= dict(zip(own.sentences, own.sentence_vectors)) # in half precision, so what is also a review comes from there
+        known |= dict(zip(map(text_of, own.reviews), own.vectors))
     return known
 
 @patch
@@ -296,7 +307,7 @@ def add_reviews(self:ProductIndex,
     changed, order = 0, reviews.sort_values('family_id', kind='stable')
     for families in np.array_split(order.family_id.unique(), max(1, -(-order.family_id.nunique()//batch))):
         changed += self._add_reviews(order[order.family_id.isin(families)], families, encode)
-    self._changed(n_reviews=self.manifest.get('n_reviews', 0) + changed)
+    self._changed(has_reviews=bool(changed or self.manifest.get('has_reviews')))
     return changed
 
 @patch

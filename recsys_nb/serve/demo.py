@@ -215,16 +215,16 @@ class Shelf:
         now = getattr(self.rec, 'current', self.rec)
         if now is self.seen: return
         payloads, vectors = [], []
-        for part in now.index.store.scroll(vectors=True):
+        for part in now.index.store.scroll(vectors=['meaning']):
             payloads += [p for p, _ in part]
-            vectors += [v for _, v in part]
+            vectors += [v['meaning'] for _, v in part]
             if len(payloads) >= self.n: break
         self.count, self.scored = len(now.index), now.index.manifest.get('has_scores', False)
         self.map = ProductMap(np.array(vectors), [_kind(p) or 'other' for p in payloads])
         paths = Counter(c for p in payloads for c in dict.fromkeys(p.get('categories') or []))
         self.categories = [c for c, _ in paths.most_common(300)]
         self.brands = sorted(b for b, _ in Counter(p.get('brand') for p in payloads).most_common(300) if b)
-        self.sentences = sentences_to_try(payloads, partial(_written, getattr(now, 'sentences', None)))
+        self.sentences = sentences_to_try(payloads, partial(_written, {p['family_id']: p.get('sentences', []) for p in payloads}))
         self.seen = now
 
 # %% ../../nbs/73_serve.demo.ipynb #6ca71b20
@@ -232,9 +232,7 @@ def _kind(payload): return (payload.get('categories') or [''])[-1]
 
 def _written(sentences, family_id):
     "What buyers wrote about a product, short enough to be a wish."
-    if sentences is None: return []
-    said = (sentences.text(i) for i in sentences.rows(family_id))
-    return [s for s in said if 20 <= len(s) <= 90]
+    return [s for s in sentences.get(family_id, []) if 20 <= len(s) <= 90]
 
 # %% ../../nbs/73_serve.demo.ipynb #2e55049d
 def sentences_to_try(
@@ -326,9 +324,9 @@ def _respond(shelf, text, *fields):
         return
     again = f'<a href="{safe(_link(text, fields), 8000)}">link to this question</a>'
     status = f'{len(found)} of {shelf.count:,} products, found in {took:.0f} ms · {again}'
-    have = shelf.rec.index.store.retrieve([r.product_id for r in found], vectors=True)
+    have = shelf.rec.index.store.retrieve([r.product_id for r in found], ['meaning'])
     there = [r for r in found if r.product_id in have]
-    marked = shelf.map.svg([have[r.product_id][1] for r in there], [r.title for r in there])
+    marked = shelf.map.svg([have[r.product_id][1]['meaning'] for r in there], [r.title for r in there])
     yield status, _chips(found.understood) + said + _cards(found), marked
 
 # %% ../../nbs/73_serve.demo.ipynb #431545ab
