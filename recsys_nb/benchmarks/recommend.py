@@ -13,9 +13,8 @@ import numpy as np, pandas as pd
 from .measuring import Benchmark, compare, milliseconds
 from .search import generated_products, generated_vectors, local_peer, shop_words
 from ..data.texts import review_text
-from ..index.build import trials_of
-from ..index.products import ProductIndex, index_into, resumable_folder, with_scores
-from ..index.reasons import embed_sentences, save_sentences
+from ..index.build import index_products, trials_of
+from ..index.products import ProductIndex
 from ..models.dual_encoder import DualEncoderSBERT
 from ..recommend.recommender import Recommender
 
@@ -24,19 +23,18 @@ def generated_recommender(
     folder:Path,      # Where its index goes
     n:int,            # Products
     model,            # A `DualEncoderSBERT`
-    per_family:int=4, # Sentences of reviews
+    per_family:int=4, # Reviews of each family
 ) -> tuple:           # (`Recommender`, products, vectors)
-    "A recommender of generated products, with scores and sentences, that answers to a real model."
+    "A recommender of generated products, with scores and reviews, that answers to a real model."
     rng = np.random.default_rng(0)
     products, vectors = generated_products(n), generated_vectors(n, model.dim)
-    scored = with_scores(products, pd.DataFrame(dict(product_id=products.product_id, score=rng.uniform(2, 5, n))))
+    scores = pd.DataFrame(dict(product_id=products.product_id, score=rng.uniform(2, 5, n)))
     families = np.repeat(products.family_id.unique(), per_family)
-    sentences = pd.DataFrame(dict(family_id=families, text=[' '.join(w) for w in rng.choice(shop_words, (len(families), 12))]))
-    with resumable_folder(folder, f'generated {n}') as part:
-        index_into(part, scored, vectors, model.dim, model.fingerprint, name=folder.name).close()
-        save_sentences(part.path, sentences)
-        embed_sentences(part, sentences, lambda texts: rng.normal(size=(len(texts), model.dim))/model.dim**.5, model.dim)
-        products.drop(columns='text').to_parquet(part.path/'products.parquet')
+    said = ['. '.join(' '.join(w) for w in o) for o in rng.choice(shop_words, (len(families), 2, 12))]
+    reviews = pd.DataFrame(dict(family_id=families, review_id=np.arange(len(families)).astype(str), title='', text=said, rating=5.))
+    def invented(texts): return (rng.normal(size=(len(texts), model.dim))/model.dim**.5).astype(np.float32)
+    def finish(index, part): products.drop(columns='text').to_parquet(part.path/'products.parquet')
+    index_products(folder, products, vectors, model.fingerprint, scores=scores, reviews=reviews, encode=invented, finish=finish).close()
     return Recommender(ProductIndex.open(folder), model), products, vectors
 
 # %% ../../nbs/96_benchmarks.recommend.ipynb #0e16b489

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pandas as pd
 from .measuring import Benchmark, compare, in_own_process, milliseconds, seconds
+from ..index.build import IndexSettings, index_products
 from ..index.products import ProductIndex
 from ..index.stores import Filters
 
@@ -161,7 +162,7 @@ def one_size(
     "Build an embedded index of `n` generated products and measure its searches."
     shop = SimpleNamespace(products=generated_products(n), vectors=generated_vectors(n))
     shop.queries = generated_queries(shop.vectors, n_queries)
-    built = seconds(lambda: ProductIndex.build(folder, shop.products, shop.vectors, 'generated', quantise=quantise).close())()
+    built = seconds(lambda: index_products(folder, shop.products, shop.vectors, 'generated', settings=IndexSettings(quantise=quantise)).close())()
     def open_it(): shop.index = ProductIndex.open(folder)
     opened = seconds(open_it)()
     recall, ms = recalls(shop.index, shop), search_times(shop.index, shop.queries)
