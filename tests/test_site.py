@@ -131,8 +131,8 @@ def test_the_quarto_settings_travel_with_the_pages(site):
 # The pieces
 
 def test_signatures_keep_their_comments():
-    text = '```python\ndef f(\n    x:[`A`](https://a), # Like `B`\n    y:NoneType=None, # Or none\n):\n```\n\n*[`A`](https://a)*'
-    plain = '```python\ndef f(\n    x:A, # Like B\n    y=None, # Or none\n):\n```\n\n*[`A`](https://a)*'
+    text = '```python\ndef f(\n    x:[`A`](h), # Like `B`\n    y:NoneType=None, # Or none\n):\n```\n\n*[`A`](h)*'
+    plain = '```python\ndef f(\n    x:A, # Like B\n    y=None, # Or none\n):\n```\n\n*[`A`](h)*'
     assert plain_signature(text) == plain
 
 def test_a_long_signature_keeps_its_lines():
@@ -148,8 +148,10 @@ class Page:
 
 def test_a_page_loses_widgets_and_html():
     page = Page([dict(outputs=[dict(data={'text/html': ['<b>', 'x</b>'], 'text/plain': 'x'})]),
-                 dict(outputs=[dict(data={'text/markdown': '# Toys\n\n10 products'})]), dict(source='prose')])
+                 dict(outputs=[dict(data={'text/markdown': '# Toys\n\n10 products'})]),
+                 dict(cell_type='markdown', source='See [`_a`](https://a) and [`b`](https://b)')])
     SitePage(page).end()
+    assert page.cells[2]['source'] == 'See `_a` and [`b`](https://b)'
     assert not page.metadata and '<b>x</b>' in page.cells[0]['outputs'][0]['data']['text/markdown']
     assert page.cells[1]['outputs'][0]['data']['text/markdown'] == '**Toys**\n\n10 products'
 
