@@ -39,10 +39,38 @@ phrases = [
     ("can't live without coffee", dict(text="can't live without coffee", dislike=[])), ('I cannot work without music', dict(dislike=[])), ('not too expensive pan', dict(text='pan', dislike=['expensive'])), ('not too loud or bright', dict(dislike=['loud', 'bright'])),
     ('non-stick pan', dict(text='non-stick pan', dislike=[])), ('no', dict(text='no')), ('not only for games', dict(text='not only for games', dislike=[])), ('no problem if it is old', dict(dislike=[]))]
 
+# what a product is like, or whom it is for, stays part of what is searched
+told = """cable that does not break after two months|cable that doesn't break|a case that won't tear|earbuds that never fall out|never falls out|a bike mount for someone with no space
+a desk for somebody with no room|shoes that don't hurt|a kettle that does not leak|pan that doesn't stick|a tent that can't leak|headphones that do not fall out when running
+a chair that does not hurt my back|a vacuum that doesn't lose suction|a laptop that doesn't get hot|a phone that is not too big|a mouse that isn't loud|charger that will not overheat
+a bag that does not look cheap|for people with no patience|a toy that is not dangerous|a game for people who have no time|nothing that breaks|no need for an app|a printer that does not jam
+a router which does not drop the connection|a blender that would not wake the neighbours|a pen that did not smudge|glue that does not turn yellow|paint that does not smell
+a ladder for people without a garage|a suitcase whose wheels do not come off|a watch that is not fragile|curtains that are not see-through"""
+# measures and model numbers are no prices
+measured = """27-32 inch monitor|5 to 10 kg dumbbells|power bank 10000 to 20000 mAh|power bank under 10000 mAh|ssd up to 500 GB|at least 16 GB ram|between 20 and 30 inches|suitcase under 7 kg|cable under 3 ft
+watch between 40 and 45 mm|up to 20 watts|less than 40 cm wide|more than 8 hours of battery|at least 2 usb ports|over 300 lumens|fridge under 60 dB|around 5 litres|a drill with 18 volts|tv 55 inches|1 to 2 TB
+iphone 12 - 400 euros|iphone 12 400 euros|galaxy s10 - 300 dollars|xbox 360 - 200 euros|ps4 - 250€|tv 55 - 600 dollars|laptop 500 - 700|gift for $30|windows 10 and office 365|rtx 3060 - 300 dollars"""
+phrases += [(t, dict(text=t, min_price=None, max_price=None, dislike=[])) for o in (told, measured) for t in o.replace('\n', '|').split('|')]
+phrases += [
+    ('something that does not need batteries', dict(text='something', dislike=['batteries'])), ("doesn't need wifi", dict(dislike=['wifi'])), ('a bike that does not have a motor', dict(text='a bike', dislike=['motor'])),
+    ('a lamp, it should not be bright', dict(dislike=['bright'])), ('a phone that is not samsung', dict(not_brand=['samsung'])), ('a tv but no samsung', dict(text='a tv', not_brand=['samsung'])),
+    ('keyboard without numpad', dict(text='keyboard', dislike=['numpad'])), ('no wires', dict(text='', dislike=['wires'])), ('works without internet', dict(text='works', dislike=['internet'])),
+    ("I don't want a touchscreen", dict(dislike=['touchscreen'])), ('a lamp with no cable', dict(text='a lamp', dislike=['cable'])), ('headphones without noise but not expensive', dict(text='headphones', dislike=['noise', 'expensive'])),
+    ('laptop 500-700 euros', dict(text='laptop', min_price=500, max_price=700)), ('laptop 500 - 700 euros', dict(text='laptop', min_price=500, max_price=700)), ('iphone 12 under 400 euros', dict(text='iphone 12', max_price=400)),
+    ('iphone 12 around 400 euros', dict(text='iphone 12', min_price=300, max_price=500)), ('monitor 27 inches under 300', dict(text='monitor 27 inches', max_price=300)), ('16 GB laptop under $900', dict(text='16 GB laptop', max_price=900)),
+    ('5 kg dumbbells for less than 30 euros', dict(text='5 kg dumbbells', max_price=30)), ('power bank 20000 mAh max 40 dollars', dict(text='power bank 20000 mAh', max_price=40)), ('$50 or less headphones', dict(text='headphones', max_price=50))]
+
 @pytest.mark.parametrize('said, expected', phrases, ids=[p for p, _ in phrases])
 def test_phrases(said, expected):
     u = understand(said, brands)
     for k, v in expected.items(): assert getattr(u, k) == v, (k, getattr(u, k))
+
+@pytest.mark.parametrize('said, unclear', [('iphone 12 - 400 euros', ['400 euros']), ('gift for $30', ['$30']), ('lamp under $30', []), ('I paid $20 for it', []), ('a bag of 5 pounds', []), ('tv 55 inches', [])])
+def test_amounts_that_set_no_limit_are_told(said, unclear):
+    u = understand(said)
+    assert u.unclear == unclear and 'unclear' not in u.to_dict()
+
+def test_there_are_many_phrases(): assert len(phrases) == len(dict(phrases)) >= 150
 
 words = st.sampled_from(['quiet', 'keyboard', 'under', '$50', '50', 'between', 'and', 'not', 'no', 'at least', '4', 'stars', ',', '.', 'for', 'euros', '<b>', "'; DROP TABLE", '-', '1,000', 'k', '+', '٣', '½', '²'])
 

@@ -24,7 +24,10 @@ class Understood:
     min_score:float|None=None # Lowest predicted stars
     dislike:list=field(default_factory=list)   # What is not wanted
     not_brand:list=field(default_factory=list) # Brands that are not wanted
-    def to_dict(self) -> dict: "What there is, without what was not said"; return {k: v for k, v in asdict(self).items() if v not in (None, '', [])}
+    unclear:list=field(default_factory=list)   # Amounts of money that set no limit
+    def to_dict(self) -> dict:
+        "What was understood, without what was not said."
+        return {k: v for k, v in asdict(self).items() if v not in (None, '', []) and k != 'unclear'}
 
 # %% ../../nbs/60_recommend.preferences.ipynb #c4b6994f
 _number = r'\d{1,3}(?:,\d{2,3})+(?:\.\d{1,2})?(?![.,]?\d)|\d{1,3}(?:\.\d{3})+(?:,\d{1,2})?(?![.,]?\d)|\d+(?:[.,]\d{1,2})?(?!\d)|\d+'
@@ -82,11 +85,17 @@ _limits = [(kind, re.compile(rf'(?<![\w.]){p}', re.I)) for kind, p in _limits]
 def _amounts(m): return [to_number(m[f'num{i}'], bool(m.groupdict()[f'k{i}'])) for i in (1, 2) if m.groupdict().get(f'num{i}')]
 def _currency(m): return next((v.strip() for k, v in m.groupdict().items() if k.startswith(('pre', 'post')) and v), '')
 
-def is_range(m):
-    "Whether two numbers belong together"
-    between = re.search(r'\b(?:and|to)\b|[-–—]', m.string[m.end('num1'):m.start('num2')])[0].lower()
+_widest = 5 # A range that follows a name reaches at most to so many times its lower end
+
+def is_range(m) -> bool:
+    "Whether two numbers belong together, rather than a model's number and a price."
+    between = m.string[m.end('num1'):m.start('num2')]
     first, second = (m[f'pre{i}'] or m[f'post{i}'] for i in (1, 2))
-    return bool(re.match(r'(?:priced? |costing )?(?:between|from|in the|range)', m.group(), re.I) or (first and second) or (between != 'and' and (first or m['post2'])))
+    if re.match(r'(?:priced? |costing )?(?:between|from|in the|range)', m.group(), re.I) or (first and second): return True
+    if re.search(r'\band\b', between, re.I) or not (first or m['post2']): return False
+    low, high = _amounts(m)
+    named = not first and ' ' in between and re.search(r'\w\s*$', m.string[:m.start()]) # 'iphone 12 - 400 euros'
+    return not named or low < high <= _widest*low
 
 # %% ../../nbs/60_recommend.preferences.ipynb #a9361e5c
 def is_price(
@@ -172,6 +181,16 @@ _degree = re.compile(r'(?:too|so|very|overly)\s+([\w-]+)\s+(?!or\b)(?=\w)', re.I
 _leading = re.compile(r"^(?:(?:too|so|very|really|any|a|an|the|be|from|by|being|having|something|anything|brand|of)\s+)+", re.I)
 
 # %% ../../nbs/60_recommend.preferences.ipynb #4f1c87c7
+_told = re.compile(r"\b(?:(?:do|does|did|will|would|can|could|should|must|may|is|are|was|were)|"
+                   r"(?:someone|somebody|anyone|anybody|people|persons?|those|users?|kids|children)(?: who (?:has|have|had|lives?|works?))?(?: with)?)\s+$", re.I)
+_after_all = re.compile(r'(?:be|being|have|having|need|contain|include|come with)\b', re.I)
+
+def _is_told(m, before, brands):
+    "Whether a negation belongs to what a product is, or to whom it is for"
+    if m['how'].lower() not in ('not', 'no', 'without') or not _told.search(before): return False
+    return not _after_all.match(m['what']) and key_of(m['what']) not in brands
+
+# %% ../../nbs/60_recommend.preferences.ipynb #9faa3179
 def take_dislikes(
     u:Understood,         # Filled in
     text:str,             # A sentence
@@ -179,7 +198,9 @@ def take_dislikes(
 ) -> str:                 # The sentence without them
     "Find what is not wanted."
     for m in list(_negated.finditer(text))[::-1]:
-        if m['how'].lower() == 'without' and _twice.search(text[:m.start('how')]): continue
+        before = text[:m.start('how')]
+        if m['how'].lower() == 'without' and _twice.search(before): continue
+        if _is_told(m, before, brands): continue
         degree = _degree.match(m['what']) if m['how'].lower() == 'not' else None
         what, end = (degree[1], m.start('what') + degree.end()) if degree else (m['what'], m.end())
         parts = [_leading.sub('', w.strip()) for w in re.split(r'\s*(?:\bn?or\b|,|/)\s*', what) if w.strip()]
@@ -193,6 +214,12 @@ longest_order = 40     # Words, of 25 characters on average at most: in longer t
 longest_text = 20_000  # Characters: what is longer is refused
 
 # %% ../../nbs/60_recommend.preferences.ipynb #861000ed
+_money = re.compile(rf'(?<![\w.])(?:{_before}\s?(?:{_number})|(?:{_number})\s?{_after})', re.I)
+
+def _unclear(text):
+    return [m[0] for m in _money.finditer(text) if not _paid.search(text[:m.start()]) and 'pound' not in m[0].lower()]
+
+# %% ../../nbs/60_recommend.preferences.ipynb #2aed3bf2
 def understand(
     text:str,                     # What somebody says
     brands:frozenset=frozenset(), # Known brands, as `key_of` writes them
@@ -203,8 +230,9 @@ def understand(
     u, rest = Understood(), in_digits(clean(text))
     if len(rest.split()) <= longest_order and len(rest) <= 25*longest_order:
         rest = take_dislikes(u, take_prices(u, take_stars(u, rest)), brands)
-        rest = re.sub(r'\s+\b(?:for|with|at|a|an|costing|priced)(?=\s+,)', '', rest, flags=re.I)
+        rest = re.sub(r'\s+\b(?:for|with|at|a|an|costing|priced|that|which|who)(?=\s+,)', '', rest, flags=re.I)
         rest = re.sub(r'\s*,(?:\s*(?:,|\b(?:and|but|with)\s*(?=,|$)))*\s*', ', ', rest) # what is left of commas
         rest = re.sub(r'^(?:[\s,.;:]|(?:and|but)\b)+|(?:[\s,;:]|\b(?:and|but|for|with|a|at|priced?|costing))+$', '', rest, flags=re.I)
+        u.unclear = _unclear(rest)
     u.text = re.sub(' {2,}', ' ', rest) if re.search(r'\w', rest) else ''
     return u

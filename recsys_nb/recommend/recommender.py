@@ -189,6 +189,7 @@ def read(self:Recommender,
     if not (isinstance(diversity, Real) and 0 <= diversity <= 1): raise RecsysError(f'diversity={diversity!r}: expected a number from 0 to 1')
     parts, notes = [understand(t, self.brands.keys()) for t in _texts(text)], []
     wanted = [u.text for u in parts if u.text]
+    notes += [f'“{a}” was not read as a limit; write “under {a}” or “around {a}”.' for u in parts for a in u.unclear]
     had = self.known(history, 'history', ['meaning'], notes)
     liked = self.known(like, 'like', ['meaning'], notes) + had[-_recent:]
     owned = self.known(exclude, 'exclude', notes=notes)
