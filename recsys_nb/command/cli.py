@@ -250,7 +250,9 @@ def _evaluate_index(index, queries, qrels):
     from recsys_nb.evaluation.trec import evaluate_run, read_qrels, read_queries
     from recsys_nb.recommend.recommender import Recommender
     judged, asked = read_qrels(qrels), read_queries(queries)
-    with Recommender.load(root_folder(), index=index) as rec: found = evaluate_run(rec.rank(asked, k=100), judged)
+    with Recommender.load(root_folder(), index=index) as rec:
+        rec.index.check_measurable()
+        found = evaluate_run(rec.rank(asked, k=100), judged)
     return '\n'.join(f'{k:12s} {v:.4f}' for k, v in found['metrics'].items()) + f'\n{found["n_queries"]} queries', found
 
 # %% ../../nbs/81_command.cli.ipynb #31304f56
@@ -266,11 +268,12 @@ def _evaluate_run(data, run):
 def index(data:Data,
     run:Annotated[str, typer.Option(help='The encoder: a run, "latest" or "base"')]='latest',
     score_run:Annotated[Optional[str], typer.Option(help='The score run whose product scores are stored')]=None,
-    url:Annotated[Optional[str], typer.Option(help='Address of a Qdrant server [default: embedded, in outputs/index]')]=None):
+    url:Annotated[Optional[str], typer.Option(help='Address of a Qdrant server [default: embedded, in outputs/index]')]=None,
+    known:Annotated[str, typer.Option(help='Whose reviews it knows: all, to serve; train, to be measured')]='all'):
     "Compute the product vectors and store them in Qdrant."
     from recsys_nb.command.pipeline import index_data
     from recsys_nb.data.prepare import load_prepared
-    print(index_data(load_prepared(data, root_folder()), run, score_run, root=root_folder(), url=url))
+    print(index_data(load_prepared(data, root_folder()), run, score_run, root=root_folder(), url=url, known=known))
 
 # %% ../../nbs/81_command.cli.ipynb #d38f0045
 Index = Annotated[Optional[str], typer.Option(help='Name of the index [default: the newest]')]

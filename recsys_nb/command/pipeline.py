@@ -85,11 +85,12 @@ def index_data(
     score_run:str|None=None,  # The score run; `None`: the newest one on this data, if there is one
     root:str|Path|None=None,  # See `root_folder`
     url:str|None=None,        # A Qdrant server, or `None` for an index in `outputs/index`
+    known:str='all',          # Whose reviews it knows: 'all' to serve, 'train' to be measured
 ) -> Path:                    # The index's folder
     "Compute the product vectors and store them with the predicted scores."
     from recsys_nb.index.build import build_index
     encoder = 'base' if run == 'base' else run_for(data, 'encoder', run, root)
-    index = build_index(data, encoder, root=root, scores=product_scores_of(data, score_run, root), url=url)
+    index = build_index(data, encoder, root=root, scores=product_scores_of(data, score_run, root), url=url, known=known)
     index.close()
     return index.folder
 

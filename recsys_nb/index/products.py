@@ -195,6 +195,14 @@ def open(cls:ProductIndex,
         raise RecsysError(f'{url}: the collection {m["collection"]} is gone; build the index anew with `recsys index`')
     return cls(store, m, folder)
 
+# %% ../../nbs/53_index.products.ipynb #2dfeb69e
+@patch
+def check_measurable(self:ProductIndex):
+    "Refuse to be measured on reviews that it knows."
+    if self.manifest.get('has_reviews') and self.manifest.get('known') != 'train':
+        raise RecsysError(f'{self.folder}: this index knows the reviews that it would be measured on; '
+                          'build one for measuring with `recsys index --known train`')
+
 # %% ../../nbs/53_index.products.ipynb #2c4093f3
 @patch
 def put(self:ProductIndex,
