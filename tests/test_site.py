@@ -148,9 +148,9 @@ class Page:
 def test_a_page_loses_widgets_and_html():
     page = Page([dict(outputs=[dict(data={'text/html': ['<b>', 'x</b>'], 'text/plain': 'x'})]),
                  dict(outputs=[dict(data={'text/markdown': '# Toys\n\n10 products'})]),
-                 dict(cell_type='markdown', source='See [`_a`](https://a) and [`b`](https://b)')])
+                 dict(cell_type='markdown', source='[`_a`](h), [`b`](h), [[`c`](h)](i)')])
     SitePage(page).end()
-    assert page.cells[2]['source'] == 'See `_a` and [`b`](https://b)'
+    assert page.cells[2]['source'] == '`_a`, [`b`](h), [`c`](i)'
     assert not page.metadata and '<b>x</b>' in page.cells[0]['outputs'][0]['data']['text/markdown']
     assert page.cells[1]['outputs'][0]['data']['text/markdown'] == '**Toys**\n\n10 products'
 
