@@ -26,8 +26,8 @@ def root(tmp_path_factory):
     os.environ.pop('RECSYS_HOME', None)
 
 def contents(path):
-    "Bytes of a file; of the one that Qdrant writes again in another order when it opens a folder, what it says."
-    return json.loads(path.read_text()) if path.name == 'edge_config.json' else path.read_bytes()
+    "Bytes of a file; of those that Qdrant writes again in another order when it opens a folder, what they say."
+    return json.loads(path.read_text()) if path.name in ('edge_config.json', 'segment.json') else path.read_bytes()
 
 def snapshot(root): return {p.relative_to(root).as_posix(): contents(p) for p in root.rglob('*') if p.is_file() and not p.name.startswith('.')}
 
