@@ -71,8 +71,8 @@ def test_metadata_alone_is_a_catalogue(root, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])['recommendations']
 
 @pytest.mark.parametrize('command, settings, wanted', [
-    ('train-encoder', ['hard_negatives=1', 'keep_base=0', 'dim=none', 'informative=no'], dict(hard_negatives=1, keep_base=0, dim=None, informative=False, epochs=1)),
-    ('train-encoder', ['epochs=3', 'queries=review+title', 'matryoshka=384,128'], dict(epochs=3, queries='review+title', matryoshka='384,128')),
+    ('train-encoder', ['frozen=3', 'keep_base=0', 'dim=none', 'informative=no'], dict(frozen=3, keep_base=0, dim=None, informative=False, epochs=1)),
+    ('train-encoder', ['epochs=3', 'time=2h', 'tied=0'], dict(epochs=3, time='2h', tied=False)),
     ('train-score', ['head_lr=2e-3', 'patience=1'], dict(head_lr=0.002, patience=1, epochs=1))])
 def test_any_setting_by_its_name(root, monkeypatch, command, settings, wanted):
     import recsys_nb.training.encoder, recsys_nb.training.score
@@ -140,13 +140,13 @@ bad = [
     ('train-encoder --data shop --epochs 0', 'epochs'),
     ('train-encoder --data shop --lr nan', 'lr'),
     ('train-encoder --data shop --preset tpu', 'tpu'),
-    ('train-encoder --data shop --set hard_negative=1', 'hard_negatives'),
+    ('train-encoder --data shop --set freeze=1', 'frozen'),
     ('train-encoder --data shop --set keep_base', 'NAME=VALUE'),
-    ('train-encoder --data shop --set hard_negatives=many', 'a whole number'),
+    ('train-encoder --data shop --set frozen=many', 'a whole number'),
     ('train-encoder --data shop --set informative=maybe', 'true or false'),
     ('train-encoder --data shop --set keep_base=2', 'less than 1'),
     ('train-encoder --data shop --set dim=0', 'dim=0'),
-    ('train-encoder --data shop --set matryoshka=long', 'such as 384,128,64'),
+    ('train-encoder --data shop --set time=long', 'such as 90s'),
     ('train-encoder --data shop --set data=other', 'NAME=VALUE'),
     ('train-score --data shop --set temperature=1', 'head_lr'),
     ('train-score --data shop --set star_share=2', '0 to 1'),

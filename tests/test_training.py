@@ -1,21 +1,21 @@
 "Training survives being killed, spans processes, and refuses what cannot be trained."
-import multiprocessing, os, random, subprocess, sys, time, tracemalloc
-from dataclasses import replace
+import multiprocessing, os, random, subprocess, sys, time
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np, pytest, torch
+from hypothesis import given, strategies as st
 
-import recsys_nb.training.encoder as module
-from recsys_nb.core.files import RecsysError, read_json
+import recsys_nb.training.encoder as module, recsys_nb.training.loop as loop
+from recsys_nb.core.files import RecsysError, read_json, write_json
 from recsys_nb.core.machine import resolve_base
-from recsys_nb.core.runs import all_runs, read_metrics, set_state
-from recsys_nb.training.settings import EncoderConfig
-from recsys_nb.training.datasets import TrainingPairs
-from recsys_nb.models.dual_encoder import DualEncoderSBERT
+from recsys_nb.core.runs import all_runs, new_run, read_metrics, set_state
+from recsys_nb.training.settings import EncoderConfig, ScoreConfig
+from recsys_nb.training.datasets import draw_evenly, possible_pairs, read_column, read_rows
 from recsys_nb.data.prepare import load_prepared, prepare
 from recsys_nb.data.sample_store import make_sample_store
-from recsys_nb.training.encoder import EncoderTask, mine_hard_negatives, train_encoder
-from recsys_nb.training.loop import Team, gather_rows, seed_step
+from recsys_nb.training.encoder import EncoderTask, train_encoder, validation_sample
+from recsys_nb.training.loop import Plan, Team, gather_rows, seed_step
 
 def make_tiny(folder, seed=0):
     "A random two-layer BERT as a SentenceTransformer folder."
@@ -45,7 +45,7 @@ def figures(run):
 
 def child(root, out, config, resume):
     torch.set_num_threads(1)
-    train_encoder(load_prepared('corner', root), config, root=out, resume=resume, preset='cpu', save_steps=2)
+    train_encoder(load_prepared('corner', root), config, root=out, resume=resume, preset='cpu', save_steps=2, screen=False)
 
 def test_killed_at_five_random_moments(corner, tmp_path):
     "kill -9 five times and resume: the same weights and figures as without."
@@ -83,7 +83,7 @@ def in_two_processes(script):
 
 def test_two_processes_give_the_losses_of_one(corner, tmp_path):
     root, config = corner
-    config = replace(config, epochs=1, hard_negatives=1, piece=8)
+    config = replace(config, epochs=1, piece=8)
     one = train_encoder(data_of(corner), config, root=tmp_path/'one', preset='cpu')
     script = tmp_path/'train.py'
     script.write_text(f'from recsys_nb.training.encoder import train_encoder\nfrom recsys_nb.training.settings import EncoderConfig\nfrom recsys_nb.data.prepare import load_prepared\n'
@@ -94,63 +94,19 @@ def test_two_processes_give_the_losses_of_one(corner, tmp_path):
     assert abs(float(a['train_loss']) - float(b['train_loss'])) < 2e-3*float(a['train_loss'])
     assert abs(float(a['val_ndcg@10']) - float(b['val_ndcg@10'])) < .03
 
-@pytest.mark.parametrize('settings', [dict(), dict(tied=False, dim=16), dict(hard_negatives=3), dict(matryoshka='32,8', learn_temperature=True), dict(symmetric=False, mask_families=False)])
+@pytest.mark.parametrize('settings', [dict(), dict(tied=False, dim=16), dict(temperature=.2, frozen=1)])
 def test_gradient_in_pieces_is_the_plain_gradient(corner, settings):
     root, config = corner
     def gradient(piece):
         c = replace(config, piece=piece, **settings)
-        task = EncoderTask(DualEncoderSBERT(c.base, c.tied, c.max_tokens, c.dim), data_of(corner), c)
+        task = EncoderTask(data_of(corner), c)
+        task.load(task.available)
         seed_step(0, 0)
         loss = task.backward(task.train_batches(1)[0], 32)
         return {n: p.grad for n, p in task.model.named_parameters() if p.grad is not None} | dict(loss=loss)
     whole, pieces = gradient(32), gradient(5)
     assert whole.keys() == pieces.keys()
     for name, g in whole.items(): torch.testing.assert_close(pieces[name], g, rtol=1e-4, atol=1e-6 + 3e-5*float(g.abs().max())) # sums in another order
-
-def test_hard_negatives_keep_the_margin_and_leave_the_family_alone(corner):
-    task = EncoderTask(DualEncoderSBERT(corner[1].base, max_tokens=32), data_of(corner), corner[1])
-    hard, table = mine_hard_negatives(task.model, task.pairs, 2, margin=.01)
-    assert hard.shape == (len(task.pairs), 2)
-    assert not (task.pairs.product_family[hard] == task.pairs.family[:, None]).any()
-    assert (table['hardest negative'] <= table['own product']).all()
-
-class Vectors:
-    "An encoder of `n` texts to a side whose vectors are given."
-    def __init__(self, user, product): self.vectors = dict(user=user, product=product)
-    def encode_tokens(self, tokens, side='user'): return self.vectors[side]
-
-def made_up(n_pairs, n_products, seed=0):
-    "Pairs whose similarities are multiples of 1/8, so that most of them tie."
-    rng = np.random.default_rng(seed)
-    product, family = rng.integers(n_products, size=n_pairs), np.arange(n_products)//2
-    vectors = (rng.integers(0, 3, (n, 4)).astype(np.float32)/4 for n in (n_pairs, n_products))
-    return Vectors(*vectors), TrainingPairs([[1]]*n_pairs, product, family[product], [[1]]*n_products, list(range(n_products)), family)
-
-@pytest.mark.parametrize('margin', [-1., .25, 9.])
-def test_hard_negatives_are_the_same_for_every_chunk_and_ties_go_by_number(margin):
-    model, pairs = made_up(40, 30)
-    hard, table = mine_hard_negatives(model, pairs, 5, margin)
-    sims = model.vectors['user'] @ model.vectors['product'].T
-    for i, row in enumerate(hard):
-        others = np.flatnonzero(pairs.product_family != pairs.family[i])
-        allowed = others[sims[i, others] < sims[i, pairs.product[i]] - margin]
-        expected = sorted(allowed, key=lambda j: (-sims[i, j], j))[:5]
-        assert row[:len(expected)].tolist() == expected and len(set(row)) == 5 and set(row) <= set(others)
-    for memory in (1, 4*30*7):
-        again, table_again = mine_hard_negatives(model, pairs, 5, margin, memory=memory)
-        assert (again == hard).all() and table_again.equals(table)
-
-def test_a_small_catalogue_has_fewer_hard_negatives():
-    model, pairs = made_up(9, 4)
-    assert mine_hard_negatives(model, pairs, 50)[0].shape == (9, 2) # four products in two families
-
-def test_mining_takes_bounded_memory():
-    model, pairs = made_up(2_000, 20_000)
-    tracemalloc.start()
-    hard, _ = mine_hard_negatives(model, pairs, 3, memory=4e6)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert hard.shape == (2_000, 3) and peak < 30e6 # all similarities at once would be 160e6
 
 def test_a_learning_rate_that_blows_up_is_named(corner, tmp_path):
     with pytest.raises(RecsysError, match='learning rate|temperature'):
@@ -192,20 +148,121 @@ def test_a_run_under_way_is_left_alone(corner, tmp_path, monkeypatch):
     assert train_encoder(data_of(corner), corner[1], root=tmp_path, preset='cpu', max_steps=1).state == 'finished'
 
 def test_every_process_has_a_pair_to_train_on(corner, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, 'join_team', lambda preset: Team(count=20))
+    monkeypatch.setattr(loop, 'join_team', lambda preset: Team(count=20))
     with pytest.raises(RecsysError, match='at least 40'): train_encoder(data_of(corner), corner[1], root=tmp_path)
 
 def test_the_evaluation_runs_where_the_training_ran(corner, tmp_path, monkeypatch):
     seen, real = [], module.evaluate_retrieval
     monkeypatch.setattr(module, 'evaluate_retrieval', lambda *args, preset, **kwargs: seen.append(preset) or real(*args, preset=preset, **kwargs))
     train_encoder(data_of(corner), corner[1], root=tmp_path, preset='cpu', max_steps=1)
-    assert seen == ['cpu']
+    assert [p.name for p in seen] == ['cpu']
 
 def test_what_cannot_be_trained_leaves_no_run(corner, tmp_path):
-    for change, cause in ((dict(batch_size=10**6), 'larger than the data'), (dict(batch_size=1), 'at least 2 pairs'), (dict(queries='poems'), 'expected some of'), (dict(frozen=9), 'at most 3')):
+    for change, cause in ((dict(batch_size=10**6), 'larger than the data'), (dict(batch_size=1), 'at least 2'), (dict(frozen=9), 'at most 3')):
         with pytest.raises(RecsysError, match=cause): train_encoder(data_of(corner), replace(corner[1], **change), root=tmp_path)
     assert not all_runs('encoder', tmp_path)
 
 def test_gathering_alone_changes_nothing():
     rows = torch.randn(3, 2, requires_grad=True)
     assert gather_rows(Team(), rows, 3) is rows
+
+
+# ---- settings
+
+configs = (EncoderConfig, ScoreConfig)
+
+def bad_values(config, name):
+    "Values that the setting must refuse."
+    value = getattr(config(), name)
+    if name == 'time': return ['soon', '-5m', '0s', '5']
+    if isinstance(value, bool): return ['maybe', 3]
+    if isinstance(value, str): return [None, ['a']]
+    return [-1, 'many', float('nan'), float('inf')]
+
+@pytest.mark.parametrize('config,name', [(c, f.name) for c in configs for f in fields(c)])
+def test_every_setting_has_a_range(config, name):
+    "A value out of it is refused in one line that names the setting, given or typed."
+    for value in bad_values(config, name):
+        with pytest.raises(RecsysError, match=f'^{name}=.*: expected ') as e: config(**{name: value})
+        assert '\n' not in str(e.value)
+    for value in bad_values(config, name):
+        if isinstance(value, str):
+            with pytest.raises(RecsysError, match=f'^{name}='): config.of([f'{name}={value}'])
+
+@pytest.mark.parametrize('config', configs)
+def test_every_default_survives_being_typed(config):
+    words = [f'{f.name}={getattr(config(), f.name)}' for f in fields(config)]
+    assert config.of(words) == config()
+
+def test_upper_limits_and_unknown_settings():
+    for word in ('warmup=1.1', 'weight_decay=2', 'keep_base=1'):
+        with pytest.raises(RecsysError, match='expected a number from 0 to '): EncoderConfig.of([word])
+    with pytest.raises(RecsysError, match='no such setting; there are: data, base, epochs'): EncoderConfig(hard_negatives=1)
+    with pytest.raises(RecsysError, match='star_share'): ScoreConfig.of(['temperature=1'])
+    with pytest.raises(RecsysError, match='NAME=VALUE'): ScoreConfig.of(['epochs'])
+    assert EncoderConfig.of(['epochs=3'], lr=None, seed=1) == EncoderConfig(epochs=3, seed=1)
+
+def test_an_old_run_is_read_unless_it_used_what_is_gone(tmp_path):
+    run = new_run(EncoderConfig(data='toys'), tmp_path)
+    now = read_json(run.path/'config.json')
+    write_json(run.path/'config.json', now | dict(hard_negatives=0, margin=.05, matryoshka='', queries='review', symmetric=True))
+    assert run.config == EncoderConfig(data='toys')
+    write_json(run.path/'config.json', now | dict(hard_negatives=2, queries='review'))
+    with pytest.raises(RecsysError, match='config.json: hard_negatives=2: this version has no such setting; commit 43e5e92'): run.config
+    write_json(run.path/'config.json', now | dict(rainbows=1))
+    with pytest.raises(RecsysError, match='config.json: rainbows: no such setting'): run.config
+
+# ---- a plan, and what it draws
+
+def test_too_little_time_means_less_data_and_a_resumed_run_keeps_to_the_plan(corner, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, 'measure_rate', lambda task, config: 10.)
+    config = replace(corner[1], time='15s')
+    run = train_encoder(data_of(corner), config, root=tmp_path, preset='cpu', max_steps=1, screen=False)
+    plan = Plan(**read_json(run.path/'plan.json'))
+    assert (plan.epochs, plan.limit) == (1, 15) and 32 <= plan.examples < plan.available
+    assert f'{plan.examples:,} of {plan.available:,} pairs' in (run.path/'model_card.md').read_text()
+    assert 'plan: ' in (run.path/'train.log').read_text()
+    set_state(run, 'interrupted')
+    monkeypatch.setattr(loop, 'measure_rate', lambda task, config: 1e6) # a faster machine
+    train_encoder(data_of(corner), None, root=tmp_path, preset='cpu', resume='latest', max_steps=1, screen=False)
+    assert Plan(**read_json(run.path/'plan.json')) == plan
+
+def test_trying_a_step_changes_nothing(corner):
+    task = EncoderTask(data_of(corner), corner[1])
+    before = {k: v.clone() for k, v in task.model.state_dict().items()}
+    ticks = iter(range(0, 1000, 2))
+    assert loop.measure_rate(task, corner[1], clock=lambda: next(ticks)) == len(task.pairs)/2
+    assert all(torch.equal(v, before[k]) for k, v in task.model.state_dict().items())
+    assert all(p.grad is None for p in task.model.parameters())
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=60), st.integers(1, 60), st.integers(0, 3))
+def test_families_take_turns(examples, n, seed):
+    family, says = (np.array(o) for o in zip(*examples))
+    drawn = draw_evenly(family, says, n, seed)
+    assert len(drawn) == min(n, len(family)) and (np.diff(drawn) > 0).all()
+    taken, there = (np.bincount(f, minlength=10) for f in (family[drawn], family))
+    assert all(taken[f] >= min(there[f], taken.max() - 1) for f in range(10))
+    for f in range(10): # none that says nothing before one that says something
+        left = np.setdiff1d(np.flatnonzero(family == f), drawn)
+        assert not (says[left].any() and (~says[drawn[family[drawn] == f]]).any())
+
+def test_from_disk_or_from_memory_the_same(corner):
+    disk, memory = data_of(corner), data_of(corner)
+    memory.train, memory.products, memory.val
+    assert 'train' in vars(memory) and 'train' not in vars(disk)
+    assert possible_pairs(disk, False).equals(possible_pairs(memory, False))
+    rows = np.array([0, 5, 6, 300])
+    assert read_rows(disk, 'train', rows, ['text', 'rating']).equals(read_rows(memory, 'train', rows, ['text', 'rating']))
+    assert (read_column(disk, 'products', 'family_id') == memory.products.family_id).all()
+    a, b = (validation_sample(d, queries=20, candidates=30) for d in (disk, memory))
+    assert a.val.equals(b.val) and a.products.equals(b.products)
+    assert len(a.val) == 20 and len(a.products) == 30 and set(a.val.product_id) <= set(a.products.product_id)
+
+def test_training_never_reads_a_whole_table(corner, monkeypatch):
+    "Not the reviews, and not the products: only pieces of them."
+    data = data_of(corner)
+    task = EncoderTask(data, corner[1])
+    task.load(64)
+    task.evaluate()
+    loop.data_fingerprint(data)
+    assert not {'train', 'val', 'test', 'products'} & set(vars(data))

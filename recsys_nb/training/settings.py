@@ -27,6 +27,7 @@ _Whole = Annotated[int, Field(ge=0, description='a whole number, at least 0')]
 _Tokens = Annotated[int, Field(ge=8, description='a whole number, at least 8')]
 _Positive = _numbers(float, 'a number greater than 0', gt=0)
 _Share = _numbers(float, 'a number from 0 to 1', ge=0, le=1)
+_Part = _numbers(float, 'a number from 0 to less than 1', ge=0, lt=1)
 
 # %% ../../nbs/40_training.settings.ipynb #f1878aba
 def seconds_of(
@@ -109,7 +110,7 @@ class EncoderConfig(TrainingConfig):
     temperature:_Positive=0.05    # Divides the cosine similarities in InfoNCE
     informative:_Switch=True      # Whether reviews that say next to nothing are left out
     dropout:_Switch=False         # Whether the transformer's dropout is on
-    keep_base:_Share=0.25         # Share of the base encoder in the weights that are kept, see `blend_weights`
+    keep_base:_Part=0.25          # Share of the base encoder in the weights that are kept, see `blend_weights`
     frozen:_Whole=1               # What stays as it is: 0 nothing, 1 the embeddings, 1 + n also the n lowest layers
     query_tokens:_Tokens=96       # Tokens of a query that are read while training
 
