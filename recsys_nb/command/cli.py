@@ -95,9 +95,8 @@ def config_from(
     **given, # Settings; `None` means the default
 ):
     "A configuration from what was said on the command line."
-    from recsys_nb.training.settings import check_config
     names = {f.name for f in fields(cls)}
-    return check_config(cls(**{k: v for k, v in given.items() if v is not None and k in names}))
+    return cls.of(**{k: v for k, v in given.items() if k in names})
 
 # %% ../../nbs/81_command.cli.ipynb #c4a27793
 _kinds = {bool: 'true or false', int: 'a whole number', float: 'a number', int|None: 'a whole number or none', str: 'a text'}
@@ -192,7 +191,7 @@ Resume = Annotated[Optional[str], typer.Option(help='Go on with this interrupted
 Settings = Annotated[Optional[list[str]], typer.Option('--set', metavar='NAME=VALUE', help='Any other setting, as often as needed; a wrong name lists them all')]
 
 # %% ../../nbs/81_command.cli.ipynb #322bff51
-@app.command(epilog='Example: `recsys train-encoder --data toys --epochs 2 --set hard_negatives=1`')
+@app.command(epilog='Example: `recsys train-encoder --data toys --epochs 2 --set frozen=3`')
 def train_encoder(data:Data, preset:PresetName='auto', epochs:Epochs=None, batch_size:BatchSize=None, lr:Rate=None,
     temperature:Annotated[Optional[float], typer.Option(help='Divides the similarities in InfoNCE')]=None,
     tied:Annotated[Optional[bool], typer.Option('--tied/--untied', help='One encoder for both towers, or one each')]=None,
