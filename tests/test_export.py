@@ -6,9 +6,10 @@ from recsys_nb.core.files import RecsysError
 from recsys_nb.core.machine import Preset, resolve_base
 from recsys_nb.core.runs import new_run, set_state
 from recsys_nb.training.settings import EncoderConfig, ScoreConfig
+from recsys_nb.models.encoding import ExportedTower
 from recsys_nb.models.dual_encoder import DualEncoderSBERT, pad_batch
 from recsys_nb.models.export import (
-    ExportedScoreModel, ExportedTower, export_run, same_everywhere, score_examples, tower_examples)
+    ExportedScoreModel, export_run, same_everywhere, score_examples, tower_examples)
 from recsys_nb.models.score_model import ReviewMetadataScoreModel
 
 cpu = Preset('cpu', 'cpu', False)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from fastcore.basics import patch
 from ..core.files import RecsysError, progress
-from ..core.machine import has_fast_bfloat16
+from ..core.machine import bfloat16_pays
 
 # %% ../../nbs/90_benchmarks.measuring.ipynb #6582996e
 def _cpu_name():
@@ -25,7 +25,7 @@ def machine() -> dict:
     "What a benchmark ran on: processor, cores, memory in GiB, whether it has bfloat16 matrix units, versions."
     import torch
     memory = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30 if hasattr(os, 'sysconf') else None
-    return dict(cpu=_cpu_name(), cores=os.cpu_count(), memory_gib=memory and round(memory, 1), bfloat16_matrix_units=has_fast_bfloat16(),
+    return dict(cpu=_cpu_name(), cores=os.cpu_count(), memory_gib=memory and round(memory, 1), bfloat16_matrix_units=bfloat16_pays(),
                 python=platform.python_version(), torch=torch.__version__, system=platform.system())
 
 # %% ../../nbs/90_benchmarks.measuring.ipynb #d5d34a60
@@ -34,7 +34,7 @@ def matrix_throughput(
 ) -> float:     # Operations per second
     "What a large matrix product reaches in the number format that we encode in, the best of five."
     import torch
-    dtype = torch.bfloat16 if has_fast_bfloat16() else torch.float32
+    dtype = torch.bfloat16 if bfloat16_pays() else torch.float32
     a, b = torch.randn(n, n, dtype=dtype), torch.randn(n, n, dtype=dtype)
     once = seconds(lambda: a @ b)
     return 2*n**3/min(once() for _ in range(5))

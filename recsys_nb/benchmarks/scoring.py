@@ -9,7 +9,7 @@ __all__ = ['invented_reviews', 'scoring']
 import torch
 import numpy as np, pandas as pd
 from .measuring import Benchmark, compare, per_second
-from ..core.machine import base_encoder, has_fast_bfloat16, resolve_base
+from ..core.machine import base_encoder, bfloat16_pays, resolve_base
 from ..models.score_model import ReviewMetadataScoreModel, review_texts
 
 # %% ../../nbs/94_benchmarks.scoring.ipynb #58cfa175
@@ -51,6 +51,6 @@ def scoring(
     texts, max_tokens = review_texts(reviews), model.settings['max_tokens']
     pipe = _pipeline(max_tokens)
     peers = {'pipeline, as it comes': per_second(lambda: pipe(texts), n), 'pipeline, batches of 64': per_second(lambda: pipe(texts, batch_size=64), n)}
-    if has_fast_bfloat16() and not quick: peers['pipeline in bfloat16'] = per_second(lambda p=_pipeline(max_tokens, torch.bfloat16): p(texts), n)
+    if bfloat16_pays() and not quick: peers['pipeline in bfloat16'] = per_second(lambda p=_pipeline(max_tokens, torch.bfloat16): p(texts), n)
     return compare('scoring', 'reviews/s', per_second(lambda: model.predict(reviews, products), n), peers,
                    repeats=repeats, higher_is_better=True, reviews=n, max_tokens=max_tokens)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..core.files import RecsysError
-from ..core.machine import Preset, preset as find_preset
+from ..core.machine import Preset, find_preset
 from .certainty import bootstrap_interval, verdict
 from .fusion import (
     bm25_scorer, count_words, fit_weights, mix, popularity_scorer, tfidf_scorer, trials)

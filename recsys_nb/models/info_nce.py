@@ -34,7 +34,8 @@ def info_nce(
     if masked is not None: sims = sims.masked_fill(masked.to(sims.device), -torch.inf)
     own = torch.arange(len(queries), device=sims.device)
     loss = F.cross_entropy(sims, own)
-    return (loss + F.cross_entropy(sims[:, :len(queries)].T, own))/2 if symmetric else loss
+    if not symmetric: return loss
+    return (loss + F.cross_entropy(sims[:, :len(queries)].T, own))/2
 
 # %% ../../nbs/21_models.info_nce.ipynb #d4c9bdb7
 def matryoshka_nce(

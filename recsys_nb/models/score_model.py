@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from ..core.files import RecsysError, progress, read_json, recover_folder, replace_folder, write_json
-from ..core.machine import Preset, base_encoder, preset as find_preset, resolve_base
+from ..core.machine import Preset, base_encoder, find_preset, resolve_base
 from ..core.runs import find_run
 from ..data.texts import review_text
 from ..data.tokens import Tokens
-from .dual_encoder import pad_batch
+from .dual_encoder import pad_batch, without_bars
 
 # %% ../../nbs/23_models.score_model.ipynb #76296952
 _count = r'(?:zero|half|one|two|three|four|five|six|seven|eight|nine|ten|\d+(?:[.,]\d+)?|\d/\d|½)\+?'
@@ -152,11 +152,10 @@ def _without_noise(encoder):
 # %% ../../nbs/23_models.score_model.ipynb #a94c7d58
 def _load_encoder(base):
     from transformers import AutoModel, AutoTokenizer
-    from transformers.utils import logging
-    logging.disable_progress_bar()
+    path = resolve_base(base)
     try:
-        path = resolve_base(base)
-        return _without_noise(AutoModel.from_pretrained(path, dtype=torch.float32)), AutoTokenizer.from_pretrained(path)
+        with without_bars(): encoder = AutoModel.from_pretrained(path, dtype=torch.float32)
+        return _without_noise(encoder), AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as e: raise RecsysError(f'{base}: not a folder or a name of a transformer checkpoint') from e
 
 # %% ../../nbs/23_models.score_model.ipynb #f7c51698
