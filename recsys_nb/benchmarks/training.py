@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import torch
 import numpy as np
 from .measuring import Benchmark, compare, in_own_process, matrix_throughput
-from ..core.machine import Preset, preset as find_preset
+from ..core.machine import Preset, find_preset
 from ..models.dual_encoder import DualEncoderSBERT
 from ..models.info_nce import info_nce
 from ..evaluation.metrics import review_queries

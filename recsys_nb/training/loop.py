@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from ..core.files import (
     RecsysError, only_one, progress, read_json, recover_folder, replace_folder, write_beside, write_json)
-from ..core.machine import Preset, base_encoder, preset as find_preset
+from ..core.machine import Preset, base_encoder, find_preset
 from ..core.runs import (
     RunFolder, add_metrics, all_runs, find_run, new_run, read_metrics, run_logger, set_state)
 from .datasets import read_batches
