@@ -211,7 +211,88 @@ def test_an_example_is_shown_with_what_it_repeats(tmp_path):
     steps = {s['step']: s.get('example') for s in prepare(write(tmp_path/'r.jsonl', rows), meta, 'x', tmp_path).report['steps']['reviews']}
     assert steps['exact duplicate']['kept']['product_id'] == 'P1'
 
+# -- interactions
+
+def test_everything_somebody_had_is_an_interaction(tmp_path):
+    reviews, meta = store(tmp_path)
+    more = [review('a', 'P0', '', 30), review('a', 'P0', '', 30), review('a', 'P0', '', 40, rating=None), # had again
+            review('b', 'P1', sentence(0), 31), # copies another's text
+            review('', 'P1', 'nobody knows who says this about it', 32), review('c', 'nowhere', 'of no product', 33),
+            review('d', 'P1', 'stars that there are not', 34, rating=9.0)]
+    data = prepare([reviews, write(tmp_path/'more.jsonl', more)], meta, 'x', tmp_path)
+    t = data.interactions
+    assert list(t.columns) == ['user_id', 'product_id', 'family_id', 'timestamp', 'rating', 'part']
+    assert len(t) == data.count('interactions') == 20 + 3 and set(t.user_id) == {f'u{i}' for i in range(20)} | {'a', 'b'}
+    assert t[t.user_id == 'a'].rating.fillna(0).tolist() == [4, 0]
+    assert removed(data, 'interactions') == {'unknown product': 1, 'invalid rating': 1, 'unknown user': 1, 'same moment': 1}
+    assert data.report['steps']['interactions'][-1]['after'] == len(t) == data.report['interactions']['had']
+    assert '23 interactions of 22 users with 5 products' in report_text(data.report)
+    ends = t.groupby('part').timestamp.agg(['min', 'max'])
+    assert ends['max']['train'] < ends['min']['val'] and ends['max']['val'] < ends['min']['test']
+    for part in ('train', 'val', 'test'): # a review and its interaction are in the same part
+        said = getattr(data, part).query('user_id != ""').merge(t, on=['user_id', 'product_id', 'timestamp'])
+        assert set(said.part) == {part} and data.report['split']['parts'][part]['interactions'] == (t.part == part).sum()
+
+def test_interactions_follow_their_family(tmp_path):
+    reviews, meta = store(tmp_path, n=60)
+    silent = write(tmp_path/'silent.jsonl', [review(f'v{i}', f'P{i % 5}', '', i) for i in range(30)])
+    data = prepare([reviews, silent], meta, 'x', tmp_path, split='product', fractions=(.6, .2, .2))
+    part = {f: p for p in ('train', 'val', 'test') for f in getattr(data, p).family_id}
+    assert len(data.interactions) == 90 and (data.interactions.family_id.map(part) == data.interactions.part).all()
+
+@pytest.mark.parametrize('split', ['auto', 'time', 'product', 'review'])
+def test_interactions_alone(tmp_path, split):
+    _, meta = store(tmp_path)
+    rows = [review(f'u{i % 40}', f'P{i % 5}', '', i, title=None) for i in range(200)]
+    data = prepare(write(tmp_path/'r.jsonl', rows), meta, 'x', tmp_path, split=split, fractions=(.6, .2, .2))
+    assert [len(data.train), len(data.val), len(data.test), len(data.interactions)] == [0, 0, 0, 200]
+    assert set(data.interactions.part) == {'train', 'val', 'test'}
+    assert data.report['split']['by'] == ('time' if split == 'auto' else split) and 'No review has words' in report_text(data.report)
+
+def test_real_histories(shared_data, tmp_path):
+    folder = shared_data/'amazon_office_histories'
+    data = prepare(folder/'reviews.jsonl.gz', folder/'meta.jsonl.gz', 'office', tmp_path)
+    assert data.count('train') == data.count('val') == data.count('test') == 0 < data.count('interactions')
+    assert data.report['split']['by'] == 'time' and len(data.interactions) == sum(b.num_rows for b in data.batches('interactions', rows=1000))
+    lines = data.report['steps']['interactions']
+    assert lines[0]['before'] == lines[-1]['after'] + sum(s['removed'] for s in lines)
+
+# -- held out within families
+
+def test_split_by_review(tmp_path):
+    _, meta = store(tmp_path)
+    rows = [review(f'u{i % 150}', f'P{i % 5}', sentence(i), i) for i in range(300)] # each says something of a product twice
+    rows += [review(f'u{i}', f'P{i % 5}', '', 400 + i) for i in range(50)]
+    files = write(tmp_path/'r.jsonl', rows), meta
+    data = prepare(*files, 'x', tmp_path, split='review')
+    t, n = kept(data), {p: len(getattr(data, p)) for p in ('train', 'val', 'test')}
+    assert len(t) == 150 and min(n.values()) > 5 and n['train'] > 100
+    assert set(data.test.family_id) | set(data.val.family_id) <= set(data.train.family_id) and not t.cold.any()
+    assert len(data.interactions) == 350 and data.interactions.groupby(['user_id', 'product_id']).part.nunique().max() == 1
+    part = {(u, q): p for p in n for u, q in getattr(data, p)[['user_id', 'product_id']].values}
+    assert [part[tuple(k)] for k in data.interactions[['user_id', 'product_id']].values] == data.interactions.part.tolist()
+    assert 'every product family is in training' in [c['check'] for c in data.report['checks']]
+    assert 'by review within families, seed 0' in report_text(data.report)
+    again, other = (prepare(*files, 'y', tmp_path, split='review', seed=s).test for s in (0, 1))
+    assert again.equals(data.test) and set(other.review_id) != set(again.review_id)
+
+def test_a_family_of_one_review_trains(tmp_path):
+    files = store(tmp_path, n=5)
+    data = prepare(*files, 'x', tmp_path, split='review')
+    assert [len(data.train), len(data.val), len(data.test)] == [5, 0, 0]
+
+def test_copies_stay_out_of_a_split_by_review(shared_data, tmp_path):
+    folder = shared_data/'amazon_phones_stars'
+    data = prepare(folder/'reviews.jsonl.gz', folder/'meta.jsonl.gz', 'x', tmp_path, split='review')
+    assert data.report['split']['by'] == 'review' and all(c['ok'] for c in data.report['checks'])
+    assert len(data.test) > 100 and set(data.test.family_id) <= set(data.train.family_id)
+
 # -- what goes wrong
+
+def test_an_older_folder_is_told_to_be_prepared_again(tmp_path):
+    data = prepare(*store(tmp_path), 'x', tmp_path)
+    data.file('interactions').unlink()
+    with pytest.raises(RecsysError, match='interactions.parquet: missing; run `recsys prepare` again'): data.interactions
 
 def test_a_reader_between_the_renames_of_a_writer(tmp_path, monkeypatch):
     rename, path = Path.rename, tmp_path/'x'
@@ -241,7 +322,7 @@ def test_clear_messages(tmp_path):
                             'page.html: 3 of 3 lines cannot be used, more than --max-bad 5%; the first is line 1: not JSON': dict(reviews=tmp_path/'page.html'), 'end of GZIP stream': dict(reviews=tmp_path/'cut.jsonl.gz'), 'cut.json.gz: damaged, or not whole': dict(meta=tmp_path/'cut.json.gz'),
                             "name='../x'": dict(name='../x'), "split='random'": dict(split='random'), "engine='pandas'": dict(engine='pandas'), 'memory=much': dict(memory='much'), 'fractions=': dict(fractions=(1, 0, 0)),
                             'cuts=': dict(cuts='yesterday'), 'max_bad=2': dict(max_bad=2), 'kcore=-1': dict(kcore=-1),
-                            'min_chars=-1': dict(min_chars=-1), 'min_chars=151: expected a number from 0 to 150': dict(min_chars=151)}.items():
+                            'min_chars=-1': dict(min_chars=-1), 'min_char: no such setting; there are categories, split': dict(min_char=3), 'min_chars=151: expected a number from 0 to 150': dict(min_chars=151)}.items():
         with pytest.raises(RecsysError) as e: prepare(**(dict(reviews=reviews, meta=meta, name='x', root=tmp_path) | change))
         assert message in str(e.value) and '\n' not in str(e.value)
     assert load_prepared('x', tmp_path).report == good
@@ -256,7 +337,14 @@ def test_the_second_of_two_stops(tmp_path):
 def test_killed_in_the_middle(tmp_path):
     files = store(tmp_path)
     before = prepare(*files, 'x', tmp_path).report
-    code = 'import sys, time\nfrom recsys_nb import preparing\ndef stop(*a): print("there", flush=True); time.sleep(60)\npreparing._report = stop\npreparing.prepare(*sys.argv[1:3], "x", sys.argv[3])'
+    code = """
+import sys, time
+import recsys_nb.data.prepare as preparing
+def stop(*a):
+    print("there", flush=True)
+    time.sleep(60)
+preparing._report = stop
+preparing.prepare(*sys.argv[1:3], "x", sys.argv[3])"""
     p = subprocess.Popen([sys.executable, '-c', code, *map(str, files), str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert p.stdout.readline() == 'there\n'
     p.send_signal(signal.SIGKILL); p.wait()
