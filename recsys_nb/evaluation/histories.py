@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['longest_history', 'aging', 'likeness', 'rebuy_worth', 'systems', 'HistoryModel', 'recency', 'stretched',
-           'read_histories', 'history_metrics', 'history_table']
+           'read_histories', 'history_metrics', 'history_table', 'evaluate_histories']
 
 # %% ../../nbs/37_evaluation.histories.ipynb #94080c3f
-import gzip, json
+import gzip, json, tempfile
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from scipy import sparse
 from ..core.files import RecsysError, progress
+from ..data.histories import followers, histories_of, rebuys
+from ..data.reading import DuckDB
 from .certainty import bootstrap_interval
 from .metrics import ranking_metrics, top_k
 
@@ -127,9 +129,33 @@ def history_table(
     "Each signal alone, without each, and all together."
     rows = {}
     for name, signals in systems.items():
-        if model.vectors is None and signals == ('likeness',): continue
+        if model.vectors is None and 'likeness' in signals: continue
         m = history_metrics(model, histories, signals)
         for metric, column in (('HR@10', 'recall@10'), ('NDCG@10', 'ndcg@10')):
             low, high = bootstrap_interval(m[column])
             rows.setdefault(name, {})[metric] = f'{m[column].mean():.4f} ({low:.3f} to {high:.3f})'
     return pd.DataFrame(rows).T.rename_axis('system').reset_index()
+
+# %% ../../nbs/37_evaluation.histories.ipynb #6ece8fa5
+def _rows(engine, expr): return engine.con.to_pyarrow(expr).to_pandas()
+
+def evaluate_histories(
+    data,                         # `PreparedData`
+    encoder=None,                 # A `DualEncoderSBERT`, for meaning; `None`: without
+    path:str|Path|None=None,      # Test histories, see `read_histories`; then all of the data's interactions are known
+    limit:int=10_000,             # At most so many questions of the test part
+) -> pd.DataFrame:                # See `history_table`
+    "How well the next product of a history is found, among all products; `RecsysError` where nobody has a history."
+    file = data.path/'interactions.parquet'
+    if not file.exists(): raise RecsysError(f'{file}: no such file; prepare {data.name!r} again, with reviews whose users are known')
+    products = data.products.sort_values('product_id')
+    with tempfile.TemporaryDirectory() as work:
+        engine = DuckDB(Path(work))
+        t = engine.con.read_parquet(file)
+        known = t if path else t.filter(t.part == 'train')
+        tables = _rows(engine, followers(known)), _rows(engine, rebuys(known))
+        asked = read_histories(path) if path else _rows(engine, histories_of(t, 'test', limit))
+        engine.close()
+    if not len(asked): raise RecsysError(f'{data.name}: nobody of the test part had anything before')
+    vectors = encoder and encoder.encode(products.text.fillna('').tolist(), 'product')
+    return history_table(HistoryModel.of(products.product_id.tolist(), *tables, vectors), asked)
