@@ -134,7 +134,7 @@ class TrainingPairs:
 def tokenize_pairs(
     data,                # `PreparedData`
     pairs:pd.DataFrame,  # Some of `possible_pairs`
-    tokenize,            # (texts, max_tokens) -> token lists, such as `DualEncoderSBERT.tokenize`
+    tokenize,            # (texts, max_tokens, side) -> token lists, such as `DualEncoderSBERT.tokenize`
     query_tokens:int=96, # Tokens of a query that are read
     max_tokens:int=128,  # Tokens of a product that are read
 ) -> TrainingPairs:
@@ -142,14 +142,14 @@ def tokenize_pairs(
     queries, worded, bar = [], [], progress(None, 'reading pairs', len(pairs), 'pair')
     for batch in row_batches(data, 'train', pairs.row.to_numpy(), ['title', 'text']):
         texts = [review_text(*o) for o in zip(batch.title, batch.text)]
-        queries.append(Tokens.of(tokenize([t for t in texts if t], query_tokens)))
+        queries.append(Tokens.of(tokenize([t for t in texts if t], query_tokens, 'user')))
         worded += [bool(t) for t in texts]
         bar.update(len(batch))
     bar.close()
     pairs = pairs[np.array(worded, bool)]
     rows, product = np.unique(pairs['product'], return_inverse=True)
     found = row_batches(data, 'products', rows, ['text'])
-    products = [Tokens.of(tokenize(list(batch.text.fillna('')), max_tokens)) for batch in found]
+    products = [Tokens.of(tokenize(list(batch.text.fillna('')), max_tokens, 'product')) for batch in found]
     return TrainingPairs(Tokens.join(queries), product, pairs.family.to_numpy(), Tokens.join(products))
 
 # %% ../../nbs/41_training.datasets.ipynb #f1662dbf

@@ -37,8 +37,10 @@ def matrix_attention(module, query, key, value, attention_mask, scaling=None, dr
 
 # %% ../../nbs/43_training.encoder.ipynb #688de2c0
 def _transformers(model):
-    "The transformers inside the towers."
-    return [tower[0].auto_model for tower in model.towers]
+    "The transformers inside the towers; a table of word vectors has none."
+    return [tower[0].auto_model for tower in model.towers if hasattr(tower[0], 'auto_model')]
+
+_plain = 'albert', 'bert', 'camembert', 'distilbert', 'electra', 'roberta', 'xlm-roberta' # all heads alike, both ways
 
 # %% ../../nbs/43_training.encoder.ipynb #18d73491
 @contextmanager
@@ -46,16 +48,17 @@ def attention_of(
     model:DualEncoderSBERT, # The model
     name:str,               # 'sdpa' is PyTorch's fused one, 'matrix' the one above
 ):
-    "Use this attention inside the block."
+    "Use this attention inside the block; encoders that look one way only, or share heads, keep their own."
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
     AttentionInterface.register('matrix', matrix_attention)
     AttentionMaskInterface.register('matrix', sdpa_mask)
-    before = [t.config._attn_implementation for t in _transformers(model)]
-    for t in _transformers(model): t.set_attn_implementation(name)
+    fits = [t for t in _transformers(model) if t.config.model_type in _plain]
+    before = [t.config._attn_implementation for t in fits]
+    for t in fits: t.set_attn_implementation(name)
     try: yield model
     finally:
-        for t, b in zip(_transformers(model), before): t.set_attn_implementation(b)
+        for t, b in zip(fits, before): t.set_attn_implementation(b)
 
 # %% ../../nbs/43_training.encoder.ipynb #e8638522
 def _bottom_up(transformer):

@@ -1,0 +1,112 @@
+"Encoders that are not BERT: the same vectors as sentence-transformers, with the prompts that belong to each side."
+import warnings
+
+import numpy as np, pytest, torch
+import transformers as tf
+from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from recsys_nb.core.files import RecsysError
+from recsys_nb.models.dual_encoder import DualEncoderSBERT, StaticEmbedding, make_tower
+from recsys_nb.training.encoder import attention_of, settle
+
+try: from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+except ImportError: from sentence_transformers.models import Pooling, Transformer
+
+words = 'a quiet keyboard for the office red kettle query : passage with long cable'.split()
+texts = ['quiet keyboard', 'a red kettle with a long cable for the office', 'kettle']
+places = dict(max_position_embeddings=40)
+small = dict(vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+causal = small | dict(num_key_value_heads=1, head_dim=8) | places
+
+families = dict(
+    bert=(tf.BertConfig(**small, **places), 'mean'),
+    roberta=(tf.RobertaConfig(**small, **places, pad_token_id=1), 'mean'),
+    xlm_roberta=(tf.XLMRobertaConfig(**small, **places, pad_token_id=1), 'cls'),
+    mpnet=(tf.MPNetConfig(**small, **places, pad_token_id=1), 'mean'),
+    distilbert=(tf.DistilBertConfig(vocab_size=40, dim=16, hidden_dim=32, n_layers=2, n_heads=2, **places), 'cls'),
+    albert=(tf.AlbertConfig(**small, **places, embedding_size=8), 'mean'),
+    electra=(tf.ElectraConfig(**small, **places, embedding_size=8), 'max'),
+    modernbert=(tf.ModernBertConfig(**small, **places, pad_token_id=1), 'mean'),
+    qwen2=(tf.Qwen2Config(**{k: v for k, v in causal.items() if k != 'head_dim'}), 'lasttoken'),
+    qwen3=(tf.Qwen3Config(**causal), 'lasttoken'),
+    llama=(tf.LlamaConfig(**causal), 'mean'),
+    t5=(tf.T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2), 'mean'))
+
+def word_tokenizer():
+    "A number for each word, and an end."
+    names = ['[UNK]', '[PAD]', '[CLS]', '[SEP]', *words]
+    t = Tokenizer(models.WordLevel({w: i for i, w in enumerate(dict.fromkeys(names))}, unk_token='[UNK]'))
+    t.pre_tokenizer = pre_tokenizers.Whitespace()
+    t.post_processor = processors.TemplateProcessing(single='[CLS] $A [SEP]', special_tokens=[('[CLS]', 2), ('[SEP]', 3)])
+    return t
+
+def write_base(folder, family, prompts):
+    "A tiny SentenceTransformer with random weights, as it would come from a hub."
+    torch.manual_seed(0)
+    if family == 'static': modules = [StaticEmbedding(word_tokenizer(), embedding_dim=16)]
+    else:
+        config, pooling = families[family]
+        model = tf.T5EncoderModel(config) if family == 't5' else tf.AutoModel.from_config(config)
+        model.save_pretrained(folder/'plain')
+        named = dict(unk_token='[UNK]', pad_token='[PAD]', cls_token='[CLS]', sep_token='[SEP]', model_max_length=30)
+        tf.PreTrainedTokenizerFast(tokenizer_object=word_tokenizer(), **named).save_pretrained(folder/'plain')
+        first = Transformer(str(folder/'plain'))
+        modules = [first, Pooling(16, pooling_mode=pooling)]
+    SentenceTransformer(modules=modules, device='cpu', prompts=prompts).save(str(folder/'base'), create_model_card=False)
+    return str(folder/'base')
+
+@pytest.mark.parametrize('family', [*families, 'static'])
+def test_same_vectors_as_encode_query_and_encode_document(tmp_path, family):
+    base = write_base(tmp_path, family, dict(query='query : ', passage='passage : '))
+    peer = SentenceTransformer(base, device='cpu')
+    for tied in (True, False):
+        model = DualEncoderSBERT(base, tied=tied, max_tokens=24).eval()
+        test = dict(user=peer.encode_query(texts, normalize_embeddings=True),
+                    product=peer.encode_document(texts, normalize_embeddings=True))
+        for side, expected in test.items():
+            np.testing.assert_allclose(model.encode(texts, side), expected, atol=1e-5)
+            with torch.no_grad(): forward = model(model.tokenize(texts, side=side), side)
+            np.testing.assert_allclose(forward.numpy(), expected, atol=1e-5)
+        assert np.abs(test['user'] - test['product']).max() > 1e-3, 'the prompts made no difference'
+    model.save(tmp_path/'run')
+    again = DualEncoderSBERT.load(tmp_path/'run')
+    np.testing.assert_allclose(again.encode(texts, 'product'), test['product'], atol=1e-5)
+    assert again.fingerprint == model.fingerprint
+
+@pytest.mark.parametrize('family,most', [('bert', 40), ('roberta', 38), ('xlm_roberta', 38), ('mpnet', 38)])
+def test_no_more_tokens_than_the_base_has_places_for(tmp_path, family, most):
+    base = write_base(tmp_path, family, {})
+    with pytest.warns(UserWarning, match=f'reads at most {most} tokens'): model = DualEncoderSBERT(base, max_tokens=128)
+    assert model.max_tokens == most
+    assert np.isfinite(model.encode([' '.join(words*9)])).all()
+
+def test_many_texts_of_a_static_base(tmp_path):
+    model = DualEncoderSBERT(write_base(tmp_path, 'static', {})).eval()
+    many = texts*40
+    np.testing.assert_allclose(model.encode(many)[:3], model.encode(texts), atol=1e-6)
+
+def test_prompts_are_part_of_the_fingerprint(tmp_path):
+    base = write_base(tmp_path, 'bert', {})
+    plain, prompted = DualEncoderSBERT(base, max_tokens=24), DualEncoderSBERT(base, max_tokens=24)
+    prompted.towers[0].prompts = dict(query='query : ')
+    assert plain.fingerprint != prompted.fingerprint
+
+def test_a_base_that_is_none_is_told(tmp_path):
+    with pytest.raises(RecsysError, match='cannot load'): make_tower(str(tmp_path))
+
+def test_loading_leaves_the_progress_bars_of_transformers_alone():
+    from transformers.utils import logging
+    logging.enable_progress_bar()
+    make_tower()
+    assert logging.is_progress_bar_enabled()
+
+@pytest.mark.parametrize('family', [*families, 'static'])
+def test_every_family_learns_with_the_attention_it_has(tmp_path, family):
+    model = DualEncoderSBERT(write_base(tmp_path, family, {}), max_tokens=24).eval()
+    settle(model, dropout=False, frozen=1 if family != 'static' else 0)
+    tokens = model.tokenize(texts)
+    plain = model(tokens, 'user')
+    with attention_of(model, 'matrix'): ours = model(tokens, 'user')
+    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-4) # also the same look: both ways, or back only
+    ours.square().sum().backward()
