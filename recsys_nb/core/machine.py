@@ -36,7 +36,8 @@ def _carried_model():
 def _cached_model(name):
     "The model's folder in the Hugging Face cache, or `None`."
     from huggingface_hub import try_to_load_from_cache
-    found = try_to_load_from_cache(name, 'modules.json')
+    try: found = try_to_load_from_cache(name, 'modules.json')
+    except ValueError: return None # a path that is not there, and no name of the hub
     return Path(found).parent if isinstance(found, str) else None
 
 # %% ../../nbs/01_core.machine.ipynb #5e3e3fa8
@@ -168,11 +169,11 @@ class Preset:
     device:str           # As torch names it
     bfloat16:bool        # Whether to autocast to bfloat16
     encode_batch:int=16  # Texts encoded at once
-    runtime:str='torch'  # What encodes: 'torch', 'openvino', 'fast' (8 bits) or 'auto', the fastest at full accuracy
+    runtime:str='torch'  # What encodes: 'torch', 'openvino' or 'auto', the fastest on this machine
 
 # %% ../../nbs/01_core.machine.ipynb #19b0ef57
 devices = 'cuda', 'mps', 'cpu'
-formats = 'float32', 'bfloat16', 'fast'
+formats = 'float32', 'bfloat16'
 
 def has_device(name) -> bool:
     "Whether this machine has it."
@@ -181,18 +182,18 @@ def has_device(name) -> bool:
 
 # %% ../../nbs/01_core.machine.ipynb #7833e2d8
 def find_preset(
-    name='auto', # 'auto', 'cpu', 'cuda' or 'mps', also with a format, as 'cpu:float32' or 'cpu:fast'; a `Preset` is returned
+    name='auto', # 'auto', 'cpu', 'cuda' or 'mps', also with a format, as 'cpu:float32'; a `Preset` stays what it is
 ) -> Preset:
     "The preset of that name, or the best this machine has; `RecsysError` where the machine lacks it."
     if isinstance(name, Preset): return name
     device, _, form = str(name).partition(':')
     if device not in ('auto', *devices) or form not in ('', *formats):
-        raise RecsysError(f'preset {name!r}: expected auto, cpu, cuda or mps, with :float32, :bfloat16 or :fast behind it if at all')
+        raise RecsysError(f'preset {name!r}: expected auto, cpu, cuda or mps, perhaps with :float32 or :bfloat16')
     have = [d for d in devices if has_device(d)]
     if device == 'auto': device = have[0]
     if device not in have: raise RecsysError(f'preset {name!r}: this machine has none (it has {", ".join(have)})')
     if device != 'cpu': return _graphics_preset(device, form)
-    runtime = form if form == 'fast' else 'torch' if form else os.environ.get('RECSYS_RUNTIME', 'auto')
+    runtime = 'torch' if form else os.environ.get('RECSYS_RUNTIME', 'auto')
     return Preset('cpu', 'cpu', form == 'bfloat16' or not form and bfloat16_pays(), runtime=runtime)
 
 def _graphics_preset(device, form):
@@ -227,7 +228,8 @@ def _look_at(name):
     if not found: return 'not installed', ''
     try: import_module(name.replace('-', '_'))
     except Exception as e:
-        return found, f'{name} {found} is broken ({type(e).__name__}: {e}); `pip install --force-reinstall {name}` may mend it'.splitlines()[0]
+        reason = f'{type(e).__name__}: {e}'.splitlines()[0]
+        return found, f'{name} {found} is broken ({reason}); `pip install --force-reinstall {name}` may mend it'
     return found, ''
 
 # %% ../../nbs/01_core.machine.ipynb #1a907a3f
@@ -259,7 +261,7 @@ def doctor(
     slow = looks['openvino'][0] == 'not installed' and device == 'cpu'
     problems = [missing, _network_problem(), *(problem for _, problem in looks.values()),
                 '' if device != 'cpu' else 'no GPU: torch sees neither CUDA nor MPS, so the processor computes',
-                'openvino is not installed: some processors encode faster with it (`pip install openvino`)' if slow else '']
+                'openvino is not installed: some processors encode faster with it' if slow else '']
     facts.pop('versions')
     return Doctor(facts, {name: found for name, (found, _) in looks.items()}, device, where,
                   {q: str(c) for q, c in known_choices().items()}, [p for p in problems if p])

@@ -78,7 +78,8 @@ def make_tower(
     prompts = dict(prompts=given.prompts, default_prompt_name=given.default_prompt_name)
     tower = SentenceTransformer(modules=[*modules, Normalize()], device='cpu', **prompts)
     most = _readable_tokens(given)
-    if max_tokens > most: warnings.warn(f'{base} reads at most {most} tokens, so max_tokens={max_tokens} becomes {most}')
+    if max_tokens > most:
+        warnings.warn(f'{base} reads at most {most} tokens, so max_tokens={max_tokens} becomes {most}')
     _set_limit(tower, min(max_tokens, most))
     return tower
 
@@ -115,9 +116,9 @@ def _readable_tokens(tower):
     config = getattr(transformer, 'config', None)
     places = getattr(config, 'max_position_embeddings', None)
     if not places or places < 0: return _own_limit(tower) or endless
-    tables = (m for n, m in transformer.named_modules() if n.endswith('position_embeddings') and isinstance(m, nn.Embedding))
-    unused = max((t.padding_idx + 1 for t in tables if t.padding_idx is not None), default=0)
-    return places - unused
+    tables = [m for n, m in transformer.named_modules() if n.endswith('position_embeddings')]
+    padding = [getattr(t, 'padding_idx', None) for t in tables]
+    return places - max((p + 1 for p in padding if p is not None), default=0)
 
 def _own_limit(tower):
     limit = tower.max_seq_length

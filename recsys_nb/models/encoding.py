@@ -156,7 +156,8 @@ def _chosen(model, side, tokens, preset):
     "The way to encode these texts."
     exact = 'torch bfloat16' if preset.bfloat16 else 'torch float32'
     if len(tokens) <= few_texts: return 'torch float32'
-    if preset.device != 'cpu' or preset.runtime == 'torch' or isinstance(model.tower(side)[0], StaticEmbedding): return exact
+    only_torch = preset.device != 'cpu' or isinstance(model.tower(side)[0], StaticEmbedding)
+    if only_torch or preset.runtime == 'torch': return exact
     if preset.runtime not in ('auto', 'openvino'):
         raise RecsysError(f'runtime {preset.runtime!r}: expected auto, torch or openvino')
     some = [tokens[i] for i in np.linspace(0, len(tokens) - 1, 8*torch.get_num_threads()).astype(int)]

@@ -32,7 +32,8 @@ def trace(
     example:dict,     # Argument name -> tensor, with a batch and a length
 ):                    # A `torch.jit.ScriptModule`
     "TorchScript of a module by tracing."
-    with quietly(), torch.no_grad(): return torch.jit.trace(module.eval(), example_kwarg_inputs=example, check_trace=False)
+    with quietly(), torch.no_grad():
+        return torch.jit.trace(module.eval(), example_kwarg_inputs=example, check_trace=False)
 
 # %% ../../nbs/25_models.export.ipynb #0a90f8ae
 def export_program(
@@ -53,7 +54,9 @@ def same_everywhere(
     "Compare on all examples; `RecsysError` where the results differ."
     first = lambda o: o if isinstance(o, torch.Tensor) else torch.stack(o)
     with torch.no_grad(): apart = [float((first(module(**e)) - first(program(**e))).abs().max()) for e in examples]
-    if not all(d <= tolerance for d in apart): raise RecsysError(f'export: the exported program differs from the model by {", ".join(f"{d:.1e}" for d in apart)}')
+    if not all(d <= tolerance for d in apart):
+        by = ', '.join(f'{d:.1e}' for d in apart)
+        raise RecsysError(f'export: the exported program differs from the model by {by}')
     return max(apart)
 
 # %% ../../nbs/25_models.export.ipynb #9e0af95a
@@ -73,7 +76,8 @@ def score_examples(
 ) -> list: # Dicts of arguments; the first is the one to trace
     "Inputs of several shapes for a score model."
     size, most, nan = model.tokenizer.vocab_size, model.settings['max_tokens'], float('nan')
-    shapes = [([9, 5], [4, 3], [9.99, nan]), ([most], [64], [100.]), ([2], [0], [nan]), ([6, 6, 30, 2, most//2], [0, 1, 2, 30, 5], [1., nan, 3., 0., 1e4])]
+    mixed = [6, 6, 30, 2, most//2], [0, 1, 2, 30, 5], [1., nan, 3., 0., 1e4]
+    shapes = [([9, 5], [4, 3], [9.99, nan]), ([most], [64], [100.]), ([2], [0], [nan]), mixed]
     def make(reviews, products, price):
         b = ScoreInputs(_token_rows(reviews, size), _token_rows(products, size), price).batch(list(range(len(reviews))))
         b.pop('rating')
@@ -98,23 +102,31 @@ def write_exports(
 # %% ../../nbs/25_models.export.ipynb #6cef463f
 def _export_encoder(run):
     model = DualEncoderSBERT.load(run.path).eval()
-    write = lambda side: write_exports(ExportedTower(model.tower(side)), tower_examples(model.tower(side)), run.path/f'{side}_tower')
-    return write('user') + write('product'), model.max_tokens
+    paths = []
+    for side in ('user', 'product'):
+        tower = model.tower(side)
+        paths += write_exports(ExportedTower(tower), tower_examples(tower), run.path/f'{side}_tower')
+    return paths, model.max_tokens
 
 # %% ../../nbs/25_models.export.ipynb #cd203451
 def _export_score(run):
     model = ReviewMetadataScoreModel.load(run.path)
-    return write_exports(ExportedScoreModel(model), score_examples(model), run.path/'score_model'), model.settings['max_tokens']
+    paths = write_exports(ExportedScoreModel(model), score_examples(model), run.path/'score_model')
+    return paths, model.settings['max_tokens']
 
 # %% ../../nbs/25_models.export.ipynb #c77df7e3
 def export_run(
     run:RunFolder, # A finished run of either kind
 ) -> list:         # The paths of the files written: `*.jit` and `*.pt2`
-    "Write the models of a run as TorchScript and as `torch.export` programs, beside `export.json`, which tells how to call them."
-    if run.state != 'finished': raise RecsysError(f'{run.name}: this run is {run.state}; only finished ones can be exported')
+    "Write a run's models as `*.jit` and `*.pt2`, and `export.json`, which tells how to call them."
+    if run.state != 'finished':
+        raise RecsysError(f'{run.name}: this run is {run.state}; only finished ones can be exported')
     encoder, names = run.kind == 'encoder', ['input_ids', 'attention_mask']
     paths, tokens = (_export_encoder if encoder else _export_score)(run)
-    how = dict(inputs=names, outputs=['vector'], tokenizer='user_tower/tokenizer.json') if encoder else dict(
-        inputs=names + ['metadata_ids', 'metadata_mask', 'price'], outputs=['score', 'spread'], tokenizer='model/tokenizer.json')
-    write_json(run.path/'export.json', dict(files=[p.name for p in paths], max_tokens=tokens, torch=torch.__version__) | how)
+    if encoder: how = dict(inputs=names, outputs=['vector'], tokenizer='user_tower/tokenizer.json')
+    else:
+        names += ['metadata_ids', 'metadata_mask', 'price']
+        how = dict(inputs=names, outputs=['score', 'spread'], tokenizer='model/tokenizer.json')
+    facts = dict(files=[p.name for p in paths], max_tokens=tokens, torch=torch.__version__)
+    write_json(run.path/'export.json', facts | how)
     return paths

@@ -16,7 +16,7 @@ def variance_between(
     counts,       # (groups,)
     within:float, # Variance of a single value within its group
 ) -> float:
-    "How far groups truly differ, chance taken off ([DerSimonian and Laird 1986](https://doi.org/10.1016/0197-2456(86)90046-2))."
+    "How far groups truly differ, chance taken off."
     x, n = np.asarray(means, float), np.asarray(counts, float)
     spare = n.sum() - (n**2).sum() / n.sum()
     if len(x) < 2 or spare <= 0: return 0.
@@ -56,18 +56,21 @@ def _category_prior(means, category):
     known = pd.DataFrame(dict(mean=means, category=category)).dropna()
     g = known.groupby('category')['mean'].agg(['mean', 'count', 'var'])
     within = variance_within(g)
-    shrunk, _ = shrink(g['mean'], g['count'], known['mean'].mean(), within, variance_between(g['mean'], g['count'], within))
-    return category.map(pd.Series(shrunk, g.index)).fillna(known['mean'].mean())
+    overall = known['mean'].mean()
+    between = variance_between(g['mean'], g['count'], within)
+    shrunk, _ = shrink(g['mean'], g['count'], overall, within, between)
+    return category.map(pd.Series(shrunk, g.index)).fillna(overall)
 
 # %% ../../nbs/24_models.product_scores.ipynb #37a609c1
 def product_scores(
     predictions:pd.DataFrame, # `review_id score`
     reviews:pd.DataFrame,     # `review_id product_id`
     products:pd.DataFrame,    # `product_id categories`
-    star_share:float=0.5,     # What a review's own stars count beside its predicted score, where it has some (column `rating`); 0 where they may be bought
-) -> pd.DataFrame:            # `product_id score count low high`, a row per product, also those without reviews (count 0)
+    star_share:float=0.5,     # What a review's own stars count beside its predicted score; 0 where they may be bought
+) -> pd.DataFrame:            # `product_id score count low high`, a row per product, also without reviews (count 0)
     "Mean score of the reviews per product, shrunk towards its category, with a 95% interval."
-    owner = reviews[['review_id', 'product_id']].assign(rating=numbers_of(reviews, 'rating')).drop_duplicates('review_id')
+    owner = reviews[['review_id', 'product_id']].assign(rating=numbers_of(reviews, 'rating'))
+    owner = owner.drop_duplicates('review_id')
     r = predictions[['review_id', 'score']].merge(owner, on='review_id')
     r['score'] += star_share*(r.rating.where(r.rating.between(1, 5)) - r.score).fillna(0)
     if r.empty: raise RecsysError('product scores: no predicted reviews to average')
@@ -78,5 +81,6 @@ def product_scores(
     between = variance_between((g['mean'] - prior)[known], g['count'][known], within)
     score, error = shrink(g['mean'].fillna(prior), g['count'].clip(lower=1), prior, within, between)
     error = np.where(known, error, between**0.5)
-    return pd.DataFrame(dict(product_id=g.index, score=score.to_numpy(), count=g['count'].to_numpy(),
-                             low=np.clip(score - 1.96*error, 1, 5).to_numpy(), high=np.clip(score + 1.96*error, 1, 5).to_numpy()))
+    low, high = (np.clip(score + side*error, 1, 5) for side in (-1.96, 1.96))
+    table = dict(score=score, count=g['count'], low=low, high=high)
+    return pd.DataFrame(table, index=g.index).rename_axis('product_id').reset_index()
