@@ -6,7 +6,7 @@ import numpy as np, pandas as pd, pytest
 
 from recsys_nb.core.files import RecsysError
 from recsys_nb.index.build import IndexSettings, index_folder, index_products
-from recsys_nb.index.products import ProductIndex, with_scores
+from recsys_nb.index.products import Query, followed, ProductIndex, with_scores
 from recsys_nb.index.qdrant import EdgeStore, ServerStore, ServerUnavailable
 from recsys_nb.evaluation.fusion import Keywords
 from recsys_nb.index.stores import Candidate, ExactStore, Filters, passes, payload_of
@@ -369,3 +369,21 @@ def test_a_server_build(tmp_path):
     assert [c.name for c in client.get_collections().collections] == [again.store.collection], 'nothing is left of a build that was given up'
     client.delete_collection(again.store.collection)
     with pytest.raises(RecsysError, match='is gone'): ProductIndex.open(tmp_path/'idx', client=client)
+
+def test_what_others_had_afterwards_is_the_same_everywhere(tmp_path):
+    "All stores agree on histories, and a product that is written again keeps what it follows."
+    products, vectors, _ = catalogue(30)
+    rng = np.random.default_rng(2)
+    pairs = pd.DataFrame(dict(product_id=rng.choice(products.product_id, 60), before=rng.choice(products.product_id, 60), weight=rng.random(60)))
+    after, asked = followed(pairs), Query(history=tuple(pairs.before[:5]))
+    payloads = [payload_of(r) for r in products.to_dict('records')]
+    def answers(store):
+        index = ProductIndex(store, dict(name='t', format=3, n_products=30, dim=8, avg_len=4, fingerprint='x', has_histories=True), tmp_path)
+        index.put(payloads, vectors, {}, after)
+        before = index.search_many([asked], 10, exact=True)[0]
+        index.put(payloads[:9], vectors[:9], {})
+        agree(before, index.search_many([asked], 10, exact=True)[0])
+        return before
+    expected = answers(ExactStore())
+    assert expected and expected[0].because == ['histories']
+    for name, store in stores(tmp_path): agree(expected, answers(store))

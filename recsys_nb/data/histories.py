@@ -4,11 +4,15 @@
 
 # %% auto #0
 __all__ = ['farthest', 'fading', 'backwards', 'most_followers', 'damping', 'assumed', 'longest', 'pairs', 'followers', 'rebuys',
-           'histories_of']
+           'histories_of', 'count_histories']
 
 # %% ../../nbs/17_data.histories.ipynb #79e39af8
+import tempfile
+from pathlib import Path
 import ibis
 from ibis import _
+from ..core.files import RecsysError
+from .reading import DuckDB
 
 # %% ../../nbs/17_data.histories.ipynb #3da3c10a
 farthest = 9  # Steps between two things that still count for each other
@@ -70,3 +74,18 @@ def histories_of(
     asked = asked.filter((_.part == part) & (_.history.length() > 0))
     asked = asked.mutate(id=_.user_id + ' ' + _.place.cast('string')).order_by(_.id.hexdigest('md5'), _.id).limit(limit)
     return asked.select('id', 'user_id', 'history', next='product_id')
+
+# %% ../../nbs/17_data.histories.ipynb #79e4f849
+def count_histories(
+    path:str|Path,        # An `interactions.parquet`
+    part:str|None=None,   # Of which part to know, such as 'train'; `None`: of all
+) -> tuple:               # Frames as `followers` and `rebuys` make them
+    "Count who had what after what."
+    if not Path(path).exists(): raise RecsysError(f'{path}: no such file; prepare the data set again')
+    with tempfile.TemporaryDirectory() as work:
+        engine = DuckDB(Path(work))
+        t = engine.con.read_parquet(path)
+        if part: t = t.filter(t.part == part)
+        found = [engine.con.to_pyarrow(expr).to_pandas() for expr in (followers(t), rebuys(t))]
+        engine.close()
+    return tuple(found)

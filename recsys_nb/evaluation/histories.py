@@ -7,15 +7,15 @@ __all__ = ['longest_history', 'aging', 'likeness', 'rebuy_worth', 'systems', 'Hi
            'read_histories', 'history_metrics', 'history_table', 'evaluate_histories']
 
 # %% ../../nbs/37_evaluation.histories.ipynb #94080c3f
-import gzip, json, tempfile
+import gzip, json
 from dataclasses import dataclass
 from pathlib import Path
+import ibis
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from scipy import sparse
 from ..core.files import RecsysError, progress
-from ..data.histories import followers, histories_of, rebuys
-from ..data.reading import DuckDB
+from ..data.histories import count_histories, histories_of
 from .certainty import bootstrap_interval
 from .metrics import ranking_metrics, top_k
 
@@ -137,8 +137,6 @@ def history_table(
     return pd.DataFrame(rows).T.rename_axis('system').reset_index()
 
 # %% ../../nbs/37_evaluation.histories.ipynb #6ece8fa5
-def _rows(engine, expr): return engine.con.to_pyarrow(expr).to_pandas()
-
 def evaluate_histories(
     data,                         # `PreparedData`
     encoder=None,                 # A `DualEncoderSBERT`, for meaning; `None`: without
@@ -146,16 +144,10 @@ def evaluate_histories(
     limit:int=10_000,             # At most so many questions of the test part
 ) -> pd.DataFrame:                # See `history_table`
     "How well the next product of a history is found, among all products; `RecsysError` where nobody has a history."
-    file = data.path/'interactions.parquet'
-    if not file.exists(): raise RecsysError(f'{file}: no such file; prepare {data.name!r} again, with reviews whose users are known')
-    products = data.products.sort_values('product_id')
-    with tempfile.TemporaryDirectory() as work:
-        engine = DuckDB(Path(work))
-        t = engine.con.read_parquet(file)
-        known = t if path else t.filter(t.part == 'train')
-        tables = _rows(engine, followers(known)), _rows(engine, rebuys(known))
-        asked = read_histories(path) if path else _rows(engine, histories_of(t, 'test', limit))
-        engine.close()
+    file, products = data.path/'interactions.parquet', data.products.sort_values('product_id')
+    tables = count_histories(file, None if path else 'train')
+    if path: asked = read_histories(path)
+    else: asked = histories_of(ibis.read_parquet(file), 'test', limit).execute()
     if not len(asked): raise RecsysError(f'{data.name}: nobody of the test part had anything before')
     vectors = encoder and encoder.encode(products.text.fillna('').tolist(), 'product')
     return history_table(HistoryModel.of(products.product_id.tolist(), *tables, vectors), asked)

@@ -16,9 +16,10 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..core.files import RecsysError, only_one, progress, read_json, recover_folder, root_folder, swap_folder, write_json
 from ..core.runs import RunFolder, find_run
+from ..data.histories import count_histories
 from ..evaluation.fusion import Trial, chosen_reviews, count_words, fit_weights
 from ..evaluation.queries import fitting_queries
-from .products import ProductIndex, Query, index_format, read_manifest, signals_of, sound, with_scores
+from .products import ProductIndex, Query, followed, index_format, read_manifest, signals_of, sound, with_scores
 from .qdrant import EdgeStore, ServerStore
 from .reviews import listen
 from .stores import payload_of
@@ -136,7 +137,7 @@ def _average_length(products, reviews, per_family):
         words = words + sample.family_id.map(own.text.str[:1000].map(count_words).groupby(own.family_id).sum()).fillna(0)
     return float(words.mean() or 1)
 
-def _fill(index, part, products, vectors, reviews, encode, s, batch):
+def _fill(index, part, products, vectors, reviews, encode, s, batch, after):
     "Put the products that are still missing into an index"
     start, place = part.done('products'), reviews.groupby('family_id').indices if len(reviews) else {}
     with progress(None, 'indexing', len(products), 'product') as bar:
@@ -147,7 +148,7 @@ def _fill(index, part, products, vectors, reviews, encode, s, batch):
             v = sound(vectors(texts) if callable(vectors) else vectors[i:i+batch], rows.product_id.tolist())
             own = [place[f] for f in dict.fromkeys(p['family_id'] for p in payloads) if f in place]
             said = listen(reviews.iloc[np.concatenate(own)], encode, s.per_family, s.sentences) if own else {}
-            index.put(payloads, v, said)
+            index.put(payloads, v, said, after)
             if said: part.mark('reviews', True)
             part.mark('products', i + len(rows))
             bar.update(len(rows))
@@ -166,16 +167,18 @@ def index_products(
     client=None,              # An open `QdrantClient`
     finish=None,              # Called with the filled index and its `Unfinished` folder, before it takes its place
     later:pd.DataFrame|None=None, # Reviews that it gets to know after that
+    followers:pd.DataFrame|None=None, # What comes after what, see `data.histories`
     batch:int=1000,           # Products at a time
 ) -> ProductIndex:
     "Build an index, all or nothing, and open it; a killed build goes on where it stopped."
     folder, p, s = Path(folder), with_scores(products, scores), settings
     if not len(p): raise RecsysError('products: there are none to index')
     reviews, later = (pd.DataFrame() if r is None else r for r in (reviews, later))
+    if followers is None: followers = pd.DataFrame(columns=['product_id', 'before', 'weight'])
     if not callable(vectors):
         vectors = _in_order(vectors, products, p)
         dim = vectors.shape[1]
-    key = key_of_data(p, reviews, later, fingerprint=fingerprint, dim=dim, format=index_format, **asdict(s))
+    key = key_of_data(p, reviews, later, followers, fingerprint=fingerprint, dim=dim, format=index_format, **asdict(s))
     with _new_index(folder, key, client) as part:
         manifest = dict(
             name=folder.name, format=index_format, fingerprint=fingerprint, dim=dim, n_products=len(p), url=s.url, quantised=s.quantise,
@@ -183,8 +186,8 @@ def index_products(
             has_scores=bool('score' in p and p.score.notna().any()), built_at=datetime.now(timezone.utc).isoformat(timespec='seconds'))
         index = ProductIndex(_begun_store(part, folder.name, dim, s, client), manifest, part.path)
         try:
-            _fill(index, part, p, vectors, reviews, encode, s, batch)
-            index.manifest |= dict(has_reviews=bool(part.done('reviews')), collection=part.done('collection') or None)
+            _fill(index, part, p, vectors, reviews, encode, s, batch, followed(followers))
+            index.manifest |= dict(has_reviews=bool(part.done('reviews')), has_histories=len(followers) > 0, collection=part.done('collection') or None)
             if finish: finish(index, part)
             if len(later): index.add_reviews(later, encode)
             index.store.finish()
@@ -273,8 +276,10 @@ def build_index(
         index.manifest |= dict(data=data.name, model=source or 'model') | part.done('weights')
 
     folder = root_folder(root)/'outputs'/'index'/(name or data.name)
+    file = getattr(data, 'path', Path())/'interactions.parquet' # data that only live in memory have none
+    followers = count_histories(file, 'train' if s.known == 'train' else None)[0] if file.exists() else None
     return index_products(folder, data.products, product_tower, model.fingerprint, model.dim, scores, _reviews_of([data.train]),
-                          user_tower, s, client, finish, _reviews_of([data.val, data.test]) if s.known == 'all' else None)
+                          user_tower, s, client, finish, _reviews_of([data.val, data.test]) if s.known == 'all' else None, followers)
 
 # %% ../../nbs/54_index.build.ipynb #be3c3df3
 def index_folder(

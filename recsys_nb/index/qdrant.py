@@ -35,7 +35,11 @@ _candidate_fields = ['product_id', 'family_id', 'score'] # the others are fetche
 
 def _vectors_of(point, names):
     found = point.vector if names else {}
-    return {n: np.array(found[n], np.float32) for n in names if n in found}
+    return {n: _read(found[n]) for n in names if n in found}
+
+def _read(vector):
+    if hasattr(vector, 'indices'): return list(vector.indices), list(vector.values)
+    return np.array(vector, np.float32)
 
 class QdrantStore:
     "What a folder and a server have in common."

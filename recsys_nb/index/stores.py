@@ -118,7 +118,7 @@ def payload_of(
     return p | (dict(brand_key=key_of(p['brand'])) if 'brand' in p else {})
 
 # %% ../../nbs/50_index.stores.ipynb #470bb77f
-vector_kinds = dict(meaning='one', reviews='several', words='bm25', sentences='kept')
+vector_kinds = dict(meaning='one', reviews='several', words='bm25', histories='sparse', sentences='kept')
 
 # %% ../../nbs/50_index.stores.ipynb #b6e1edb2
 @dataclass

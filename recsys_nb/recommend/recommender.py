@@ -113,6 +113,7 @@ class Wish:
     notes:list=field(default_factory=list)      # What could not be done
     k:int=5                # How many products
     diversity:float=0.     # How much they should differ
+    history:tuple=()       # Ids of products that they had, oldest first
     vector:np.ndarray|None=None # (dim,) unit length, once it is encoded; `None` where there is nothing to go by
 
     @property
@@ -121,7 +122,7 @@ class Wish:
         return ' '.join(self.wanted)
     def query(self) -> Query:
         "What the index is asked."
-        return Query(self.vector, self.words, self.filters)
+        return Query(self.vector, self.words, self.filters, self.history)
     def is_empty(self) -> bool:
         "Whether there is nothing to search for and nothing to filter by."
         return self.vector is None and not self.words and replace(self.filters, not_family=(), not_brand=()) == Filters()
@@ -200,7 +201,8 @@ def read(self:Recommender,
     gone = {p['family_id'] for p, _ in [*liked, *had, *owned, *against.values()]}
     limits |= {f: tuple(_texts(limits.get(f))) for f in ('category', 'brand')}
     filters = replace(filters_from(parts, limits), not_family=tuple(sorted(gone)))
-    wish = Wish(wanted, unwanted, _meanings(liked), _meanings(against.values()), filters, heard(parts, filters), notes, k, diversity)
+    wish = Wish(wanted, unwanted, _meanings(liked), _meanings(against.values()), filters, heard(parts, filters), notes, k, diversity,
+                tuple(p['product_id'] for p, _ in had))
     return wish if filters.min_score is None or self.index.manifest['has_scores'] else _without_scores(wish)
 
 # %% ../../nbs/63_recommend.recommender.ipynb #43c8019d
