@@ -173,8 +173,7 @@ def index_products(
     "Build an index, all or nothing, and open it; a killed build goes on where it stopped."
     folder, p, s = Path(folder), with_scores(products, scores), settings
     if not len(p): raise RecsysError('products: there are none to index')
-    reviews, later = (pd.DataFrame() if r is None else r for r in (reviews, later))
-    if followers is None: followers = pd.DataFrame(columns=['product_id', 'before', 'weight'])
+    reviews, later, followers = (pd.DataFrame() if r is None else r for r in (reviews, later, followers))
     if not callable(vectors):
         vectors = _in_order(vectors, products, p)
         dim = vectors.shape[1]
@@ -186,7 +185,7 @@ def index_products(
             has_scores=bool('score' in p and p.score.notna().any()), built_at=datetime.now(timezone.utc).isoformat(timespec='seconds'))
         index = ProductIndex(_begun_store(part, folder.name, dim, s, client), manifest, part.path)
         try:
-            _fill(index, part, p, vectors, reviews, encode, s, batch, followed(followers))
+            _fill(index, part, p, vectors, reviews, encode, s, batch, followed(followers) if len(followers) else {})
             index.manifest |= dict(has_reviews=bool(part.done('reviews')), has_histories=len(followers) > 0, collection=part.done('collection') or None)
             if finish: finish(index, part)
             if len(later): index.add_reviews(later, encode)
