@@ -22,8 +22,7 @@ def root(tmp_path_factory):
     store = make_sample_store(root/'raw', n_products=60, n_reviews=400)
     assert recsys('prepare', '--reviews', store.reviews, '--meta', store.meta, '--name', 'shop', '--root', root) == 0
     assert recsys('index', '--data', 'shop', '--run', 'base', '--root', root) == 0
-    yield root
-    os.environ.pop('RECSYS_HOME', None)
+    return root
 
 def contents(path):
     "Bytes of a file; of those that Qdrant writes again in another order when it opens a folder, what they say."
@@ -106,9 +105,13 @@ def test_evaluate_takes_the_newest_encoder_of_these_data(root, tmp_path, monkeyp
     shutil.copytree(root/'data', tmp_path/'data')
     own, score, other = (finished(c, tmp_path) for c in (EncoderConfig(data='shop'), ScoreConfig(data='shop'), EncoderConfig(data='other')))
     seen = []
-    for name in ('evaluate_encoder', 'evaluate_score'): monkeypatch.setattr(pipeline, name, lambda data, run, name=name: seen.append((name, run and run.path)) or ('', {}))
+    class Report:
+        def to_dict(self): return {}
+    for name in ('_evaluate_encoder', '_evaluate_score'):
+        monkeypatch.setattr(pipeline, name, lambda data, run, name=name: seen.append((name, run and run.path)) or Report())
     for name in ('latest', score.path, other.path, 'base'): assert recsys('--root', tmp_path, 'evaluate', '--data', 'shop', '--run', name) == 0
-    assert seen == [('evaluate_encoder', own.path), ('evaluate_score', score.path), ('evaluate_encoder', other.path), ('evaluate_encoder', None)]
+    assert seen == [('_evaluate_encoder', own.path), ('_evaluate_score', score.path), ('_evaluate_encoder', other.path),
+                    ('_evaluate_encoder', None)]
 
 def test_a_run_is_not_tested_on_what_it_learned_from(root, capsys):
     run = finished(EncoderConfig(data='shop'), root)

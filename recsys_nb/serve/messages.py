@@ -38,7 +38,7 @@ _examples = [
     dict(text='a quiet mechanical keyboard for the office', max_price=80, k=3),
     dict(text=['good battery', 'light enough to travel with'], category='Headphones', min_score=4, diversity=0.3)]
 
-# %% ../../nbs/70_serve.messages.ipynb #d4e577b8
+# %% ../../nbs/70_serve.messages.ipynb #ae0490e3
 class Preferences(BaseModel):
     "What somebody is looking for."
     model_config = ConfigDict(extra='forbid', strict=True, json_schema_extra=dict(examples=_examples))
@@ -51,8 +51,8 @@ class Preferences(BaseModel):
     exclude:_Ids = Field([], description='Ids of products not to return, such as those they own')
     min_price:_Price|None = Field(None, description='Lowest price')
     max_price:_Price|None = Field(None, description='Highest price')
-    category:_Text|None = Field(None, description='A category, at any level of the path')
-    brand:_Text|None = Field(None, description='A brand')
+    category:_OneOrMore|None = Field(None, description='A category, at any level of the path, or several')
+    brand:_OneOrMore|None = Field(None, description='A brand, or several')
     min_score:float|None = Field(None, ge=1, le=5, allow_inf_nan=False, description='Lowest predicted stars')
     diversity:float = Field(0, ge=0, le=1, allow_inf_nan=False, description='0: the best matches; 1: very different')
 

@@ -232,7 +232,9 @@ def _problem_of(e, request_id=None):
     detail = str(e) if isinstance(e, RecsysError) else str(e.detail)
     return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request_id=request_id)
 
-# %% ../../nbs/72_serve.service.ipynb #2f73079c
+# %% ../../nbs/72_serve.service.ipynb #03bee32e
+_either = 'text', 'category', 'brand' # one or several
+
 def _field_error(e):
     "One of pydantic's errors, in words."
     where, kind = e['loc'], e['type']
@@ -240,7 +242,7 @@ def _field_error(e):
         return FieldError(field='body', message=f'no JSON from character {where[1]} on: {e["ctx"]["error"]}')
     if where == ('body',) and kind != 'value_error':
         return FieldError(field='body', message='expected a JSON object, such as {"text": "a mouse"}')
-    named = [str(o) for before, o in zip(where, where[1:]) if before != 'text' or o not in ('one', 'several')]
+    named = [str(o) for before, o in zip(where, where[1:]) if o not in ('one', 'several') or before not in _either]
     message = clean(e['msg'].removeprefix('Value error, '))
     return FieldError(field=clean('.'.join(named))[:100] or 'body', message=message)
 
@@ -271,7 +273,7 @@ _policies = {
             "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob: http: https:; font-src 'self' data:; "
             "worker-src 'self' blob:; frame-ancestors 'self'"}
 
-# %% ../../nbs/72_serve.service.ipynb #95fde0be
+# %% ../../nbs/72_serve.service.ipynb #52db7348
 def _content_policy(path, frames=()):
     "A Content-Security-Policy: only the demo shows pictures of products, nothing loads code from elsewhere."
     page = 'demo' if path.startswith('/demo') else 'docs' if path == '/docs' else 'api'
