@@ -7,9 +7,10 @@ import numpy as np, pytest, uvicorn
 pytest.importorskip('playwright')
 from playwright.sync_api import expect, sync_playwright
 from recsys_nb.core.files import RecsysError
+from recsys_nb.recommend.preferences import understand
 from recsys_nb.serve.demo import mount_demo
 from recsys_nb.serve.running import open_port
-from recsys_nb.serve.service import create_app
+from recsys_nb.serve.service import ServiceSettings, create_app
 
 chromium = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 pytestmark = pytest.mark.skipif(chromium is None, reason='no chromium on this machine (apt-get install chromium)')
@@ -34,19 +35,21 @@ class Shop:
         self.vectors, self.manifest = self.model.encode([r['title'] for r in self.rows]), dict(has_scores=True)
         self.index = self.store = self
     def __len__(self): return len(self.rows)
-    def scroll(self, vectors=True): yield list(zip(self.rows, self.vectors))
-    def retrieve(self, ids, vectors=True): return {r['product_id']: (r, v) for r, v in zip(self.rows, self.vectors) if r['product_id'] in ids}
+    def scroll(self, vectors=()): yield [(r, dict(meaning=v)) for r, v in zip(self.rows, self.vectors)]
+    def retrieve(self, ids, vectors=()): return {r['product_id']: (r, dict(meaning=v)) for r, v in zip(self.rows, self.vectors) if r['product_id'] in ids}
     def product(self, id): return self.retrieve([id])[id][0]
     def find(self, text, k=10): return [r for r in self.rows if text.lower() in r['title'].lower()][:k]
     def similar(self, id, k=5): return self.recommend('', k, like=[id])
-    def recommend(self, text, k=5, like=(), min_price=None, max_price=None, category=None, brand=None, min_score=None, **rest):
+    def recommend(self, text, k=5, like=(), min_price=None, max_price=None, category=None, brand=None,
+                  min_score=None, history=(), exclude=(), **rest):
         text = text if isinstance(text, str) else ' '.join(text)
         if 'slow' in text: time.sleep(1.5)
         if 'explode' in text: raise RuntimeError('secret')
         if 'nonsense' in text: raise RecsysError('that makes no sense')
-        q = self.model.encode([text])[0] + sum(self.vectors[[r['product_id'] for r in self.rows].index(i)] for i in like)
-        class Found(list): understood, advice = {}, None
-        keep = [(float(q@v), r) for r, v in zip(self.rows, self.vectors) if r['product_id'] not in like and (max_price is None or (r['price'] or 1e9) <= max_price) and (min_price is None or (r['price'] or 0) >= min_price)
+        q = self.model.encode([text])[0] + sum(self.vectors[[r['product_id'] for r in self.rows].index(i)] for i in [*like, *history])
+        class Found(list): understood, advice = understand(text).to_dict(), None
+        if max_price is None: max_price = Found.understood.get('max_price')
+        keep = [(float(q@v), r) for r, v in zip(self.rows, self.vectors) if r['product_id'] not in [*like, *exclude] and (max_price is None or (r['price'] or 1e9) <= max_price) and (min_price is None or (r['price'] or 0) >= min_price)
                 and (not category or category in r['categories']) and (not brand or brand == r['brand']) and (min_score is None or (r['score'] or 0) >= min_score)]
         found = Found(SimpleNamespace(**r, similarity=min(1, s), why_from='review', why=f'I bought it for the {text[:20]} & <i>love</i> it.') for s, r in sorted(keep, key=lambda o: -o[0])[:k])
         if not found: found.advice = 'Nothing is left: the highest price excludes every product.'
@@ -79,7 +82,7 @@ def page(browser, site):
     p.on('request', lambda r: None if r.url.startswith((site, 'data:', 'blob:', 'https://images.example/')) else complaints.append(f'asked for {r.url}'))
     p.route('https://images.example/**', lambda route: route.fulfill(status=200, content_type='image/svg+xml', body='<svg xmlns="http://www.w3.org/2000/svg"/>'))
     p.goto(site)
-    p.get_by_label('Your preferences').wait_for()
+    expect(p.locator('#status')).to_contain_text('of 96 products, found in')
     yield p
     assert p.evaluate('window.hacked') is None
     p.close()
@@ -95,10 +98,21 @@ def shot(page, name):
     results.mkdir(exist_ok=True)
     page.screenshot(path=results/f'{name}.png', full_page=True)
 
+def test_the_first_thing_it_shows_is_an_answer(page):
+    asked = page.get_by_label('Your preferences').input_value()
+    assert asked.startswith('keyboard under') # the largest kind of this shop, not of another one
+    expect(page.locator('.rs-card')).to_have_count(6)
+    assert all('keyboard' in t for t in page.locator('.rs-card h3').all_inner_texts())
+    expect(page.locator('.rs-marks g')).to_have_count(6)
+    for width, scheme in ((1400, 'light'), (1400, 'dark'), (390, 'light'), (390, 'dark')):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size(dict(width=width, height=900))
+        page.reload()
+        expect(page.locator('.rs-card')).to_have_count(6)
+        assert sideways(page) <= 0
+        shot(page, f'demo_first_{width}_{scheme}')
+
 def test_preferences_give_cards_with_all_that_matters(page):
-    expect(page.locator('.rs-map')).to_be_visible() # what there is, before anybody asks
-    expect(page.locator('.rs-marks g')).to_have_count(0)
-    shot(page, 'demo_first')
     say(page, 'a quiet small keyboard for the office')
     cards = page.locator('.rs-card')
     expect(cards).to_have_count(6)
@@ -122,15 +136,17 @@ def test_it_says_what_is_loading(page):
 def test_a_price_filter_holds(page):
     page.get_by_label('Highest price').fill('$30')
     say(page, 'something for gaming')
-    expect(page.locator('.rs-card')).to_have_count(6)
+    expect(page.locator('.rs-chips')).to_contain_text('max price: 30')
     assert prices(page) and max(prices(page)) <= 30
     page.get_by_label('Lowest price').fill('20,50 €')
     page.get_by_label('Lowest price').press('Enter')
     page.wait_for_function('[...document.querySelectorAll(".rs-price")].every(e => +e.innerText >= 20.5)')
-    expect(page.locator('#status')).to_contain_text('min price: 20.5, max price: 30')
+    expect(page.locator('.rs-chips')).to_contain_text('min price: 20.5')
+    expect(page.locator('.rs-chips')).to_contain_text('max price: 30')
     assert all(20.5 <= p <= 30 for p in prices(page))
 
 def test_what_cannot_be_answered_is_said_in_words(page):
+    page.get_by_label('Your preferences').fill('')
     page.get_by_role('button', name='Recommend').click()
     expect(page.locator('.rs-notice')).to_contain_text('Say above what you are looking for')
     shot(page, 'demo_empty')
@@ -177,7 +193,7 @@ def test_the_keyboard_is_enough(page):
     expect(page.locator('.rs-card')).to_have_count(6)
     page.keyboard.press('Tab')
     page.keyboard.press('Enter') # the first example
-    expect(page.get_by_label('Your preferences')).to_have_value(re.compile('Keyboard under'))
+    expect(page.get_by_label('Your preferences')).to_have_value(re.compile('keyboard under'))
     expect(page.locator('.rs-card h3').first).to_contain_text('keyboard')
     like = page.locator('.rs-like').first
     like.focus()
@@ -185,10 +201,11 @@ def test_the_keyboard_is_enough(page):
     expect(page.get_by_role('checkbox', checked=True)).to_have_count(1)
 
 def test_liked_products_are_found_by_title(page):
-    page.get_by_label('Products that you like').press_sequentially('monitor for studio', delay=30)
+    page.get_by_label('Your preferences').fill('')
+    page.get_by_role('textbox', name='Products that you like').press_sequentially('monitor for studio', delay=30)
     page.get_by_role('checkbox', name=re.compile('monitor for studio')).first.check()
     expect(page.locator('.rs-card h3').first).to_contain_text('monitor')
-    page.get_by_label('Products that you like').fill('travel')
+    page.get_by_role('textbox', name='Products that you like').fill('travel')
     expect(page.get_by_role('checkbox', name=re.compile('for travel')).first).to_be_visible()
     expect(page.get_by_role('checkbox', checked=True)).to_have_count(1) # what was ticked stays
 
@@ -207,7 +224,81 @@ def test_categories_brands_and_dark(page):
 def test_the_page_of_the_api(page, site):
     page.goto(f'{site}/docs')
     expect(page.get_by_text('/recommend').first).to_be_visible()
-    page.get_by_text('Recommend products').click()
+    page.get_by_text('Recommend products', exact=True).click()
     page.get_by_role('button', name='Execute').click()
     expect(page.locator('.live-responses-table')).to_contain_text('recommendations')
     shot(page, 'api')
+
+def test_a_link_asks_the_same_again(page, site):
+    page.get_by_label('Highest price').fill('60')
+    say(page, 'a quiet mouse')
+    expect(page.locator('.rs-card h3').first).to_contain_text('mouse')
+    page.wait_for_function('document.querySelector("#status a")?.href.includes("high=60")')
+    address, titles = page.locator('#status a').evaluate('a => a.href'), page.locator('.rs-card h3').all_inner_texts()
+    page.goto(address)
+    expect(page.locator('.rs-card h3').first).to_contain_text('mouse')
+    expect(page.get_by_label('Your preferences')).to_have_value('a quiet mouse')
+    expect(page.get_by_label('Highest price')).to_have_value('60')
+    assert page.locator('.rs-card h3').all_inner_texts() == titles
+    page.goto(f'{site}/demo/?q=%3Cimg%20src=x%20onerror=window.hacked=9%3E%20mouse&least=nonsense&k=1e99')
+    expect(page.locator('#status')).to_contain_text('of 96 products')
+
+def test_a_chip_can_be_taken_away(page):
+    say(page, 'a loud mouse under $20 with at least 3 stars')
+    expect(page.locator('.rs-chips li')).to_have_count(2)
+    shot(page, 'demo_chips')
+    page.get_by_role('button', name='Take away: max price').click()
+    expect(page.get_by_label('Your preferences')).to_have_value('a loud mouse')
+    expect(page.locator('.rs-chips li')).to_have_count(1)
+    expect(page.locator('.rs-chips')).to_contain_text('min score: 3')
+
+def test_what_somebody_owns_does_not_come_again(page):
+    say(page, 'a quiet small monitor for travel')
+    expect(page.locator('.rs-card h3').first).to_contain_text('monitor')
+    title = page.locator('.rs-card h3 a').first.inner_text()
+    page.locator('.rs-own').first.click()
+    expect(page.get_by_role('checkbox', name=title)).to_be_checked()
+    expect(page.locator('.rs-card h3 a').first).not_to_have_text(title)
+    assert title not in page.locator('.rs-card h3 a').all_inner_texts()
+
+@pytest.fixture(scope='module')
+def below_a_path():
+    "A proxy that passes /shop/… on without /shop, as nginx does, and what is behind it."
+    import httpx
+    from starlette.applications import Starlette
+    from starlette.responses import Response
+    from starlette.routing import Route
+    settings = ServiceSettings(root_path='/shop')
+    behind = uvicorn.Server(uvicorn.Config(create_app(Shop(), mount_demo, settings), log_level='error'))
+    with open_port('127.0.0.1', 0) as own, open_port('127.0.0.1', 0) as front:
+        port = own.getsockname()[1]
+        async def forward(request):
+            headers = [(k, v) for k, v in request.headers.items() if k not in ('host', 'accept-encoding')]
+            host = dict(host=request.headers['host'])
+            async with httpx.AsyncClient(timeout=20) as c:
+                r = await c.request(request.method, f'http://127.0.0.1:{port}/{request.path_params["path"]}', params=request.query_params,
+                                    content=await request.body(), headers=dict(headers) | host)
+            kept = {k: v for k, v in r.headers.items() if k not in ('content-length', 'content-encoding', 'transfer-encoding')}
+            return Response(r.content, r.status_code, kept)
+        proxy = Starlette(routes=[Route('/shop/{path:path}', forward, methods=['GET', 'POST', 'HEAD'])])
+        proxy = uvicorn.Server(uvicorn.Config(proxy, log_level='error'))
+        threads = [threading.Thread(target=s.run, args=([o],), daemon=True) for s, o in ((behind, own), (proxy, front))]
+        for t in threads: t.start()
+        yield f'http://127.0.0.1:{front.getsockname()[1]}/shop'
+        behind.should_exit = proxy.should_exit = True
+        for t in threads: t.join(5)
+
+def test_demo_and_api_below_a_path(browser, below_a_path):
+    p = browser.new_page()
+    p.set_default_timeout(15_000)
+    lost = []
+    p.on('response', lambda r: lost.append((r.status, r.url)) if r.status >= 400 else None)
+    p.goto(f'{below_a_path}/')
+    assert p.url.startswith(f'{below_a_path}/demo/')
+    expect(p.locator('.rs-card')).to_have_count(6)
+    p.goto(f'{below_a_path}/docs')
+    p.get_by_text('Recommend products', exact=True).click()
+    p.get_by_role('button', name='Execute').click()
+    expect(p.locator('.live-responses-table')).to_contain_text('recommendations')
+    p.close()
+    assert not [o for o in lost if 'favicon' not in o[1]]

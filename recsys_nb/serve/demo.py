@@ -204,7 +204,7 @@ def svg(self:ProductMap,
     return (f'<figure class="rs-map">{shown}{self._dots()}{self._marks(vectors, titles)}</svg>'
             f'<figcaption>{says}. Near means alike.</figcaption></figure>')
 
-# %% ../../nbs/73_serve.demo.ipynb #8c1b5170
+# %% ../../nbs/73_serve.demo.ipynb #5774d90b
 class Shelf:
     "What the page knows of the shop. Where the index is replaced, it looks again."
     def __init__(self, rec, n=3000):
@@ -224,28 +224,27 @@ class Shelf:
         paths = Counter(c for p in payloads for c in dict.fromkeys(p.get('categories') or []))
         self.categories = [c for c, _ in paths.most_common(300)]
         self.brands = sorted(b for b, _ in Counter(p.get('brand') for p in payloads).most_common(300) if b)
-        self.sentences = sentences_to_try(payloads, partial(_written, {p['family_id']: p.get('sentences', []) for p in payloads}))
+        self.sentences = sentences_to_try(payloads)
         self.seen = now
 
-# %% ../../nbs/73_serve.demo.ipynb #6ca71b20
+# %% ../../nbs/73_serve.demo.ipynb #949d2976
 def _kind(payload): return (payload.get('categories') or [''])[-1]
 
-def _written(sentences, family_id):
+def _written(payload):
     "What buyers wrote about a product, short enough to be a wish."
-    return [s for s in sentences.get(family_id, []) if 20 <= len(s) <= 90]
+    return [s for s in payload.get('sentences') or [] if 20 <= len(s) <= 90]
 
-# %% ../../nbs/73_serve.demo.ipynb #2e55049d
+# %% ../../nbs/73_serve.demo.ipynb #2a90a3de
 def sentences_to_try(
-    payloads:list,                # Of products
-    written=lambda family_id: [], # What buyers wrote about a product
-    n:int=4,                      # How many at most
+    payloads:list, # Of products
+    n:int=4,       # How many at most
 ) -> list:
     "Sentences to try, about what there is."
     kinds, out = {}, []
     for p in payloads: kinds.setdefault(_kind(p), []).append(p)
     for kind, products in sorted(kinds.items(), key=lambda o: -len(o[1])):
         if not kind or len(out) == n: continue
-        said = [s for p in products[:50] for s in written(p.get('family_id'))]
+        said = [s for p in products[:50] for s in _written(p)]
         middle = np.median([p['price'] for p in products if p.get('price') is not None] or [0])
         name = clean(category_words(kind))[:60]
         if said and len(out) % 2 == 0: out.append(f'{name}: {max(said, key=len)}')
@@ -310,7 +309,7 @@ def _from_link(params, first):
         except ValueError: return empty
     return [params.get('q', '')[:max_text], *(value(*o) for o in _fields.items())]
 
-# %% ../../nbs/73_serve.demo.ipynb #a7e3e689
+# %% ../../nbs/73_serve.demo.ipynb #5067ac03
 def _respond(shelf, text, *fields):
     "Yield what the page shows while it waits, then what was found: a status, the cards and the map."
     shelf.look()
