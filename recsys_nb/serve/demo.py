@@ -419,7 +419,7 @@ def _connect(page, shelf, text, go, tried, fields, status, found, where):
            f.least.release, f.diversity.release, f.k.release], **answer)
     tried.load_input_event.success(**answer)
 
-    def click(*said, event:gr.EventData): return _clicked(shelf, *said, does=event)
+    def click(event:gr.EventData, *said): return _clicked(shelf, *said, does=event)
     found.select(click, asked, asked, **quiet).success(**answer)
 
     def first(request:gr.Request):
