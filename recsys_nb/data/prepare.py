@@ -15,7 +15,6 @@ from pathlib import Path
 import duckdb, ibis
 import numpy as np, pandas as pd, pyarrow.parquet as pq
 from fastcore.basics import patch
-from fastcore.meta import delegates
 from ibis import _
 from ..core.files import (
     RecsysError, only_one, read_json, recover_folder, replace_folder, root_folder, write_json)
@@ -623,7 +622,6 @@ def _settings(given):
     return PrepareSettings(**given)
 
 # %% ../../nbs/18_data.prepare.ipynb #4fe8f15b
-@delegates(PrepareSettings)
 def prepare(
     reviews:list|str,                  # Files, folders or patterns; none for a catalogue without reviews
     meta:list|str,                     # Files, folders or patterns of product metadata
