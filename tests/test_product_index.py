@@ -203,7 +203,7 @@ def test_an_index_of_another_version(tmp_path):
     products, vectors, _ = catalogue(10)
     index_products(tmp_path/'idx', products, vectors, 'x').close()
     file = tmp_path/'idx'/'manifest.json'
-    file.write_text(file.read_text().replace('"format": 2', '"format": 1'))
+    file.write_text(file.read_text().replace('"format": 3', '"format": 1'))
     with pytest.raises(RecsysError, match='another version.*build it anew with `recsys index`'): ProductIndex.open(tmp_path/'idx')
 
 def encode(texts):
