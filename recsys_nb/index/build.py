@@ -14,7 +14,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
-from ..core.files import RecsysError, only_one, progress, read_json, recover_folder, root_folder, swap_folder, write_json
+from ..core.files import RecsysError, only_one, progress, read_json
+from ..core.files import recover_folder, root_folder, swap_folder, write_json
 from ..core.runs import RunFolder, find_run
 from ..data.histories import count_histories
 from ..evaluation.fusion import Trial, chosen_reviews, count_words, fit_weights
@@ -40,8 +41,10 @@ class IndexSettings:
     def __post_init__(self):
         if self.known not in ('all', 'train'): raise RecsysError(f"known={self.known!r}: expected 'all' or 'train'")
         for f in ('shards', 'replicas', 'per_family', 'sentences'):
-            v, least = getattr(self, f), int(f in ('shards', 'replicas'))
-            if not isinstance(v, int) or v < least: raise RecsysError(f'{f}={v!r}: expected a whole number of at least {least}')
+            v = getattr(self, f)
+            least = int(f in ('shards', 'replicas'))
+            if not isinstance(v, int) or v < least:
+                raise RecsysError(f'{f}={v!r}: expected a whole number of at least {least}')
         if not self.url and (self.shards, self.replicas) != (1, 1):
             raise RecsysError('shards and replicas are for a Qdrant server; give its `url`')
 
@@ -77,7 +80,7 @@ def resumable_folder(
     path:str|Path, # The folder to build
     key:str,       # What it is made of: another key starts anew
 ):
-    "Yield an `Unfinished`; its folder takes the place of `path` when the block succeeds, and waits to be resumed when not."
+    "Yield an `Unfinished`: its folder takes the place of `path` when the block succeeds, and else waits to be resumed."
     path = Path(path)
     with only_one(path, f'index "{path.name}"'):
         part = Unfinished(recover_folder(path).with_name(f'.{path.name}.building'), key)
@@ -134,7 +137,8 @@ def _average_length(products, reviews, per_family):
     words = sample.text.fillna('').map(count_words)
     if len(reviews) and 'family_id' in sample:
         own = chosen_reviews(reviews[reviews.family_id.isin(sample.family_id)], per_family)
-        words = words + sample.family_id.map(own.text.str[:1000].map(count_words).groupby(own.family_id).sum()).fillna(0)
+        said = own.text.str[:1000].map(count_words).groupby(own.family_id).sum()
+        words = words + sample.family_id.map(said).fillna(0)
     return float(words.mean() or 1)
 
 def _fill(index, part, products, vectors, reviews, encode, s, batch, after):
@@ -153,11 +157,28 @@ def _fill(index, part, products, vectors, reviews, encode, s, batch, after):
             part.mark('products', i + len(rows))
             bar.update(len(rows))
 
+# %% ../../nbs/54_index.build.ipynb #71a06d4f
+def _first_manifest(name, fingerprint, dim, products, reviews, s):
+    "What is known of an index before it is filled"
+    return dict(
+        name=name,
+        format=index_format,
+        fingerprint=fingerprint,
+        dim=dim,
+        n_products=len(products),
+        url=s.url,
+        quantised=s.quantise,
+        avg_len=_average_length(products, reviews, s.per_family),
+        per_family=s.per_family,
+        known=s.known,
+        has_scores=bool('score' in products and products.score.notna().any()),
+        built_at=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+
 # %% ../../nbs/54_index.build.ipynb #eb73b12f
 def index_products(
     folder:str|Path,          # Where the index goes; on a server only its manifest
     products:pd.DataFrame,    # product_id, family_id, title, text, price, ...
-    vectors,                  # (n, dim) in the order of the rows, or a function from documents to them: the product tower
+    vectors,                  # (n, dim) in the order of the rows, or the product tower: from documents to them
     fingerprint:str,          # Of the model that made them
     dim:int|None=None,        # Needed where `vectors` is a function
     scores:pd.DataFrame|None=None,  # product_id and predicted score
@@ -179,14 +200,14 @@ def index_products(
         dim = vectors.shape[1]
     key = key_of_data(p, reviews, later, followers, fingerprint=fingerprint, dim=dim, format=index_format, **asdict(s))
     with _new_index(folder, key, client) as part:
-        manifest = dict(
-            name=folder.name, format=index_format, fingerprint=fingerprint, dim=dim, n_products=len(p), url=s.url, quantised=s.quantise,
-            avg_len=_average_length(p, reviews, s.per_family), per_family=s.per_family, known=s.known,
-            has_scores=bool('score' in p and p.score.notna().any()), built_at=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+        manifest = _first_manifest(folder.name, fingerprint, dim, p, reviews, s)
         index = ProductIndex(_begun_store(part, folder.name, dim, s, client), manifest, part.path)
         try:
             _fill(index, part, p, vectors, reviews, encode, s, batch, followed(followers) if len(followers) else {})
-            index.manifest |= dict(has_reviews=bool(part.done('reviews')), has_histories=len(followers) > 0, collection=part.done('collection') or None)
+            index.manifest |= dict(
+                has_reviews=bool(part.done('reviews')),
+                has_histories=len(followers) > 0,
+                collection=part.done('collection') or None)
             if finish: finish(index, part)
             if len(later): index.add_reviews(later, encode)
             index.store.finish()
@@ -224,10 +245,12 @@ def trials_of(
     texts = queries['query'].tolist()
     lookups = [index.lookup(Query(v, t)) for v, t in zip(model.encode(texts, side='user'), texts)]
     found = [c for i in range(0, len(lookups), 64) for c in index.store.candidates(lookups[i:i+64])]
-    return [_trial(sorted(c, key=lambda c: c.product_id), q, t, r) for q, t, c, r in zip(lookups, texts, found, queries.relevant)]
+    return [_trial(*o) for o in zip(found, lookups, texts, queries.relevant)]
 
 def _trial(found, lookup, text, relevant):
-    return Trial(signals_of(found, lookup.asked), np.array([c.family_id for c in found]), relevant, count_words(text))
+    found = sorted(found, key=lambda c: c.product_id)
+    families = np.array([c.family_id for c in found])
+    return Trial(signals_of(found, lookup.asked), families, relevant, count_words(text))
 
 # %% ../../nbs/54_index.build.ipynb #ee089a8d
 def fitted_weights(
@@ -277,8 +300,10 @@ def build_index(
     folder = root_folder(root)/'outputs'/'index'/(name or data.name)
     file = getattr(data, 'path', Path())/'interactions.parquet' # data that only live in memory have none
     followers = count_histories(file, 'train' if s.known == 'train' else None)[0] if file.exists() else None
-    return index_products(folder, data.products, product_tower, model.fingerprint, model.dim, scores, _reviews_of([data.train]),
-                          user_tower, s, client, finish, _reviews_of([data.val, data.test]) if s.known == 'all' else None, followers)
+    later = _reviews_of([data.val, data.test]) if s.known == 'all' else None
+    return index_products(
+        folder, data.products, product_tower, model.fingerprint, model.dim, scores, _reviews_of([data.train]),
+        user_tower, s, client, finish, later, followers)
 
 # %% ../../nbs/54_index.build.ipynb #be3c3df3
 def index_folder(
@@ -289,8 +314,10 @@ def index_folder(
     root = root_folder(root)
     if (root/'manifest.json').exists() and name is None: return root
     home = next((p for p in (root/'index', root/'outputs'/'index') if p.exists()), root/'outputs'/'index')
-    for p in home.glob('.*.old'): recover_folder(p.with_name(p.name[1:-len('.old')])) # a build was killed while it took the old one's place
-    found = {p.name: read_json(p/'manifest.json')['built_at'] for p in home.glob('[!.]*') if (p/'manifest.json').exists()}
+    for p in home.glob('.*.old'): # a build was killed while it took the old one's place
+        recover_folder(p.with_name(p.name[1:-len('.old')]))
+    manifests = home.glob('[!.]*/manifest.json')
+    found = {m.parent.name: read_json(m)['built_at'] for m in manifests}
     if not found: raise RecsysError(f'{home}: no index here; `recsys index` builds one')
     if name is None: name = max(found, key=lambda n: (found[n], n))
     if name not in found: raise RecsysError(f'{name}: no such index in {home}; there are: {", ".join(sorted(found))}')

@@ -86,7 +86,8 @@ class ProductIndex:
     def __exit__(self, *_): self.close()
     def __repr__(self):
         m = self.manifest
-        return f'ProductIndex({m.get("name")!r}, {m["n_products"]} products, dim={self.dim}, {m.get("url") or "embedded"})'
+        where = m.get('url') or 'embedded'
+        return f'ProductIndex({m.get("name")!r}, {m["n_products"]} products, dim={self.dim}, {where})'
 
 # %% ../../nbs/53_index.products.ipynb #e16ce806
 def _number(product_id): return int(point_id(product_id)[:8], 16)
@@ -160,7 +161,7 @@ def check_k(k):
 def search_many(self:ProductIndex,
     queries:list,           # `Query` objects
     k:int=10,               # How many products for each
-    words:float|None=None,  # Share of the words beside meaning, 0 to 1; `None`: the fitted function of the query's length
+    words:float|None=None,  # Share of the words beside meaning, 0 to 1; `None`: fitted, by the query's length
     families:bool=False,    # Whether to return only the best product of each family
     n:int|None=None,        # Candidates by each signal; `None`: enough for `k`
     exact:bool=False,       # Compare with every vector instead of following the graph
@@ -200,7 +201,8 @@ def read_manifest(
     if not (folder/'manifest.json').exists(): raise RecsysError(f'{folder}: no index here; `recsys index` builds one')
     manifest = read_json(folder/'manifest.json')
     if manifest.get('format') != index_format:
-        raise RecsysError(f'{folder}: this index was built by another version of recsys_nb; build it anew with `recsys index`')
+        raise RecsysError(f'{folder}: this index was built by another version of recsys_nb; '
+                          'build it anew with `recsys index`')
     return manifest
 
 @patch(cls_method=True)
@@ -243,7 +245,11 @@ def put(self:ProductIndex,
     for payload, vector in zip(payloads, vectors):
         own = said.get(payload['family_id'], Said())
         document = '\n'.join([payload.get('text', ''), *map(text_of, own.reviews[:len(own.vectors)])])
-        made = dict(meaning=vector, reviews=own.vectors, words=self.keywords.document(document), sentences=own.sentence_vectors)
+        made = dict(
+            meaning=vector,
+            reviews=own.vectors,
+            words=self.keywords.document(document),
+            sentences=own.sentence_vectors)
         if payload['product_id'] in after: made['histories'] = after[payload['product_id']]
         points.append((payload | dict(reviews=own.reviews, sentences=own.sentences), made))
     self.store.upsert(points)
@@ -254,7 +260,8 @@ def standing(self:ProductIndex, families) -> tuple:
     "The products of these families, (payload, dict of vectors), and what is kept of the families, by family."
     families, products = tuple(families), []
     if families:
-        for part in self.store.scroll(vectors=('meaning', 'reviews', 'sentences'), filters=Filters(family=families)): products += part
+        kept = ('meaning', 'reviews', 'sentences')
+        for part in self.store.scroll(vectors=kept, filters=Filters(family=families)): products += part
     said = {}
     for p, v in products:
         if p['reviews'] and p['family_id'] not in said:
@@ -270,7 +277,8 @@ def sound(
     v = np.asarray(vectors, np.float32)
     wrong = ~np.isfinite(v).all(1) | ~v.any(1)
     if wrong.any():
-        raise RecsysError(f'vectors: that of product {ids[wrong.argmax()]} is not finite, or zero; did the training diverge?')
+        raise RecsysError(f'vectors: that of product {ids[wrong.argmax()]} is not finite, or zero; '
+                          'did the training diverge?')
     return v
 
 # %% ../../nbs/53_index.products.ipynb #26eeeba8
@@ -279,8 +287,10 @@ def with_scores(
     scores:pd.DataFrame|None, # product_id, score and count, or `None`
 ) -> pd.DataFrame:
     "Products in the order of their families and ids, with their predicted scores."
-    p = products.sort_values([c for c in ('family_id', 'product_id') if c in products], kind='stable').reset_index(drop=True)
-    if p.product_id.duplicated().any(): raise RecsysError(f'products: {p.product_id[p.product_id.duplicated()].iloc[0]} is there twice')
+    by = [c for c in ('family_id', 'product_id') if c in products]
+    p = products.sort_values(by, kind='stable').reset_index(drop=True)
+    twice = p.product_id[p.product_id.duplicated()]
+    if len(twice): raise RecsysError(f'products: {twice.iloc[0]} is there twice')
     if scores is None: return p
     s = scores.rename(columns=dict(count='score_count'))
     s = s[[c for c in ('product_id', 'score', 'score_count') if c in s]]
@@ -288,9 +298,11 @@ def with_scores(
 
 # %% ../../nbs/53_index.products.ipynb #b9a5aa92
 def _check_columns(frame, what, needed):
-    if not isinstance(frame, pd.DataFrame): raise RecsysError(f'{what}: expected a DataFrame, got {type(frame).__name__}')
+    if not isinstance(frame, pd.DataFrame):
+        raise RecsysError(f'{what}: expected a DataFrame, got {type(frame).__name__}')
     if gone := sorted({*needed} - set(frame)):
-        raise RecsysError(f'{what}: no column {", ".join(gone)}; expected rows of a prepared table, with {", ".join(needed)}')
+        raise RecsysError(f'{what}: no column {", ".join(gone)}; '
+                          f'expected rows of a prepared table, with {", ".join(needed)}')
 
 @patch
 def add(self:ProductIndex,
@@ -329,7 +341,8 @@ def _changed(self:ProductIndex, **more):
 def _known_vectors(said):
     known = {}
     for own in said.values():
-        known |= dict(zip(own.sentences, own.sentence_vectors)) # in half precision, so what is also a review comes from there
+        # in half precision, so what is also a review comes from there
+        known |= dict(zip(own.sentences, own.sentence_vectors))
         known |= dict(zip(map(text_of, own.reviews), own.vectors))
     return known
 
@@ -351,8 +364,10 @@ def add_reviews(self:ProductIndex,
 def _add_reviews(self:ProductIndex, reviews, families, encode):
     products, said = self.standing(families)
     before = pd.DataFrame([dict(r, family_id=f) for f, own in said.items() for r in own.reviews])
-    every = pd.concat([before, reviews[[c for c in ('family_id', 'review_id', 'title', 'text', 'rating') if c in reviews]]], ignore_index=True)
-    every = every[every.family_id.isin({p['family_id'] for p, _ in products})].drop_duplicates(['family_id', 'review_id'])
+    columns = [c for c in ('family_id', 'review_id', 'title', 'text', 'rating') if c in reviews]
+    every = pd.concat([before, reviews[columns]], ignore_index=True)
+    indexed = {p['family_id'] for p, _ in products}
+    every = every[every.family_id.isin(indexed)].drop_duplicates(['family_id', 'review_id'])
     new = listen(every, encode, self.manifest.get('per_family', 4), known=_known_vectors(said)) if len(every) else {}
     kept = {f: s for f, s in new.items() if f not in said or s.reviews != said[f].reviews}
     products = [(p, v) for p, v in products if p['family_id'] in kept]

@@ -94,7 +94,8 @@ def candidates(self:QdrantStore,
     return [one(i, q) for i, q in enumerate(lookups)]
 
 def _by_id(points): return {p.id: p for p in points}
-def _candidate(payload, signals): return Candidate(payload['product_id'], payload['family_id'], payload.get('score'), signals)
+def _candidate(payload, signals):
+    return Candidate(payload['product_id'], payload['family_id'], payload.get('score'), signals)
 
 # %% ../../nbs/51_index.qdrant.ipynb #54820a70
 @patch
@@ -136,7 +137,9 @@ def _edge_config(dim, quantise):
     idf = edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)
     return edge.EdgeConfig(
         vectors={n: dense(k) for n, k in vector_kinds.items() if k in more},
-        sparse_vectors={n: idf if k == 'bm25' else edge.EdgeSparseVectorParams() for n, k in vector_kinds.items() if k not in more},
+        sparse_vectors={
+            n: idf if k == 'bm25' else edge.EdgeSparseVectorParams()
+            for n, k in vector_kinds.items() if k not in more},
         wal_enabled=False,
         hnsw_config=edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000),
         quantization_config=edge.ScalarQuantizationConfig(edge.ScalarType.Int8, always_ram=True) if quantise else None)
@@ -244,7 +247,9 @@ def request(self:EdgeStore, name, asked, n, f, exact):
     "A query by a vector, by 'score', or for anything that passes the filter."
     if name == 'score': query = edge.OrderBy('score', edge.Direction.Desc)
     elif name is None: query = None
-    else: query = edge.Query.Nearest(edge.SparseVector(*asked) if isinstance(asked, tuple) else asked.tolist(), using=name)
+    else:
+        wanted = edge.SparseVector(*asked) if isinstance(asked, tuple) else asked.tolist()
+        query = edge.Query.Nearest(wanted, using=name)
     params = edge.SearchParams(exact=exact, quantization=edge.QuantizationSearchParams(rescore=True, oversampling=2.))
     return edge.QueryRequest(limit=n, query=query, filter=f, params=params, with_payload=_candidate_fields)
 
@@ -259,11 +264,12 @@ class ServerUnavailable(RecsysError):
 
 # %% ../../nbs/51_index.qdrant.ipynb #5da3765d
 def _server_error(e, url):
-    "What a client's exception means: (an error of ours, whether to try again); `None` for what has nothing to do with the server."
+    "What a client's exception means: (an error of ours, whether to try again); `None` if the server is not to blame."
     from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
     import httpx
     if isinstance(e, UnexpectedResponse):
-        if e.status_code in (401, 403): return ServerUnavailable(f'{url}: the Qdrant server refuses the key (set QDRANT_API_KEY)'), False
+        if e.status_code in (401, 403):
+            return ServerUnavailable(f'{url}: the Qdrant server refuses the key (set QDRANT_API_KEY)'), False
         said = f'{url}: the Qdrant server says {e.status_code} {e.reason_phrase}'
         if e.status_code >= 500 or e.status_code == 429: return ServerUnavailable(said), True
         return RecsysError(f'{said}: {e.content.decode(errors="replace")[:200]}'), False
@@ -278,7 +284,7 @@ def retried(
     url:str,           # For the message
     pauses=(.2, 1, 3), # Seconds to wait before each further try
 ):
-    "Call it again when the server does not answer; `ServerUnavailable` when it never does. Any other error is raised at once."
+    "Call it again when the server does not answer, `ServerUnavailable` if it never does; other errors come at once."
     for pause in (*pauses, None):
         try: return call()
         except Exception as e:
@@ -299,7 +305,8 @@ class ServerStore(QdrantStore):
         from qdrant_client import QdrantClient, models
         self.url, self.collection, self.lib, self.lent = url, collection, models, client is not None
         key = key or os.environ.get('QDRANT_API_KEY')
-        where = dict(location=url) if url == ':memory:' else dict(url=url, api_key=key, timeout=30, check_compatibility=False)
+        remote = dict(url=url, api_key=key, timeout=30, check_compatibility=False)
+        where = dict(location=url) if url == ':memory:' else remote
         self.client = client or QdrantClient(**where)
     def call(self, name, *args, **kwargs):
         "Call the client's method, again if need be."
@@ -316,7 +323,11 @@ class ServerStore(QdrantStore):
 def _layout(self:ServerStore, dim, quantise):
     m = self.lib
     best = m.MultiVectorConfig(comparator=m.MultiVectorComparator.MAX_SIM)
-    unsearched = dict(datatype=m.Datatype.FLOAT16, on_disk=True, multivector_config=best, hnsw_config=m.HnswConfigDiff(m=0))
+    unsearched = dict(
+        datatype=m.Datatype.FLOAT16,
+        on_disk=True,
+        multivector_config=best,
+        hnsw_config=m.HnswConfigDiff(m=0))
     more = dict(one=dict(on_disk=quantise), several=dict(on_disk=quantise, multivector_config=best), kept=unsearched)
     def dense(kind): return m.VectorParams(size=dim, distance=m.Distance.COSINE, **more[kind])
     def sparse(kind): return m.SparseVectorParams(modifier=m.Modifier.IDF if kind == 'bm25' else None)
@@ -333,8 +344,11 @@ def create(self:ServerStore,
 ):
     "Make the collection, empty."
     m = self.lib
-    int8 = m.ScalarQuantization(scalar=m.ScalarQuantizationConfig(type=m.ScalarType.INT8, always_ram=True)) if quantise else None
-    self.call('create_collection', self.collection, **self._layout(dim, quantise), shard_number=shards, replication_factor=replicas,
+    scalar = m.ScalarQuantizationConfig(type=m.ScalarType.INT8, always_ram=True)
+    int8 = m.ScalarQuantization(scalar=scalar) if quantise else None
+    self.call(
+        'create_collection', self.collection, **self._layout(dim, quantise),
+        shard_number=shards, replication_factor=replicas,
               hnsw_config=m.HnswConfigDiff(m=16, ef_construct=100), on_disk_payload=True, quantization_config=int8)
     if self.url != ':memory:':
         for name, kind in _indexed.items(): self.call('create_payload_index', self.collection, name, kind.lower())

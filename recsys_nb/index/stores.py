@@ -124,7 +124,7 @@ vector_kinds = dict(meaning='one', reviews='several', words='bm25', histories='s
 @dataclass
 class Lookup:
     "What to look for."
-    asked:dict=field(default_factory=dict) # Name of a vector -> what to compare it with: (dim,), or (word numbers, weights)
+    asked:dict=field(default_factory=dict) # Name of a vector -> (dim,) to compare it with, or (word numbers, weights)
     n:int=100                   # Candidates by each of them
     filters:Filters=Filters()   # What they must be
 
@@ -135,7 +135,7 @@ class Candidate:
     product_id:str      # Its id
     family_id:str       # Its family
     score:float|None    # Predicted stars
-    signals:dict        # Name of a vector -> value; what the product lacks, and words that it does not share, are not there
+    signals:dict        # Name of a vector -> value; without what the product lacks and words it does not share
 
 # %% ../../nbs/50_index.stores.ipynb #5bce8d29
 class ExactStore:
@@ -167,7 +167,8 @@ def values(self:ExactStore,
 ) -> dict:    # Product id -> value, of those that have one
     "One signal of all products, the long way."
     own = {i: v[name] for i, (_, v) in self.points.items() if len(v.get(name, ()))}
-    if vector_kinds[name] in ('one', 'several'): return {i: float(np.max(np.atleast_2d(v) @ asked)) for i, v in own.items()}
+    if vector_kinds[name] in ('one', 'several'):
+        return {i: float(np.max(np.atleast_2d(v) @ asked)) for i, v in own.items()}
     weights = {i: dict(zip(*v)) for i, v in own.items()}
     wanted = dict(zip(*asked))
     if vector_kinds[name] == 'bm25':
@@ -190,5 +191,8 @@ def candidates(self:ExactStore,
         values = {s: {i: v for i, v in self.values(s, a).items() if i in known} for s, a in q.asked.items()}
         by = values or dict(score={i: p.get('score') or 0 for i, p in known.items()})
         found = dict.fromkeys(i for v in by.values() for i in _best(v, q.n))
-        return [Candidate(i, known[i]['family_id'], known[i].get('score'), {s: v[i] for s, v in values.items() if i in v}) for i in found]
+        return [candidate(i, known[i], values) for i in found]
+    def candidate(i, payload, values):
+        signals = {s: v[i] for s, v in values.items() if i in v}
+        return Candidate(i, payload['family_id'], payload.get('score'), signals)
     return [one(q) for q in lookups]

@@ -30,7 +30,9 @@ class Understood:
         return {k: v for k, v in asdict(self).items() if v not in (None, '', []) and k != 'unclear'}
 
 # %% ../../nbs/60_recommend.preferences.ipynb #c4b6994f
-_number = r'\d{1,3}(?:,\d{2,3})+(?:\.\d{1,2})?(?![.,]?\d)|\d{1,3}(?:\.\d{3})+(?:,\d{1,2})?(?![.,]?\d)|\d+(?:[.,]\d{1,2})?(?!\d)|\d+'
+_number = (r'\d{1,3}(?:,\d{2,3})+(?:\.\d{1,2})?(?![.,]?\d)|'
+           r'\d{1,3}(?:\.\d{3})+(?:,\d{1,2})?(?![.,]?\d)|'
+           r'\d+(?:[.,]\d{1,2})?(?!\d)|\d+')
 _before = r'(?:us\$|[$€£₹¥]|(?:usd|eur|gbp|inr|rs)\b\.?)'
 _after = r"(?:[$€£₹¥]|(?:dollars?|bucks?|usd|euros?|eur|pounds?|gbp|quid|rupees?|inr|rs|yen|jpy)\b\.?)"
 def amount(i):
@@ -47,11 +49,14 @@ def to_number(
     return float(f'{re.sub("[.,]", "", whole)}.{cents or 0}')*(1000 if k else 1)
 
 # %% ../../nbs/60_recommend.preferences.ipynb #4cf6de96
-_ones = dict(zip('a one two three four five six seven eight nine ten eleven twelve fifteen'.split(), (1, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15)))
+_ones = 'one two three four five six seven eight nine ten eleven twelve'.split()
+_ones = dict(a=1) | dict(zip(_ones, range(1, 13))) | dict(fifteen=15)
 
 _tens = dict(zip('twenty thirty forty fifty sixty seventy eighty ninety'.split(), range(20, 100, 10)))
 
-_in_words = re.compile(rf'\b(?:(?P<tens>{"|".join(_tens)})[\s-]?)?(?P<ones>{"|".join(_ones)})?\s*(?P<big>hundred|thousand)?(?=\s+{_after})', re.I)
+_in_words = re.compile(
+    rf'\b(?:(?P<tens>{"|".join(_tens)})[\s-]?)?(?P<ones>{"|".join(_ones)})?\s*'
+    rf'(?P<big>hundred|thousand)?(?=\s+{_after})', re.I)
 
 def in_digits(s:str) -> str:
     "Write amounts in words as numbers: 'twenty five dollars' as '25 dollars'."
@@ -63,17 +68,22 @@ def in_digits(s:str) -> str:
 
 # %% ../../nbs/60_recommend.preferences.ipynb #c84f6793
 _price_word = r'(?:pric\w+|costs?|costing|budget|spend(?:ing)?|cheaper|expensive|worth)'
-_end = (r"(?=\s*(?:$|[.,;:!?)\]]|(?:for|and|but|with|or|please|if|because|that|which|total|only|so|as|max|maximum|tops|or less|"
+_end = (r"(?=\s*(?:$|[.,;:!?)\]]|(?:for|and|but|with|or|please|if|because|that|which|total|only|"
+        r"so|as|max|maximum|tops|or less|"
         r"not|no|without|at|rated|from|by|in total)\b))")
 _paid = re.compile(r"\b(?:paid|bought|got (?:it|this|them|mine)|cost me|spent|was|were)\b[^.;!?]{0,25}$", re.I)
 _weight = re.compile(r'\b(?:heav|weigh|lightweight|lighter|light\s+(?!under|below|for|up|less|at|with|bulb)\w)', re.I)
-_upper = (r'(?:under|below|beneath|less than|cheaper than|at most|no more than|not more than|not more expensive than|not over|not above|not exceeding|'
-          r'up to|max(?:imum)?\.?(?: of)?|within|(?:my )?budget(?: is| of|:)?(?: around| about)?(?: under| up to| at most)?|<=?|≤)')
-_lower = r'(?:over|above|more than|at least|min(?:imum)?\.?(?: of)?|no less than|not less than|starting (?:at|from)|>=?|≥)'
+_upper = (r'(?:under|below|beneath|less than|cheaper than|at most|no more than|not more than|'
+          r'not more expensive than|not over|not above|not exceeding|'
+          r'up to|max(?:imum)?\.?(?: of)?|within|'
+          r'(?:my )?budget(?: is| of|:)?(?: around| about)?(?: under| up to| at most)?|<=?|≤)')
+_lower = (r'(?:over|above|more than|at least|min(?:imum)?\.?(?: of)?|no less than|not less than|'
+          r'starting (?:at|from)|>=?|≥)')
 _around = r'(?:around|about|roughly|approximately|circa|~)'
 _costs = r'(?:for |priced? |costing |costs? )*'
 _limits = [
-    ('between', rf'(?:priced? |costing )?(?:(?:between|from|in the range(?: of)?|range)\s+)?{amount(1)}\s*(?:and|to|-|–|—)\s*{amount(2)}'),
+    ('between', rf'(?:priced? |costing )?(?:(?:between|from|in the range(?: of)?|range)\s+)?'
+                rf'{amount(1)}\s*(?:and|to|-|–|—)\s*{amount(2)}'),
     ('upper', rf'{_costs}{_upper}\s*{amount(1)}'),
     ('upper', rf'{amount(1)}\s*(?:or (?:less|under|below|cheaper)|and (?:under|below)|max(?:imum)?|tops|at most)\b'),
     ('lower', rf'{_costs}{_lower}\s*{amount(1)}'),
@@ -82,7 +92,10 @@ _limits = [
 _limits = [(kind, re.compile(rf'(?<![\w.]){p}', re.I)) for kind, p in _limits]
 
 # %% ../../nbs/60_recommend.preferences.ipynb #321d218d
-def _amounts(m): return [to_number(m[f'num{i}'], bool(m.groupdict()[f'k{i}'])) for i in (1, 2) if m.groupdict().get(f'num{i}')]
+def _amounts(m):
+    groups = m.groupdict()
+    return [to_number(groups[f'num{i}'], bool(groups[f'k{i}'])) for i in (1, 2) if groups.get(f'num{i}')]
+
 def _currency(m): return next((v.strip() for k, v in m.groupdict().items() if k.startswith(('pre', 'post')) and v), '')
 
 _widest = 5 # A range that follows a name reaches at most to so many times its lower end
@@ -91,7 +104,8 @@ def is_range(m) -> bool:
     "Whether two numbers belong together, rather than a model's number and a price."
     between = m.string[m.end('num1'):m.start('num2')]
     first, second = (m[f'pre{i}'] or m[f'post{i}'] for i in (1, 2))
-    if re.match(r'(?:priced? |costing )?(?:between|from|in the|range)', m.group(), re.I) or (first and second): return True
+    opened = re.match(r'(?:priced? |costing )?(?:between|from|in the|range)', m.group(), re.I)
+    if opened or (first and second): return True
     if re.search(r'\band\b', between, re.I) or not (first or m['post2']): return False
     low, high = _amounts(m)
     named = not first and ' ' in between and re.search(r'\w\s*$', m.string[:m.start()]) # 'iphone 12 - 400 euros'
@@ -113,7 +127,8 @@ def is_price(
 # %% ../../nbs/60_recommend.preferences.ipynb #b796eb7f
 _refused = re.compile(r"(?:\b(?:i|it|that|which|but|and)\s+)?\b(?:(?:do|does|am|is|are|must|should|can|may|would)\s+)?"
     r"(?:not|nothing|no|never|cannot|(?:do|does|did|is|ca|wo|should|would|could|must)n[’']?t)\s+"
-    r"(?:(?:want|wish|like|need|plan|going|willing|able|afford|to|really|think|i|can|be|it|spend|pay|buy|go|get|anything|something|items|products)\s+){0,6}"
+    r"(?:(?:want|wish|like|need|plan|going|willing|able|afford|to|really|think|i|can|be|"
+    r"it|spend|pay|buy|go|get|anything|something|items|products)\s+){0,6}"
     r"(?:(?:want|need|like|buy)\s+(?P<kept>an?\s+[\w-]+\s+))?$", re.I)
 _compared = re.compile(rf'{_costs}(?:over|above|more|under|below|beneath|less|cheaper)\b', re.I)
 
@@ -147,7 +162,8 @@ _more = r'(?:\+|plus\b|or (?:more|better|higher|above|up)\b|and (?:up|above|high
 _n = r'(?P<n>[1-5](?:\.\d+)?)'
 _rated = r'(?:rated|rating|score)(?: of)?'
 _stars = [
-    rf'(?:with |and )?(?:a )?(?:(?:rated|ratings?|reviews?|scores?)(?: of)? )?{_lower}\s*{_n}{_star}(?: (?:ratings?|reviews?)\b)?', # at least 4 stars
+    rf'(?:with |and )?(?:a )?(?:(?:rated|ratings?|reviews?|scores?)(?: of)? )?'
+    rf'{_lower}\s*{_n}{_star}(?: (?:ratings?|reviews?)\b)?',             # at least 4 stars
     rf'(?:with |and )?{_n}\s?(?:{_more}){_star}(?: ratings?\b)?',         # 4+ stars
     rf'(?:with |and )?(?:rated )?{_n}{_star}\s?{_more}',                   # four stars or more
     rf'(?:with |and )?(?:a )?{_rated}\s*(?:{_lower}\s*)?{_n}\s?{_more}', # rated 4.5 or higher
@@ -161,7 +177,8 @@ def take_stars(
     text:str,     # A sentence
 ) -> str:         # The sentence without the limit
     "Find the limit on the predicted stars."
-    text = re.sub(rf'\b(one|two|three|four|five)(?=\s?(?:{_star}|{_more}))', lambda m: str(_ones[m[1].lower()]), text, flags=re.I)
+    def digit(m): return str(_ones[m[1].lower()])
+    text = re.sub(rf'\b(one|two|three|four|five)(?=\s?(?:{_star}|{_more}))', digit, text, flags=re.I)
     for pattern in _stars:
         if (m := pattern.search(text)) and float(m['n']) <= 5:
             u.min_score = float(m['n'])
@@ -169,20 +186,30 @@ def take_stars(
     return text
 
 # %% ../../nbs/60_recommend.preferences.ipynb #886976f0
-_negation = (r"(?:please )?(?:i )?(?:do not|don[’']?t|does not|doesn[’']?t|did not|didn[’']?t) (?:really )?(?:want|like|need|have|care for)(?: to have)?|"
-             r"without|avoid(?:ing)?|except(?: for)?|anything but|other than|nothing (?:from|by|with|like)|(?:i )?(?:hate|dislike)|not (?:from|by)|not|no")
-_harmless = (r'(?:only|just|sure|necessarily|even|have to|matter|idea|one|longer|problems?|issues?|bad|least|more|less|later|doubt|need|much|many|'
+_negation = (r"(?:please )?(?:i )?(?:do not|don[’']?t|does not|doesn[’']?t|did not|didn[’']?t) "
+             r"(?:really )?(?:want|like|need|have|care for)(?: to have)?|"
+             r"without|avoid(?:ing)?|except(?: for)?|anything but|other than|nothing (?:from|by|with|like)|"
+             r"(?:i )?(?:hate|dislike)|not (?:from|by)|not|no")
+_harmless = (r'(?:only|just|sure|necessarily|even|have to|matter|idea|one|longer|problems?|issues?|bad|'
+             r'least|more|less|later|doubt|need|much|many|'
              r'important|yet|all|every\w*)\b')
-_stop = (r"[.,;:!?()\n]|\b(?:and|but|for|with|that|which|who|because|since|please|under|over|below|above|between|so|if|when|while|is|are|"
+_stop = (r"[.,;:!?()\n]|\b(?:and|but|for|with|that|which|who|because|since|please|under|over|below|above|"
+         r"between|so|if|when|while|is|are|"
          r"at|on|in|to|without|not|no|just|only|instead)\b")
-_negated = re.compile(rf"(?:\b(?:but|and|,)\s+)?\b(?P<how>{_negation})\s+(?!{_harmless})(?P<what>.+?)(?=\s*(?:{_stop}|$))", re.I)
-_twice = re.compile(r"(?:\bcan(?:not| not|['’]?t)|\bcould(?: not|n['’]?t)|\bnever|\bnot|n['’]t)\s+(?:\w+\s+){0,3}$", re.I) # what makes a following 'without' a wish
-_degree = re.compile(r'(?:too|so|very|overly)\s+([\w-]+)\s+(?!or\b)(?=\w)', re.I) # 'too expensive' before what it is said of
-_leading = re.compile(r"^(?:(?:too|so|very|really|any|a|an|the|be|from|by|being|having|something|anything|brand|of)\s+)+", re.I)
+_negated = re.compile(
+    rf"(?:\b(?:but|and|,)\s+)?\b(?P<how>{_negation})\s+(?!{_harmless})(?P<what>.+?)(?=\s*(?:{_stop}|$))", re.I)
+# what makes a following 'without' a wish
+_twice = re.compile(r"(?:\bcan(?:not| not|['’]?t)|\bcould(?: not|n['’]?t)|"
+                    r"\bnever|\bnot|n['’]t)\s+(?:\w+\s+){0,3}$", re.I)
+# 'too expensive' before what it is said of
+_degree = re.compile(r'(?:too|so|very|overly)\s+([\w-]+)\s+(?!or\b)(?=\w)', re.I)
+_leading = re.compile(r"^(?:(?:too|so|very|really|any|a|an|the|be|from|by|being|having|"
+                      r"something|anything|brand|of)\s+)+", re.I)
 
 # %% ../../nbs/60_recommend.preferences.ipynb #4f1c87c7
 _told = re.compile(r"\b(?:(?:do|does|did|will|would|can|could|should|must|may|is|are|was|were)|"
-                   r"(?:someone|somebody|anyone|anybody|people|persons?|those|users?|kids|children)(?: who (?:has|have|had|lives?|works?))?(?: with)?)\s+$", re.I)
+                   r"(?:someone|somebody|anyone|anybody|people|persons?|those|users?|kids|children)"
+                   r"(?: who (?:has|have|had|lives?|works?))?(?: with)?)\s+$", re.I)
 _after_all = re.compile(r'(?:be|being|have|having|need|contain|include|come with)\b', re.I)
 
 def _is_told(m, before, brands):
@@ -226,13 +253,15 @@ def understand(
 ) -> Understood:
     "Take preferences apart; a text of more than `longest_text` characters is a `RecsysError`."
     if not isinstance(text, str): raise RecsysError(f'preferences: expected text, got {type(text).__name__}')
-    if len(text) > longest_text: raise RecsysError(f'preferences: {len(text):,} characters; expected at most {longest_text:,}')
+    if len(text) > longest_text:
+        raise RecsysError(f'preferences: {len(text):,} characters; expected at most {longest_text:,}')
     u, rest = Understood(), in_digits(clean(text))
     if len(rest.split()) <= longest_order and len(rest) <= 25*longest_order:
         rest = take_dislikes(u, take_prices(u, take_stars(u, rest)), brands)
         rest = re.sub(r'\s+\b(?:for|with|at|a|an|costing|priced|that|which|who)(?=\s+,)', '', rest, flags=re.I)
         rest = re.sub(r'\s*,(?:\s*(?:,|\b(?:and|but|with)\s*(?=,|$)))*\s*', ', ', rest) # what is left of commas
-        rest = re.sub(r'^(?:[\s,.;:]|(?:and|but)\b)+|(?:[\s,;:]|\b(?:and|but|for|with|a|at|priced?|costing))+$', '', rest, flags=re.I)
+        rest = re.sub(r'^(?:[\s,.;:]|(?:and|but)\b)+', '', rest, flags=re.I)
+        rest = re.sub(r'(?:[\s,;:]|\b(?:and|but|for|with|a|at|priced?|costing))+$', '', rest, flags=re.I)
         u.unclear = _unclear(rest)
     u.text = re.sub(' {2,}', ' ', rest) if re.search(r'\w', rest) else ''
     return u

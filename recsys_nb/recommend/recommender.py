@@ -41,7 +41,9 @@ def query_vector(
     "One vector for all that is wanted."
     parts = [unit(np.mean(v, axis=0)) for v in (said, liked) if len(v)]
     if not parts: return None
-    return unit(unit(np.sum(parts, axis=0)) - (away*unit(np.mean(disliked, axis=0)) if len(disliked) else 0)).astype(np.float32)
+    wanted = unit(np.sum(parts, axis=0))
+    if len(disliked): wanted = unit(wanted - away*unit(np.mean(disliked, axis=0)))
+    return unit(wanted).astype(np.float32)
 
 # %% ../../nbs/63_recommend.recommender.ipynb #2eebfbb6
 def diversify(
@@ -68,8 +70,8 @@ class Recommender:
         model:DualEncoderSBERT, # What encodes the preferences; the index was made with it
     ):
         if index.fingerprint != model.fingerprint:
-            raise RecsysError(f'{index.folder}: this index was built with another model ({index.fingerprint}) than the one loaded ({model.fingerprint}); '
-                              'build it anew with `recsys index`')
+            raise RecsysError(f'{index.folder}: this index was built with another model ({index.fingerprint}) '
+                              f'than the one loaded ({model.fingerprint}); build it anew with `recsys index`')
         self.index, self.model = index, model
         self.brands, self.categories = (index.store.facet(k) for k in ('brand_key', 'category_keys'))
     def close(self):
@@ -85,7 +87,8 @@ class Recommender:
     @cached_property
     def titles(self) -> list:
         "(id, title in lower case, between spaces) of all products."
-        return [(i, f' {t} '.casefold()) for i, t in self.products[['product_id', 'title']].fillna('').itertuples(index=False)]
+        table = self.products[['product_id', 'title']].fillna('')
+        return [(i, f' {t} '.casefold()) for i, t in table.itertuples(index=False)]
 
 # %% ../../nbs/63_recommend.recommender.ipynb #f0e9011a
 @patch(cls_method=True)
@@ -125,7 +128,8 @@ class Wish:
         return Query(self.vector, self.words, self.filters, self.history)
     def is_empty(self) -> bool:
         "Whether there is nothing to search for and nothing to filter by."
-        return self.vector is None and not self.words and replace(self.filters, not_family=(), not_brand=()) == Filters()
+        asked = replace(self.filters, not_family=(), not_brand=())
+        return self.vector is None and not self.words and asked == Filters()
 
 # %% ../../nbs/63_recommend.recommender.ipynb #c39ea80c
 @patch
@@ -154,9 +158,14 @@ def filters_from(
     given:dict,   # Limits as arguments
 ) -> Filters:     # The stricter of what was said several times
     "Conditions from what was said and what was given."
-    strictest = lambda f, best: best((getattr(u, f) for u in parts if getattr(u, f) is not None), default=None)
-    said = dict(min_price=strictest('min_price', max), max_price=strictest('max_price', min), min_score=strictest('min_score', max),
-                not_brand=tuple(b for u in parts for b in u.not_brand))
+    def strictest(limit, best):
+        values = [getattr(u, limit) for u in parts]
+        return best((v for v in values if v is not None), default=None)
+    said = dict(
+        min_price=strictest('min_price', max),
+        max_price=strictest('max_price', min),
+        min_score=strictest('min_score', max),
+        not_brand=tuple(b for u in parts for b in u.not_brand))
     given = {k: v for k, v in given.items() if v is not None and v != ()}
     try: return Filters(**said | given)
     except RecsysError:
@@ -187,7 +196,8 @@ def read(self:Recommender,
 ) -> Wish:
     "Read preferences: take texts apart, look up products, and collect the conditions."
     check_k(k)
-    if not (isinstance(diversity, Real) and 0 <= diversity <= 1): raise RecsysError(f'diversity={diversity!r}: expected a number from 0 to 1')
+    if not (isinstance(diversity, Real) and 0 <= diversity <= 1):
+        raise RecsysError(f'diversity={diversity!r}: expected a number from 0 to 1')
     parts, notes = [understand(t, self.brands.keys()) for t in _texts(text)], []
     wanted = [u.text for u in parts if u.text]
     notes += [f'“{a}” was not read as a limit; write “under {a}” or “around {a}”.' for u in parts for a in u.unclear]
@@ -201,8 +211,10 @@ def read(self:Recommender,
     gone = {p['family_id'] for p, _ in [*liked, *had, *owned, *against.values()]}
     limits |= {f: tuple(_texts(limits.get(f))) for f in ('category', 'brand')}
     filters = replace(filters_from(parts, limits), not_family=tuple(sorted(gone)))
-    wish = Wish(wanted, unwanted, _meanings(liked), _meanings(against.values()), filters, heard(parts, filters), notes, k, diversity,
-                tuple(p['product_id'] for p, _ in had))
+    wish = Wish(
+        wanted, unwanted, _meanings(liked), _meanings(against.values()),
+        filters, heard(parts, filters), notes, k, diversity,
+        tuple(p['product_id'] for p, _ in had))
     return wish if filters.min_score is None or self.index.manifest['has_scores'] else _without_scores(wish)
 
 # %% ../../nbs/63_recommend.recommender.ipynb #43c8019d
@@ -210,7 +222,8 @@ def _without_scores(wish):
     note = (f'This index has no predicted stars (its reviews have none to learn from), '
             f'so "at least {wish.filters.min_score:g} stars" was not applied.')
     understood = {k: v for k, v in wish.understood.items() if k != 'min_score'}
-    return replace(wish, filters=replace(wish.filters, min_score=None), notes=[*wish.notes, note], understood=understood)
+    filters = replace(wish.filters, min_score=None)
+    return replace(wish, filters=filters, notes=[*wish.notes, note], understood=understood)
 
 # %% ../../nbs/63_recommend.recommender.ipynb #bdc2b1fc
 @patch
@@ -227,7 +240,8 @@ def encode(self:Recommender,
 # %% ../../nbs/63_recommend.recommender.ipynb #72ff9a5e
 def _said(name, v):
     "A condition, in words."
-    return f'{name.replace("_", " ")} ' + (shown_number(v, ',.10g') if isinstance(v, (int, float)) else repr(', '.join(v)))
+    value = shown_number(v, ',.10g') if isinstance(v, (int, float)) else repr(', '.join(v))
+    return f'{name.replace("_", " ")} {value}'
 
 # %% ../../nbs/63_recommend.recommender.ipynb #e857f8b2
 @patch
@@ -236,23 +250,28 @@ def misspelt(self:Recommender, filters) -> list:
     notes = []
     for name, there in (('category', self.categories), ('brand', self.brands)):
         for v in getattr(filters, name):
-            if key_of(v) in there or self.index.count(Filters(**{name: v})): continue # `there` holds the most frequent ones
+            # `there` holds the most frequent ones
+            if key_of(v) in there or self.index.count(Filters(**{name: v})): continue
             near = get_close_matches(key_of(v), list(there)[:5000], 3, .6)
-            notes.append(f'There is no {name} {v[:60]!r}' + (f'; did you mean {" or ".join(map(repr, near))}?' if near else '.'))
+            hint = f'; did you mean {" or ".join(map(repr, near))}?' if near else '.'
+            notes.append(f'There is no {name} {v[:60]!r}{hint}')
     return notes
 
 # %% ../../nbs/63_recommend.recommender.ipynb #62614622
 @patch
 def tightness(self:Recommender, filters, n_found) -> list:
     "How many products there would be without each condition, and without all of them."
-    tight = [n for n in ('min_price', 'max_price', 'min_score', 'category', 'brand') if getattr(filters, n) not in (None, ())]
+    names = ('min_price', 'max_price', 'min_score', 'category', 'brand')
+    tight = [n for n in names if getattr(filters, n) not in (None, ())]
     if not tight: return []
-    without = lambda names: self.index.count(replace(filters, **{n: None if n[0] == 'm' else () for n in names}))
+    def without(names):
+        return self.index.count(replace(filters, **{n: None if n[0] == 'm' else () for n in names}))
     counts = [f'{without([n]):,} without {_said(n, getattr(filters, n))}' for n in tight]
     if len(tight) > 1: counts.append(f'{without(tight):,} without any of these')
     passing = self.index.count(filters)
     some = f'Only {passing:,} passed all conditions' + (f', variants of {n_found:,}' if passing != n_found else '')
-    return [f'{some if n_found else "No product passes all conditions"}. Products that would pass: {", ".join(counts)}.']
+    so_far = some if n_found else 'No product passes all conditions'
+    return [f'{so_far}. Products that would pass: {", ".join(counts)}.']
 
 # %% ../../nbs/63_recommend.recommender.ipynb #542b5570
 @patch
@@ -283,7 +302,8 @@ def _reason(payload, vectors, wish, common, taken):
     "`why` and `why_from`: the sentence of a review that fits best, else the bullet point of the description that does"
     if wish.vector is not None and 'sentences' in vectors:
         title = f'{payload["title"]} {" ".join(payload["categories"][-1:])}'
-        why, fit = best_sentence(payload['sentences'], vectors['sentences'], wish.vector, wish.words, title, common, taken)
+        said = payload['sentences'], vectors['sentences']
+        why, fit = best_sentence(*said, wish.vector, wish.words, title, common, taken)
         if why and fit >= least_fit: return dict(why=why, why_from='review')
     why = fitting_point(payload.get('points') or [], wish.words)
     return dict(why=why, why_from='description') if why else {}
@@ -352,7 +372,8 @@ def recommend(self:Recommender,
     return self.answer(wish, hits, seconds)
 
 # %% ../../nbs/63_recommend.recommender.ipynb #8d17eb5d
-_fields = ('text', 'k', 'history', 'like', 'dislike', 'exclude', 'min_price', 'max_price', 'category', 'brand', 'min_score', 'diversity')
+_fields = ('text', 'k', 'history', 'like', 'dislike', 'exclude',
+           'min_price', 'max_price', 'category', 'brand', 'min_score', 'diversity')
 
 @patch
 def _read_request(self:Recommender, request, k):
@@ -394,7 +415,8 @@ def recommend_many(self:Recommender,
     **conditions,       # For all of them, see `recommend`
 ) -> list:              # `Recommendations` for each
     "Recommendations for several texts."
-    if isinstance(texts, str): raise RecsysError('texts: expected a list, one text for each person; `recommend` takes a single text')
+    if isinstance(texts, str):
+        raise RecsysError('texts: expected a list, one text for each person; `recommend` takes a single text')
     return self.answer_all([dict(text=t, **conditions) for t in texts], k)
 
 # %% ../../nbs/63_recommend.recommender.ipynb #6d35aa24

@@ -31,7 +31,7 @@ class Recommendation:
     value:float|None=None      # What the list is ordered by
     average_rating:float|None=None # Of the shop, for display: no model reads it
     rating_number:int|None=None
-    because:list=field(default_factory=list) # What brought it, the strongest first: 'metadata', 'review', 'words', 'history'
+    because:list=field(default_factory=list) # 'metadata', 'review', 'words', 'history': the strongest first
 
 # %% ../../nbs/62_recommend.results.ipynb #db293720
 def as_recommendation(
@@ -60,6 +60,9 @@ class Recommendations(list):
 def shown_number(v, form:str) -> str:
     "A number, or a dash."
     return '–' if v is None or v != v else format(v, form)
+def _figures(r):
+    "Price, similarity and stars, as they are shown"
+    return shown_number(r.price, ',.2f'), shown_number(r.similarity, '.2f'), shown_number(r.score, '.1f')
 def quote(r) -> str:
     "Why, as it is shown."
     return f'“{r.why}”' if r.why and r.why_from == 'review' else r.why or ''
@@ -72,8 +75,8 @@ def spoken(understood:dict) -> str:
 
 # %% ../../nbs/62_recommend.results.ipynb #9b25ce16
 _text = 'style="text-align:left;vertical-align:top;padding:.35em .7em"'
-_figure = 'style="text-align:right;vertical-align:top;padding:.35em .7em;white-space:nowrap;font-variant-numeric:tabular-nums"'
-_columns = [('', _figure), ('product', _text), ('price', _figure), ('similarity', _figure), ('stars', _figure), ('why', _text)]
+_figure = _text.replace('left', 'right')[:-1] + ';white-space:nowrap;font-variant-numeric:tabular-nums"'
+_columns = {'': _figure, 'product': _text, 'price': _figure, 'similarity': _figure, 'stars': _figure, 'why': _text}
 _small = '<br><small style="opacity:.7">{}</small>'.format
 
 # %% ../../nbs/62_recommend.results.ipynb #59dedfb5
@@ -87,17 +90,19 @@ def row_html(
     notes = ['from the description'] if r.why_from == 'description' else []
     if r.because: notes.append(f'found by {", ".join(r.because)}')
     why = escape(quote(r)) + (_small(escape(' · '.join(notes))) if notes else '')
-    shown = (i, title, shown_number(r.price, ',.2f'), shown_number(r.similarity, '.2f'), shown_number(r.score, '.1f'), why)
-    return f'<tr>{"".join(f"<td {s}>{v}</td>" for v, (_, s) in zip(shown, _columns))}</tr>'
+    cells = zip(_columns.values(), (i, title, *_figures(r), why))
+    return f'<tr>{"".join(f"<td {s}>{v}</td>" for s, v in cells)}</tr>'
 
 # %% ../../nbs/62_recommend.results.ipynb #514abf91
 @patch
 def _repr_html_(self:Recommendations):
-    head = ''.join(f'<th scope="col" {s}>{h}</th>' for h, s in _columns)
+    head = ''.join(f'<th scope="col" {s}>{h}</th>' for h, s in _columns.items())
     rows = ''.join(row_html(i, r) for i, r in enumerate(self, 1))
-    table = f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>' if self else ''
+    table = f'<table style="border-collapse:collapse"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    if not self: table = ''
     notes = [escape(n) for n in (self.understood and f'Understood: {spoken(self.understood)}', self.advice) if n]
-    return f'<div style="overflow-x:auto;max-width:70em">{table}{"".join(f"<p><small>{n}</small></p>" for n in notes)}</div>'
+    below = ''.join(f'<p><small>{n}</small></p>' for n in notes)
+    return f'<div style="overflow-x:auto;max-width:70em">{table}{below}</div>'
 
 # %% ../../nbs/62_recommend.results.ipynb #663440b2
 def plain_markdown(s):
@@ -108,14 +113,17 @@ def plain_markdown(s):
 @patch
 def _repr_markdown_(self:Recommendations):
     def row(i, r):
-        figures = shown_number(r.price, ',.2f'), shown_number(r.similarity, '.2f'), shown_number(r.score, '.1f')
-        return f'| {" | ".join([str(i), plain_markdown(r.title or r.product_id), *figures, plain_markdown(quote(r))])} |'
-    table = ['| | product | price | similarity | stars | why |', '|--:|:--|--:|--:|--:|:--|', *(row(i, r) for i, r in enumerate(self, 1))] if self else []
+        cells = [str(i), plain_markdown(r.title or r.product_id), *_figures(r), plain_markdown(quote(r))]
+        return f'| {" | ".join(cells)} |'
+    head = ['| | product | price | similarity | stars | why |', '|--:|:--|--:|--:|--:|:--|']
+    table = head + [row(i, r) for i, r in enumerate(self, 1)] if self else []
     return '\n'.join([*table, *(f'\n{plain_markdown(n)}' for n in (spoken(self.understood), self.advice) if n)])
 
 # %% ../../nbs/62_recommend.results.ipynb #e068392e
 @patch
 def __repr__(self:Recommendations):
-    def row(i, r): return (f'{i:2d}. {(r.title or r.product_id)[:60]:60s} {shown_number(r.price, ",.2f"):>9} {shown_number(r.similarity, ".2f"):>5} '
-                           f'{shown_number(r.score, ".1f"):>4}  {quote(r)[:80]}')
+    def row(i, r):
+        price, similarity, score = _figures(r)
+        title = (r.title or r.product_id)[:60]
+        return f'{i:2d}. {title:60s} {price:>9} {similarity:>5} {score:>4}  {quote(r)[:80]}'
     return '\n'.join([row(i, r) for i, r in enumerate(self, 1)] + ([self.advice] if self.advice else []))
