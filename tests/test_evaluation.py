@@ -214,3 +214,15 @@ def test_histories_never_look_ahead():
         assert (row.history.timestamp < row.timestamp).all() and (row.history.user_id == row.user_id).all()
         assert int(row.product_id)//2 not in set(row.history.family_id.astype(int))
     with pytest.raises(RecsysError, match='no user_id'): history_task(SimpleNamespace(**{k: v.assign(user_id=None) for k, v in vars(data).items()}))
+
+def test_histories_are_cut_out_for_the_drawn_targets_only():
+    n = 4000
+    reviews = pd.DataFrame(dict(review_id=[f'r{i}' for i in range(n)], user_id=[f'u{i//20}' for i in range(n)], timestamp=range(n),
+                                product_id=[f'p{i}' for i in range(n)], family_id=[f'p{i}' for i in range(n)]))
+    data = SimpleNamespace(train=reviews[:0], val=reviews[:0], test=reviews)
+    tracemalloc.start()
+    task = history_task(data, limit=10)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(task) == 10 and peak < 4e6 # a frame for each of the 3,800 targets takes more than 10 MB
+    assert [len(h) for h in task.history] == [min(int(r[1:]) % 20, 20) for r in task.review_id]

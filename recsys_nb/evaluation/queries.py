@@ -83,16 +83,24 @@ def history_task(
     parts['user_id'] = parts.user_id.mask(parts.user_id == '') # nobody knows who wrote these, so they are not one person's
     for column in ('user_id', 'timestamp'):
         if parts[column].isna().all(): raise RecsysError(f'history task: these reviews have no {column}, so nobody has a history')
-    parts = parts.dropna(subset=['user_id', 'timestamp']).sort_values(['timestamp', 'review_id'])
-    rows = []
-    for user, own in parts.groupby('user_id'):
-        for i, (p, r) in enumerate(zip(own.index.get_level_values('part'), own.itertuples())):
-            before = own[:i][(own.timestamp[:i] < r.timestamp)][-longest:] if p == part else ()
-            if len(before) and r.family_id not in set(before.family_id):
-                rows.append((r.review_id, user, r.product_id, r.timestamp, before))
-    if not rows: raise RecsysError(f'history task: no user of the {part} part has an earlier review of another product')
-    found = pd.DataFrame(rows, columns=['review_id', 'user_id', 'product_id', 'timestamp', 'history'])
-    return found.sample(min(limit, len(found)), random_state=0).sort_index(ignore_index=True)
+    parts = parts.dropna(subset=['user_id', 'timestamp']).sort_values(['user_id', 'timestamp', 'review_id'])
+    targets = _drawn_targets(parts, part, longest, limit)
+    if not targets: raise RecsysError(f'history task: no user of the {part} part has an earlier review of another product')
+    found = parts.iloc[[i for i, *_ in targets]][['review_id', 'user_id', 'product_id', 'timestamp']].reset_index(drop=True)
+    return found.assign(history=[parts.iloc[start:stop] for _, start, stop in targets])
+
+def _drawn_targets(parts, part, longest, limit):
+    "(row, where its history starts and stops) of at most `limit` targets, drawn before any history is cut out"
+    times, families = parts.timestamp.to_numpy(), parts.family_id.to_numpy()
+    first = np.arange(len(parts)) - parts.groupby('user_id').cumcount().to_numpy() # the user's first row
+    asked = np.flatnonzero(parts.index.get_level_values('part') == part)
+    drawn = []
+    for i in np.random.default_rng(0).permutation(asked):
+        stop = first[i] + np.searchsorted(times[first[i]:i], times[i]) # what is as old is not earlier
+        start = max(first[i], stop - longest)
+        if start < stop and families[i] not in families[start:stop]: drawn.append((i, start, stop))
+        if len(drawn) == limit: break
+    return sorted(drawn)
 
 # %% ../../nbs/33_evaluation.queries.ipynb #de92ebf2
 def mean_vectors(
