@@ -51,7 +51,7 @@ class Shop:
         if max_price is None: max_price = Found.understood.get('max_price')
         keep = [(float(q@v), r) for r, v in zip(self.rows, self.vectors) if r['product_id'] not in [*like, *exclude] and (max_price is None or (r['price'] or 1e9) <= max_price) and (min_price is None or (r['price'] or 0) >= min_price)
                 and (not category or category in r['categories']) and (not brand or brand == r['brand']) and (min_score is None or (r['score'] or 0) >= min_score)]
-        found = Found(SimpleNamespace(**r, similarity=min(1, s), why_from='review', why=f'I bought it for the {text[:20]} & <i>love</i> it.') for s, r in sorted(keep, key=lambda o: -o[0])[:k])
+        found = Found(SimpleNamespace(**r, similarity=min(1, s), because=['metadata'], why_from='review', why=f'I bought it for the {text[:20]} & <i>love</i> it.') for s, r in sorted(keep, key=lambda o: -o[0])[:k])
         if not found: found.advice = 'Nothing is left: the highest price excludes every product.'
         return found
 
@@ -271,13 +271,12 @@ def below_a_path():
     settings = ServiceSettings(root_path='/shop')
     behind = uvicorn.Server(uvicorn.Config(create_app(Shop(), mount_demo, settings), log_level='error'))
     with open_port('127.0.0.1', 0) as own, open_port('127.0.0.1', 0) as front:
-        port = own.getsockname()[1]
+        port, client = own.getsockname()[1], httpx.AsyncClient(timeout=20, verify=False)
         async def forward(request):
             headers = [(k, v) for k, v in request.headers.items() if k not in ('host', 'accept-encoding')]
             host = dict(host=request.headers['host'])
-            async with httpx.AsyncClient(timeout=20) as c:
-                r = await c.request(request.method, f'http://127.0.0.1:{port}/{request.path_params["path"]}', params=request.query_params,
-                                    content=await request.body(), headers=dict(headers) | host)
+            r = await client.request(request.method, f'http://127.0.0.1:{port}/{request.path_params["path"]}', params=request.query_params,
+                                     content=await request.body(), headers=dict(headers) | host)
             kept = {k: v for k, v in r.headers.items() if k not in ('content-length', 'content-encoding', 'transfer-encoding')}
             return Response(r.content, r.status_code, kept)
         proxy = Starlette(routes=[Route('/shop/{path:path}', forward, methods=['GET', 'POST', 'HEAD'])])
@@ -295,10 +294,10 @@ def test_demo_and_api_below_a_path(browser, below_a_path):
     p.on('response', lambda r: lost.append((r.status, r.url)) if r.status >= 400 else None)
     p.goto(f'{below_a_path}/')
     assert p.url.startswith(f'{below_a_path}/demo/')
-    expect(p.locator('.rs-card')).to_have_count(6)
+    expect(p.locator('.rs-card')).to_have_count(6, timeout=20_000)
     p.goto(f'{below_a_path}/docs')
     p.get_by_text('Recommend products', exact=True).click()
     p.get_by_role('button', name='Execute').click()
-    expect(p.locator('.live-responses-table')).to_contain_text('recommendations')
+    expect(p.locator('.live-responses-table')).to_contain_text('recommendations', timeout=20_000)
     p.close()
     assert not [o for o in lost if 'favicon' not in o[1]]

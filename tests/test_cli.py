@@ -1,8 +1,9 @@
 "The command: what it prints, what it refuses, and that a refusal leaves everything as it was."
-import gzip, json, os, shutil, subprocess, sys
+import gzip, json, os, re, shutil, subprocess, sys
+from itertools import product
 from pathlib import Path
 
-import pytest
+import pandas as pd, pytest
 
 from recsys_nb.command.cli import main
 from recsys_nb.core.files import write_json
@@ -159,6 +160,27 @@ bad = [
     ('recommend keyboard --max-price cheap', '--max-price'),
     ('recommend keyboard --diversity 2', '2'),
     ('recommend --queries {tmp}/none.tsv --out {tmp}/x.run', 'none.tsv'),
+    ('recommend keyboard --queries {tmp}/q.tsv --out {tmp}/x.run', '--queries does not go with --preferences'),
+    ('recommend --queries {tmp}/q.tsv --requests {tmp}/r.jsonl', '--requests does not go with --queries'),
+    ('recommend keyboard --json --out {tmp}/x.jsonl', '--json does not go with --out'),
+    ('recommend keyboard --out {tmp}/x.doc', '.parquet'),
+    ('recommend', 'what you are looking for'),
+    ('recommend --requests {tmp}/empty.jsonl', 'empty'),
+    ('recommend --requests {tmp}/photo.jsonl', 'photo.jsonl'),
+    ('recommend --requests {tmp}/wrong.jsonl', 'wrong.jsonl: line 2: max_price'),
+    ('recommend keyboard --min-price 9 --max-price 3', 'above'),
+    ('recommend --like nobody', 'nobody'),
+    ('evaluate --data shop --index shop', '--index'),
+    ('evaluate --index shop --run latest', '--run'),
+    ('evaluate --index shop', '--qrels'),
+    ('prepare --meta {meta} --name x --spark-master spark://host:7077', '--engine spark'),
+    ('train-encoder --data shop --resume latest --epochs 3', '--resume does not go with --epochs'),
+    ('train-score --data shop --resume latest --set lr=1e-3', '--resume does not go with --set'),
+    ('index --data shop --base somewhere', '--run base'),
+    ('serve --no-demo --frames https://shop.example', '--no-demo does not go with --frames'),
+    ('serve --cors shop.example', 'shop.example: expected an origin'),
+    ('serve --root-path api', 'expected a path such as /api'),
+    ('recommend keyboard --root', 'expected a path'),
     ('serve --port 99999999', '--port'),
     ('no-such-command', 'no-such-command'),
     ('index --data shop --run latest', 'no finished encoder run'),
@@ -169,6 +191,7 @@ bad = [
 def test_refusals_are_one_line_and_change_nothing(root, tmp_path, capsys, words, names):
     (tmp_path/'empty.jsonl').touch()
     (tmp_path/'photo.jsonl').write_bytes(bytes(range(256))*50)
+    (tmp_path/'wrong.jsonl').write_text('{"text": "a mouse"}\n{"text": "a mouse", "max_price": "cheap"}\n')
     before = snapshot(root)
     assert recsys('--root', root, *words.format(tmp=tmp_path, meta=root/'raw'/'meta.jsonl.gz').split()) not in (0, None)
     said = capsys.readouterr()
@@ -206,3 +229,91 @@ def test_the_installed_command_answers_at_once_without_torch():
     code = "import sys; from recsys_nb.command.cli import main\ntry: main(['--help'])\nexcept SystemExit as e: sys.exit(int(e.code or 0) or 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0 and 'recommend' in done.stdout
+
+@pytest.fixture
+def asked(tmp_path):
+    "Two people's requests, in both forms."
+    (tmp_path/'q.tsv').write_text('q1\tmechanical keyboard\nq2\twebcam for calls\n')
+    rows = dict(id='a', text='mechanical keyboard', k=2), dict(id='b', text=['webcam', 'for calls'], max_price=30)
+    (tmp_path/'r.jsonl').write_text('\n'.join(map(json.dumps, rows)) + '\n')
+    return tmp_path
+
+def printed(root, capsys, *words):
+    "The JSON objects that a command prints."
+    capsys.readouterr()
+    assert recsys('--root', root, *words, '--json') == 0
+    return [json.loads(l) for l in capsys.readouterr().out.splitlines()]
+
+def ids_of(found): return [r['product_id'] for r in found['recommendations']]
+
+@pytest.mark.parametrize('option', ['--max-price 60', '--min-price 20', '--brand BRAND', '--category Keyboards', '--like ID', '--dislike ID',
+                                    '--exclude ID', '--history ID', '--diversity 0.5'])
+def test_no_option_is_ignored_however_one_asks(root, asked, capsys, option):
+    "What an option does to one person's answer, it does to many people's."
+    without, = printed(root, capsys, 'recommend', 'mechanical keyboard', '--k', 5)
+    first = without['recommendations'][0]
+    swap = dict(ID=first['product_id'], BRAND=first['brand'] or 'Brindlo')
+    words = [swap.get(w, w) for w in option.split()]
+    alone, = printed(root, capsys, 'recommend', 'mechanical keyboard', '--k', 5, *words)
+    for name, file, k in (('--queries', 'q.tsv', 5), ('--requests', 'r.jsonl', 2)):
+        many = printed(root, capsys, 'recommend', name, asked/file, '--k', 5, *words)
+        assert ids_of(many[0]) == ids_of(alone)[:k]
+    if option.split()[0] in ('--exclude', '--dislike', '--like'): assert ids_of(alone) != ids_of(without)
+
+def test_a_request_says_itself_what_differs(root, asked, capsys):
+    found = printed(root, capsys, 'recommend', '--requests', asked/'r.jsonl', '--k', 4, '--max-price', 90)
+    assert [o['id'] for o in found] == ['a', 'b'] and len(found[0]['recommendations']) == 2
+    assert all(r['price'] <= 90 for r in found[0]['recommendations']) and all(r['price'] <= 30 for r in found[1]['recommendations'])
+
+@pytest.mark.parametrize('form, ending', product(['--queries', '--requests', 'words'], ['.run', '.jsonl', '.csv', '.parquet']))
+def test_answers_in_the_form_that_the_ending_says(root, asked, form, ending):
+    forms = {'--queries': (['--queries', asked/'q.tsv'], ['q1', 'q2']), '--requests': (['--requests', asked/'r.jsonl'], ['a', 'b'])}
+    who, ids = forms.get(form, (['a keyboard'], ['1']))
+    path = asked/f'answers{ending}'
+    assert recsys('--root', root, 'recommend', *who, '--k', 2, '--out', path) == 0
+    if ending == '.jsonl': found = [json.loads(l)['id'] for l in path.read_text().splitlines()]
+    elif ending == '.run': found = [l.split()[0] for l in path.read_text().splitlines()]
+    else:
+        table = pd.read_csv(path) if ending == '.csv' else pd.read_parquet(path)
+        assert {'place', 'title', 'price', 'why'} <= set(table)
+        found = table.id.astype(str).tolist()
+    assert list(dict.fromkeys(found)) == ids
+
+def test_root_is_forgotten_when_the_command_is_done(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = dict(os.environ)
+    assert recsys('recommend', 'a keyboard', '--root', root) == 0
+    assert dict(os.environ) == before
+    assert recsys('recommend', 'a keyboard') == 1 and 'no index here' in capsys.readouterr().err
+
+start = 'from recsys_nb.command.cli import main; main()'
+title = 'Tastatur “leise” – 静音 keyboard 🎹 für 5€'
+
+@pytest.fixture(scope='module')
+def strange(tmp_path_factory):
+    "A shop of one product, whose name has letters of everywhere."
+    root = tmp_path_factory.mktemp('strange')
+    (root/'meta.jsonl').write_text(json.dumps(dict(parent_asin='B1', title=title, price=5)) + '\n', encoding='utf-8')
+    assert recsys('prepare', '--root', root, '--meta', root/'meta.jsonl', '--name', 'one') == 0
+    assert recsys('index', '--root', root, '--data', 'one', '--run', 'base') == 0
+    return root
+
+@pytest.mark.parametrize('words', [['--json'], []], ids=['json', 'table'])
+@pytest.mark.parametrize('encoding', ['utf-8', 'cp1252', 'ascii'])
+def test_a_pipe_of_any_encoding_gets_everything(strange, encoding, words):
+    settings = os.environ | dict(PYTHONIOENCODING=encoding, NO_COLOR='1', COLUMNS='30', PYTHONUTF8='0')
+    command = [sys.executable, '-c', start, '--root', strange, 'recommend', 'Größe 静音 keyboard', '--k', '1', *words]
+    done = subprocess.run(command, capture_output=True, env=settings)
+    assert done.returncode == 0, done.stderr
+    out = done.stdout.decode(encoding)
+    if words: assert json.loads(out)['recommendations'][0]['title'] == title
+    else:
+        assert '\x1b' not in out
+        kept = title.encode(encoding, 'backslashreplace').decode(encoding)
+        shown = re.sub(r'[\s│|]', '', out)
+        assert all(w in shown for w in kept.split()), out
+
+def test_who_reads_only_the_beginning_has_made_no_mistake(root):
+    command = f'{sys.executable} -c "{start}" --root {root} recommend keyboard --json | true; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(['bash', '-c', command], capture_output=True, text=True)
+    assert not done.stderr

@@ -1,16 +1,18 @@
 "The service against hostile, malformed and random requests."
 import asyncio, json, re, signal, subprocess, sys, threading, time
+from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 import httpx, numpy as np, pytest, schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, settings
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
 from recsys_nb.core.files import RecsysError
-from recsys_nb.index.qdrant import ServerUnavailable
+from recsys_nb.index.qdrant import ServerStore, ServerUnavailable, server_url
 from recsys_nb.serve.messages import max_body, max_text
-from recsys_nb.serve.running import open_port, served_names
+from recsys_nb.serve.running import follow, open_port, served_names
 from recsys_nb.serve.service import Desk, ServiceSettings, create_app, warm_up
 from recsys_nb.serve.shared_encoder import SharedEncoder
 
@@ -224,3 +226,175 @@ def test_it_finishes_what_it_was_doing_before_it_goes(stop):
     finally: p.kill()
     lines = [json.loads(l) for l in err.splitlines()]
     assert any(l.get('path') == '/recommend' and l['status'] == 200 and l['request_id'] for l in lines)
+
+def client(settings=ServiceSettings(), shop=Shop, **kw):
+    return TestClient(create_app(shop(), settings=settings), base_url='http://localhost', raise_server_exceptions=False, **kw)
+
+def test_a_batch_answers_each_by_itself(api):
+    asked = [dict(id='one', text='a mouse', k=1), dict(like=['nobody']), dict(category=['A', 'B'], brand='X')]
+    one, two, three = api.post('/recommend/batch', json=dict(requests=asked)).json()['answers']
+    assert one['id'] == 'one' and len(one['recommendations']) == 1 and len(three['recommendations']) == 4
+    assert two['status'] == 422 and 'no such product' in two['detail']
+    for wrong, says in (([], 'at least 1'), ([dict(text='a')]*51, 'at most 50'), ([dict(text='a', k=0)], 'requests.0.k'),
+                        ([dict(text=['a', 3])], 'requests.0.text.1'), ([dict(text='a', category=7)], 'requests.0.category')):
+        assert says in is_problem(api.post('/recommend/batch', json=dict(requests=wrong)), 422)['detail']
+
+def test_histories_reach_the_recommender():
+    seen = {}
+    class Watching(Shop):
+        def recommend(self, text, **rest):
+            seen.update(rest)
+            return super().recommend(text)
+    assert client(shop=Watching).post('/recommend', json=dict(history=['K1', 'M1'])).status_code == 200
+    assert seen['history'] == ['K1', 'M1'] and 'id' not in seen
+
+def test_without_the_key_only_the_state_is_told():
+    api = client(ServiceSettings(key='a long secret'))
+    for path in ('/health', '/ready'): assert api.get(path).status_code in (200, 503)
+    for path in ('/products/K1', '/metrics', '/docs', '/openapi.json', '/swagger/swagger-ui.css', '/nowhere'):
+        r = api.get(path)
+        assert is_problem(r, 401) and r.headers['www-authenticate']
+    assert is_problem(api.post('/recommend', json=dict(text='a')), 401)
+    basic = 'Basic ' + b64encode(b'anybody:a long secret').decode()
+    for right in ({'authorization': 'Bearer a long secret'}, {'x-api-key': 'a long secret'}, {'authorization': basic}):
+        assert api.get('/products/K1', headers=right).status_code == 200
+    wrong = ['Bearer ', 'Bearer a long secre', 'Bearer a long secret2', 'a long secret', 'Basic !!!', 'Basic ', 'Bearer é'.encode('latin-1')]
+    for given in wrong: assert api.get('/products/K1', headers={'authorization': given}).status_code == 401
+    assert api.get('/docs').headers['www-authenticate'].startswith('Basic')
+    described = api.get('/openapi.json', headers={'x-api-key': 'a long secret'}).json()
+    assert described['paths']['/recommend']['post']['security'] == [{'key': []}, {'header': []}]
+    assert described['paths']['/health']['get']['security'] == []
+
+locked = schemathesis.openapi.from_asgi('/openapi.json', create_app(Shop(), settings=ServiceSettings(hosts=('*',), key='a long secret')),
+                                        headers={'x-api-key': 'a long secret'})
+
+@locked.parametrize()
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_random_requests_with_a_key(case):
+    "Without a key is another test: here two headers bring it, and taking one away changes nothing."
+    case.call_and_validate(headers={'authorization': 'Bearer a long secret'}, excluded_checks=[positive_data_acceptance, ignored_auth])
+
+def test_each_address_has_its_own_pace():
+    app = create_app(Shop(), settings=ServiceSettings(rate=3))
+    one, other = (TestClient(app, base_url='http://localhost', client=(a, 1)) for a in ('10.0.0.1', '10.0.0.2'))
+    while time.time() % 60 > 55: time.sleep(1) # a minute that has just begun
+    got = [one.get('/products/K1') for _ in range(5)]
+    assert [r.status_code for r in got] == [200, 200, 200, 429, 429]
+    is_problem(got[4], 429)
+    assert 0 < int(got[4].headers['retry-after']) <= 60
+    assert other.get('/products/K1').status_code == 200 and one.get('/health').status_code == 200
+
+def test_prometheus_reads_what_happened():
+    api = client()
+    for _ in range(3): api.post('/recommend', json=dict(text='a mouse'))
+    for path in ('/products/K1', '/products/none', '/nowhere'): api.get(path)
+    told = api.get('/metrics')
+    assert told.headers['content-type'].startswith('text/plain')
+    for line in ('recsys_requests_total{method="POST",route="/recommend",status="200"} 3.0',
+                 'recsys_requests_total{method="GET",route="/products/{product_id:path}",status="404"} 1.0',
+                 'recsys_requests_total{method="GET",route="other",status="404"} 1.0'): assert line in told.text.splitlines()
+
+def test_two_services_count_apart():
+    one, two = client(), client()
+    one.get('/products/K1')
+    assert 'products/{' in one.get('/metrics').text and 'products/{' not in two.get('/metrics').text
+
+def test_long_answers_are_compressed_for_those_who_can_read_it(api):
+    asked = dict(text='a mouse', k=4)
+    r = api.post('/recommend', json=asked, headers={'accept-encoding': 'gzip'})
+    assert r.headers['content-encoding'] == 'gzip' and r.json()['recommendations']
+    assert 'content-encoding' not in api.post('/recommend', json=asked, headers={'accept-encoding': 'identity'}).headers
+
+def test_only_named_origins_may_call_from_a_browser():
+    api = client(ServiceSettings(origins=('https://shop.example',), key='a long secret'))
+    ask = {'access-control-request-method': 'POST', 'access-control-request-headers': 'content-type,authorization'}
+    allowed = api.options('/recommend', headers={'origin': 'https://shop.example', **ask}) # a browser asks this without the key
+    assert allowed.status_code == 200 and allowed.headers['access-control-allow-origin'] == 'https://shop.example'
+    assert 'access-control-allow-origin' not in api.options('/recommend', headers={'origin': 'https://evil.example', **ask}).headers
+    for wrong in ('shop.example', 'https://shop.example/', 'https://a;b'):
+        with pytest.raises(RecsysError, match='origin'): ServiceSettings(origins=(wrong,))
+
+def test_frames_by_a_setting():
+    api = client(ServiceSettings(frames=('https://shop.example',)))
+    def policy(path): return api.get(path).headers['content-security-policy']
+    assert policy('/demo/x').endswith("frame-ancestors 'self' https://shop.example")
+    assert policy('/docs').endswith("frame-ancestors 'none'") and policy('/health').endswith("frame-ancestors 'none'")
+
+@pytest.mark.parametrize('prefix', ['/api', ''])
+def test_below_a_path_whether_or_not_the_proxy_takes_it_away(prefix):
+    api = client(ServiceSettings(root_path='/api', key='a long secret'))
+    api.headers['x-api-key'] = 'a long secret'
+    assert api.get(f'{prefix}/products/K1').status_code == 200
+    assert api.post(f'{prefix}/recommend', json=dict(text='a mouse')).status_code == 200
+    assert api.get(f'{prefix}/docs').headers['content-security-policy'].startswith("default-src 'self'")
+    assert api.get(f'{prefix}/openapi.json').json()['servers'] == [{'url': '/api'}]
+    assert api.get(f'{prefix}/swagger/swagger-ui.css').status_code == 200
+    del api.headers['x-api-key']
+    assert api.get(f'{prefix}/health').status_code == 200 and api.get(f'{prefix}/products/K1').status_code == 401
+
+def test_a_rebuilt_index_is_taken_over_and_no_request_is_lost(tmp_path):
+    class Other(Shop): titles = {'N1': 'New'}
+    manifest = tmp_path/'manifest.json'
+    manifest.write_text('{"built_at": "1"}')
+    app, stop, tries = create_app(Shop()), threading.Event(), []
+    def load():
+        tries.append(1)
+        if len(tries) == 1: raise RecsysError('half a folder')
+        return Other()
+    watcher = threading.Thread(target=follow, args=(app.state.live, load, tmp_path, stop, .02))
+    with TestClient(app, base_url='http://localhost') as api:
+        def wait(what):
+            for _ in range(500):
+                assert api.post('/recommend', json=dict(text='a mouse')).status_code == 200
+                if what(): return
+                time.sleep(.01)
+            raise AssertionError('it never came')
+        watcher.start()
+        try:
+            time.sleep(.1)
+            manifest.write_text('{"built_at": "2"}')
+            wait(lambda: len(tries) == 1)
+            assert api.get('/products/K1').status_code == 200 # the old one stays
+            manifest.unlink()
+            time.sleep(.1)
+            manifest.write_text('{"built_at": "3"}')
+            wait(lambda: api.get('/products/N1').status_code == 200)
+        finally:
+            stop.set()
+            watcher.join(5)
+
+def test_an_encoder_that_is_closed_while_it_is_asked_answers_all():
+    class Model:
+        def encode(texts, side='user', **kw): return np.array([[len(t)] for t in texts])
+    for _ in range(50):
+        shared = SharedEncoder(Model)
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(shared.encode, ['x'*n]) for n in range(1, 20)]
+            pool.submit(shared.close)
+            assert [f.result(5)[0, 0] for f in asked] == list(range(1, 20))
+
+@pytest.mark.parametrize('written, whole', [
+    ('db', 'http://db:6333'), ('db:7000', 'http://db:7000'), ('http://db', 'http://db:6333'), ('http://db:6333/', 'http://db:6333'),
+    ('https://db.example', 'https://db.example:443'), ('https://db.example/qdrant/', 'https://db.example:443/qdrant'),
+    ('http://[::1]', 'http://[::1]:6333')])
+def test_addresses_of_a_qdrant_server(written, whole): assert server_url(written) == whole
+
+@pytest.mark.parametrize('wrong', ['grpc://db:6334', 'http://db:port', 'http://db:99999', 'ftp://db', 'http://', ''])
+def test_what_is_no_address_is_told(wrong):
+    with pytest.raises(RecsysError, match='expected the HTTP address'): server_url(wrong)
+
+def test_an_error_names_the_address_that_was_used_and_a_path_is_kept(monkeypatch):
+    monkeypatch.setattr(time, 'sleep', lambda seconds: None)
+    asked = []
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(502)
+            self.end_headers()
+        def log_message(self, *_): pass
+    with HTTPServer(('127.0.0.1', 0), Proxy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        where = f'http://127.0.0.1:{server.server_port}/qdrant'
+        with pytest.raises(ServerUnavailable, match=where): ServerStore(f'{where}/', 'toys').exists()
+        server.shutdown()
+    assert asked and all(p.startswith('/qdrant/collections/toys') for p in asked)

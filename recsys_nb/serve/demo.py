@@ -87,7 +87,8 @@ def card(
 ) -> str:  # HTML
     "One recommendation."
     kind = (r.categories or [''])[-1]
-    small = ' · '.join(safe(o, 60) for o in (r.brand, kind) if o)
+    follows = 'others who had what you own had it next' if 'history' in r.because else ''
+    small = ' · '.join(safe(o, 60) for o in (r.brand, kind, follows) if o)
     letter = f'<span>{safe((r.title or "?")[:1])}</span>'
     title = _linked(safe(r.title, 140), r.url)
     return f'''<article class="rs-card" aria-labelledby="rs-t{n}">

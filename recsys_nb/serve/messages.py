@@ -110,6 +110,7 @@ class Recommended(Product):
     similarity:_Number = Field(None, description='Cosine similarity of the preferences and the product')
     why:str|None = Field(None, description='The sentence that fits the preferences best')
     why_from:str|None = Field(None, description='Where that sentence is from: `review` or `description`')
+    because:_Names = Field([], description='What brought it, strongest first: `metadata`, `review`, `words`, `history`')
 
 # %% ../../nbs/70_serve.messages.ipynb #c3f99430
 class Answer(BaseModel):

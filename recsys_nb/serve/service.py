@@ -327,11 +327,18 @@ def _write(self:Door, scope, status, start, error):
     log.log(level, 'request', exc_info=error, extra=dict(
         request_id=scope['request_id'], method=scope['method'], path=scope['path'][:200], status=status, ms=took))
 
+# %% ../../nbs/72_serve.service.ipynb #0de3e6b5
+def _complete_path(scope):
+    "Put back the prefix that a proxy took away: what is mounted (the demo, the code of `/docs`) looks for it."
+    root, path = scope.get('root_path', ''), scope['path']
+    if path != root and not path.startswith(f'{root}/'): scope['path'] = root + path
+
 # %% ../../nbs/72_serve.service.ipynb #4c5cb922
 @patch
 async def __call__(self:Door, scope, receive, send):
     "Let a request in, and see it out."
     if scope['type'] != 'http': return await self.app(scope, receive, send)
+    _complete_path(scope)
     headers, seen, start, error = Headers(scope=scope), dict(status=0), time.perf_counter(), None
     asked = headers.get('x-request-id', '')
     scope['request_id'] = asked if re.fullmatch(r'[\w.\-]{1,64}', asked, re.ASCII) else uuid.uuid4().hex
