@@ -1,5 +1,5 @@
 "DuckDB and Spark write the same rows and the same report."
-import json, os, shutil
+import json, os, shutil, sys
 
 import pandas as pd
 import pytest
@@ -14,6 +14,7 @@ from recsys_nb.data.sample_store import make_sample_store
 def session():
     "A session made for small tables, as `prepare` would find one of a person's own."
     from pyspark.sql import SparkSession
+    os.environ.setdefault('PYSPARK_PYTHON', sys.executable) # what reads values on Spark is Python of this environment
     settings = {'spark.ui.enabled': 'false', 'spark.sql.shuffle.partitions': '1', 'spark.sql.codegen.wholeStage': 'false', 'spark.driver.host': '127.0.0.1', 'spark.log.level': 'ERROR', 'spark.sql.session.timeZone': 'Asia/Tokyo'}
     builder = SparkSession.builder.master('local[1]')
     for k, v in settings.items(): builder = builder.config(k, v)

@@ -15,14 +15,15 @@ import ibis
 blanks = r'\x00-\x1f\x7f-\xa0' + '\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u2800\u3000'
 invisible = r'\xad' + '\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffc'
 _unseen = re.compile(f'[{invisible}\U000e0000-\U000e007f]|(?<![\u0600-\u1fff\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])[\u200c\u200d]')
-_blank = re.compile(f'[ {blanks}\ud800-\udfff]+')
+_blank = re.compile(f'[{blanks}\ud800-\udfff]')
 
 # %% ../../nbs/12_data.texts.ipynb #d8f1e08a
 def clean(
     text:str, # Anything
 ) -> str:
     "One line, without control characters and without characters that nobody sees."
-    return _blank.sub(' ', _unseen.sub('', text)).strip()
+    if not text.isascii(): text = _unseen.sub('', text)
+    return ' '.join(_blank.sub(' ', text).split())
 
 # %% ../../nbs/12_data.texts.ipynb #ac917a3d
 def misreadings(
@@ -45,7 +46,8 @@ _button = re.compile(r'(?:(?<=[.!?…])|^)\s*(?:Read more(?: of this review)?|Se
 
 def _unsold(s):
     for said in shop_says: s = s.replace(said, ' ')
-    return _button.sub('', _link.sub(r' \1 ', s))
+    s = _link.sub(r' \1 ', s)
+    return _button.sub('', s) if 'more' in s[-40:] else s
 
 # %% ../../nbs/12_data.texts.ipynb #d5030a60
 _misread = misreadings()
@@ -63,17 +65,18 @@ def readable(
     "Text as a person would read it: without entities, tags, the shop's markup, misread and invisible characters."
     s = _wrong.sub(lambda m: _misread[m[0]], text)
     s = _entity.sub(lambda m: html.unescape(m[0]), _halves.sub(_whole, s.replace('&amp;#', '&#')))
-    return clean(_unsold(clean(re.sub(tag, ' ', s))))
+    return clean(_unsold(re.sub(tag, ' ', s)))
 
 # %% ../../nbs/12_data.texts.ipynb #71dc370c
 _nothing = 'nan none null nil nat n/a n.a. na <na> #n/a undefined'.split()
 non_values = ('', *(f(w) for w in _nothing for f in (str.lower, str.upper, str.capitalize)), 'NaN', 'NaT', 'N/a', '-', '--', '---', '–', '—', '?', '\\N')
 
 def given(
-    s, # A text column
-):     # Null where the text stands for nothing
+    s,       # A text column
+    also=(), # What else stands for nothing in it
+):           # Null where the text stands for nothing
     "What a text column says."
-    return ((s.length() <= 9) & s.isin(non_values)).ifelse(ibis.null('string'), s)
+    return ((s.length() <= 9) & s.isin((*non_values, *also))).ifelse(ibis.null('string'), s)
 
 # %% ../../nbs/12_data.texts.ipynb #0a64f967
 _odd = '|'.join([r'&[#A-Za-z][0-9A-Za-z]{1,31};', *sorted({re.escape(k[:2]) for k in _misread}), f'[{invisible}\u200c\u200d]', r'\[\[',
@@ -86,19 +89,27 @@ def readable_text(text:str) -> str:
     return None if text is None else readable(text)
 
 # %% ../../nbs/12_data.texts.ipynb #72bba29e
+_repairs = [ # (symptom, repair)
+    (lambda s: s.contains('<'), lambda s: s.re_replace(tag, ' ')),
+    (lambda s: s.contains('\n'), lambda s: s.replace('\n', ' ')),
+    (lambda s: s.re_search(f'[{blanks}]'), lambda s: s.re_replace(f'[{blanks}]', ' ')),
+    (lambda s: s.contains('  '), lambda s: s.re_replace('  +', ' ')),
+    (lambda s: s.startswith(' ') | s.endswith(' '), lambda s: s.strip())]
+
+# %% ../../nbs/12_data.texts.ipynb #108aacac
 def clean_texts(
     t,           # A table
     *names:str,  # Its text columns to clean
 ):
     "Text columns as `readable` makes them; '' for null and for what stands for nothing."
-    def each(f): return t.mutate(**{c: f(c) for c in names})
-    t = each(lambda c: t[c].fill_null(''))
+    t = t.mutate(**{c: t[c].fill_null('') for c in names})
     t = t.mutate(**{f'ill_{c}': t[c].re_search(any_symptom) for c in names})
-    t = t.mutate(**{f'odd_{c}': t[f'ill_{c}'] & t[c].re_search(_odd) for c in names})
-    t = each(lambda c: t[f'odd_{c}'].ifelse(readable_text(t[f'odd_{c}'].ifelse(t[c], ibis.null('string'))), t[c]))
-    t = each(lambda c: (t[f'ill_{c}'] & t[c].contains('<')).ifelse(t[c].re_replace(tag, ' '), t[c]))
-    t = each(lambda c: t[f'ill_{c}'].ifelse(t[c].re_replace(f'[ {blanks}]+', ' ').strip(), t[c]))
-    t = each(lambda c: given(t[c]).fill_null(''))
+    t = t.mutate(**{f'odd_{c}': t[f'ill_{c}'].ifelse(t[c].re_search(_odd), False) for c in names})
+    odd = {c: t[f'odd_{c}'] for c in names}
+    t = t.mutate(**{c: odd[c].ifelse(readable_text(odd[c].ifelse(t[c], ibis.null('string'))), t[c]) for c in names})
+    for symptom, repair in _repairs:
+        t = t.mutate(**{c: (t[f'ill_{c}'] & symptom(t[c])).ifelse(repair(t[c]), t[c]) for c in names})
+    t = t.mutate(**{c: given(t[c]).fill_null('') for c in names})
     return t.drop(*(f'{kind}_{c}' for c in names for kind in ('ill', 'odd')))
 
 # %% ../../nbs/12_data.texts.ipynb #129c900c
@@ -137,7 +148,7 @@ def says(
     "How much a text says: its letters, those of dense scripts counted twice, Chinese ones three times."
     n = key.length()
     more = 2 * n - key.re_replace(f'[{dense}]', '').length() - key.re_replace(f'[{han}]', '').length()
-    return n + key.re_search(f'[{dense}]').ifelse(more, 0)
+    return n + key.re_search(r'[^\x00-\x7f]').ifelse(more, 0)
 
 # %% ../../nbs/12_data.texts.ipynb #034968ba
 _ends = re.compile('|'.join([

@@ -11,8 +11,8 @@ import re, unicodedata
 from datetime import datetime, timezone
 from functools import lru_cache
 import ibis
-from .reading import product_id, user_id
-from .texts import clean_list, clean_texts, given, letters, says
+from .reading import all_given, product_id, user_id
+from .texts import clean_list, clean_texts, letters, says
 
 # %% ../../nbs/14_data.values.ipynb #f2b3976f
 _same = str.maketrans({'’': "'", '−': '-', '٫': '.', '٬': ',', '\ufe0f': None, **dict.fromkeys(map(ord, '\xad\u200b\u200e\u200f\u2060\ufeff'))})
@@ -239,8 +239,6 @@ def _unread(s, value):
     return (s.notnull() & value.isnull()).ifelse(s.left(80), ibis.null('string'))
 
 # %% ../../nbs/14_data.values.ipynb #3730b91a
-def _given(raw): return raw.mutate(**{c: given(raw[c]) for c, kind in raw.schema().items() if kind.is_string() and c != 'file'})
-
 def _described(t):
     "With what a review is known and compared by."
     t = t.mutate(key=letters((t.text == '').ifelse(t.title, t.text)))
@@ -253,7 +251,7 @@ def shape_reviews(
     raw, # From `read` with `review_fields`
 ):       # file product_id user_id timestamp rating title text review_id key size, and bad_timestamp bad_rating, the texts that were not understood
     "Reviews of every format under one set of names; a line of no use has a null product_id."
-    t = _given(raw)
+    t = all_given(raw)
     when = ibis.coalesce(t.timestamp.nullif('0'), t.unixReviewTime.nullif('0'), t.reviewTime)
     t = t.select('file', product_id=product_id(t), user_id=user_id(t), when=when, stars=ibis.coalesce(t.rating, t.overall),
                  title=ibis.coalesce(t.title, t.summary), text=ibis.coalesce(t.text, t.reviewText))
@@ -312,7 +310,7 @@ def shape_products(
     raw, # From `read` with `meta_fields` and `meta_lists`
 ):       # file product_id title brand categories features description price average_rating rating_number images url text, and bad_price and others
     "Products of every format under one set of names."
-    t = _given(raw)
+    t = all_given(raw)
     t = t.select('file', 'title', 'price', 'average_rating', 'rating_number', product_id=product_id(t), brand=ibis.coalesce(t.store, t.brand),
                  description=t.description.join(' '), categories=category_path(t), features=clean_list(_first_given(t.features, t.feature)),
                  images=_first_given(_first_given(t.images, t.image), t.imUrl),
