@@ -111,6 +111,12 @@ def _share(text):
     if not 0 <= v <= 1: raise RecsysError(f'--max-bad {text}: expected a share between 0% and 100%')
     return v
 
+def _columns_of(names):
+    "What `--map` says."
+    pairs = [p.split('=') for p in names.split(',')] if names else []
+    if any(len(p) != 2 or not all(p) for p in pairs): raise RecsysError(f'--map {names}: expected FIELD=COLUMN,FIELD=COLUMN')
+    return dict(pairs) or None
+
 def _prepared(reviews, meta, split, max_bad='5%', **settings):
     "Clean and split what was named."
     from recsys_nb.data.prepare import prepare
@@ -131,11 +137,14 @@ def _prepare(
     spark_master:Annotated[Optional[str], typer.Option(help='Address of a Spark cluster')]=None,
     memory:Annotated[Optional[str], typer.Option(help='Memory for the engine, as 4GB; DuckDB spills more to disk')]=None,
     max_bad:Annotated[str, typer.Option(help='Share of unreadable lines that stops the run')]='5%',
+    names:Annotated[Optional[str], typer.Option('--map', help='Columns with names of their own, as rating=stars,text=comment')]=None,
+    allow_unreadable:Annotated[_Several, typer.Option(help='A field of which most values may be unreadable, as timestamp')]=None,
     seed:int=0,
 ):
     "Clean raw reviews and metadata and split them."
     if spark_master and engine != 'spark': raise RecsysError('--spark-master: only with --engine spark')
-    settings = dict(engine=engine, spark_master=spark_master, memory=memory, seed=seed)
+    settings = dict(engine=engine, spark_master=spark_master, memory=memory, seed=seed, columns=_columns_of(names),
+                    allow_unreadable=allow_unreadable or None)
     _tell_data(_prepared(reviews, meta, split, max_bad, name=name, categories=categories or None, **settings))
 
 # %% ../../nbs/81_command.cli.ipynb #9cb7a237

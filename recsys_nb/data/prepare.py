@@ -21,9 +21,8 @@ from ..core.files import (
 from ..core.tables import markdown_table
 from .cleaning import (
     families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, one_per_product)
-from recsys_nb.data.reading import (
-    DuckDB, Spark, input_files, is_python, mend_lines, meta_fields, meta_lists, packing, review_fields,
-    unusable_lines)
+from .reading import (
+    DuckDB, Spark, as_lines, input_files, meta_fields, meta_lists, review_fields, unusable_lines)
 from recsys_nb.data.splitting import (
     check_split, closest_split, cut_points, held_out, k_core, named_cuts, parts, place_of, split_by_time,
     split_within_families)
@@ -283,6 +282,25 @@ def _require_lines(e, counted, sources, max_bad):
     raise RecsysError(f'{original}: {bad:,} of {lines:,} lines cannot be used, more than --max-bad {max_bad:.0%}; '
                       f'the first is line {line["line"]}: {line["reason"]}')
 
+# %% ../../nbs/18_data.prepare.ipynb #f820cd4a
+_read_fields = 'timestamp rating price average_rating rating_number images'.split()
+
+def _unread(e, t, fields):
+    "Of each field, how many values could not be read, of how many, and one of them."
+    there = {f: (t[f].length() > 0).sum() if t[f].type().is_array() else t[f].count() for f in fields}
+    bad = {f'bad_{f}': t[f'bad_{f}'].count() for f in fields}
+    examples = {f'as_{f}': t[f'bad_{f}'].min() for f in fields}
+    n = e.rows(t.filter(t.product_id.notnull()).agg(**there, **bad, **examples))[0]
+    found = [dict(field=f, unreadable=n[f'bad_{f}'], of=n[f'bad_{f}'] + (n[f] or 0), example=n[f'as_{f}']) for f in fields]
+    return [x for x in found if x['unreadable']]
+
+def _require_readable(unread, allowed):
+    "Raise a `RecsysError` if most values of a field cannot be read."
+    for x in unread:
+        if 2 * x['unreadable'] <= x['of'] or x['field'] in allowed: continue
+        raise RecsysError(f'{x["field"]}: {x["unreadable"]:,} of {x["of"]:,} values cannot be read, such as {x["example"]!r}; '
+                          f'--allow-unreadable {x["field"]} goes on without them')
+
 # %% ../../nbs/18_data.prepare.ipynb #4840b825
 _repeats = {'exact duplicate': ['review_id'], 'same user and product': ['user_id', 'product_id'],
             'near duplicate': ['key'], 'repeated on a variant': ['family_id', 'user_id', 'key']}
@@ -454,6 +472,13 @@ def _how(split):
     else: how = f'by product family, {seed}' if by == 'product' else f'by review within families, {seed}'
     return how + (f' ({split["why"]})' if 'why' in split else '')
 
+# %% ../../nbs/18_data.prepare.ipynb #c9e9c549
+def _unread_table(report):
+    "What was there and could not be read."
+    if not (found := report.get('unreadable')): return
+    yield '## Could not be read\n'
+    yield markdown_table(_columns(found, ('field', 'unreadable', 'of', 'example')), ['field', 'values', 'of', 'for example'])
+
 # %% ../../nbs/18_data.prepare.ipynb #e6aa9e9c
 def _split_table(report):
     "The parts, and what families there are."
@@ -493,7 +518,7 @@ def report_text(
     short:bool=False, # Only the steps and the split
 ) -> str:             # Markdown
     "The report for people."
-    text = [f'# {report["name"]}\n', *_step_tables(report, short), *_split_table(report)]
+    text = [f'# {report["name"]}\n', *_step_tables(report, short), *_unread_table(report), *_split_table(report)]
     return '\n'.join(text if short else [*text, *_details(report)])
 
 # %% ../../nbs/18_data.prepare.ipynb #ab9a0fe5
@@ -501,23 +526,24 @@ def report_text(
 def _repr_markdown_(self:PreparedData): return report_text(self.report, short=True)
 
 # %% ../../nbs/18_data.prepare.ipynb #2e15885e
-def _sources(e, files):
-    "The files to read, each with the one it stands for: some are read from a mended copy."
+def _sources(e, files, kind, columns, always=False):
+    "The files to read, each with the one it stands for: some are read from a copy."
     found = {}
     for f in files:
-        badly_named = e.name == 'spark' and (packing(f) == 'gzip') != (f.suffix == '.gz')
-        found[mend_lines(f, e.work, is_python(f)) if is_python(f) or badly_named else f] = f
+        packed = ('none', 'gzip') if e.name == 'duckdb' else ('gzip',) if f.suffix == '.gz' else ('none',)
+        found[as_lines(f, e.work, kind, columns or {}, packed, always)] = f
     return found
 
 # %% ../../nbs/18_data.prepare.ipynb #5f6395b9
-def _save_raw(e, files, shape, fields, lists, name):
+def _save_raw(e, files, kind, columns):
     "Read and shape all files; lines that DuckDB finds too long are taken out of a copy first."
-    def read(): return e.save(shape(e.read(list(sources), fields, lists)), name, number=True)
-    sources = _sources(e, files)
+    shape, fields, lists = dict(reviews=(shape_reviews, review_fields, ()), meta=(shape_products, meta_fields, meta_lists))[kind]
+    def read(): return e.save(shape(e.read(list(sources), fields, lists)), f'raw_{kind}', number=True)
+    sources = _sources(e, files, kind, columns)
     try: return read(), sources
     except duckdb.InvalidInputException as err:
         if 'maximum_object_size' not in str(err): raise
-    sources = {mend_lines(f, e.work, is_python(f)): f for f in files}
+    sources = _sources(e, files, kind, columns, always=True)
     return read(), sources
 
 # %% ../../nbs/18_data.prepare.ipynb #a94836b8
@@ -542,6 +568,8 @@ class PrepareSettings:
     kcore:int=0                   # Training reviews that each user and product must have
     fractions:tuple=(.8, .1, .1)  # Shares of train, val and test
     cuts:tuple|str|None=None      # The first timestamps of val and test in milliseconds, or 'blair'
+    columns:dict|None=None        # Field -> column of tables with names of their own, such as {'text': 'comment'}
+    allow_unreadable:list|None=None # Fields of which most values may be unreadable, such as 'timestamp'
 
     def __post_init__(self):
         if isinstance(self.categories, str): self.categories = [self.categories]
@@ -566,6 +594,9 @@ def check(self:PrepareSettings):
     _expect(0 <= self.min_chars <= max_letters, 'min_chars', self.min_chars, few)
     f = self.fractions
     _expect(len(f) == 3 and min(f) > 0 and abs(sum(f) - 1) < 1e-6, 'fractions', f, 'three positive shares that sum to 1')
+    known = sorted({*review_fields, *meta_fields, *meta_lists})
+    for name in self.columns or (): _expect(name in known, 'columns', name, ', '.join(known))
+    for name in self.allow_unreadable or (): _expect(name in _read_fields, 'allow_unreadable', name, ', '.join(_read_fields))
     if self.cuts is None: return
     cuts = named_cuts.get(self.cuts, self.cuts)
     pair = not isinstance(cuts, str) and len(cuts) == 2 and cuts[0] < cuts[1]
@@ -575,11 +606,13 @@ def check(self:PrepareSettings):
 def _run(e, out, reviews, meta, s):
     "Every step, in order."
     if not reviews: (e.work/'none.jsonl').write_text('')
-    r, r_from = _save_raw(e, reviews or [e.work/'none.jsonl'], shape_reviews, review_fields, (), 'reviews')
-    p, p_from = _save_raw(e, meta, shape_products, meta_fields, meta_lists, 'listed')
+    r, r_from = _save_raw(e, reviews or [e.work/'none.jsonl'], 'reviews', s.columns)
+    p, p_from = _save_raw(e, meta, 'meta', s.columns)
     counted = dict(reviews=_count_lines(e, r, r_from) if reviews else [], meta=_count_lines(e, p, p_from))
     for kind, sources in dict(reviews=r_from, meta=p_from).items(): _require_lines(e, counted[kind], sources, s.max_bad)
     _quarantine(e, out, r_from | p_from, counted['reviews'] + counted['meta'])
+    unread = _unread(e, r, 'timestamp rating'.split()) + _unread(e, p, 'price average_rating rating_number images'.split())
+    _require_readable(unread, s.allow_unreadable or ())
     p = e.save(one_per_product(p), 'products')
     t, kept_p = _clean(e, r, p, s)
     had = e.save(_interactions(t), 'interactions')
@@ -588,7 +621,7 @@ def _run(e, out, reviews, meta, s):
     if s.kcore: t = k_core(e, t, s.kcore)
     t = e.save(t, 'split')
     _write(e, r, t, kept_had, kept_p, out)
-    return _report(e, out, r, p, t, had, counted, how)
+    return dict(unreadable=unread) | _report(e, out, r, p, t, had, counted, how)
 
 # %% ../../nbs/18_data.prepare.ipynb #5d6d53b9
 def _into(path, reviews, meta, s, start):

@@ -1,0 +1,245 @@
+"What people bring: the files, packings, numbers, times, markup and languages of others, each kind by the right value."
+import bz2, gzip, json, lzma, unicodedata, zipfile
+
+import numpy as np, pandas as pd, pyarrow as pa, pytest
+from hypothesis import given, settings, strategies as st
+
+from recsys_nb.core.files import RecsysError
+from recsys_nb.data.prepare import prepare
+from recsys_nb.data.texts import clean, readable, sentences, word_count
+from recsys_nb.data.values import read_amount, read_count, read_stars, read_time
+
+at = 1370000000000
+def sentence(i): return f'This is what person number {i} has to say about the thing'
+def review(i, **more): return dict(user_id=f'U{i}', parent_asin=f'P{i % 3}', rating=4.0, title='Good', text=sentence(i), timestamp=at + i * 86_400_000) | more
+def page(i, **more): return dict(parent_asin=f'P{i}', title=f'A thing of kind {"abc"[i]}', price=9.5, store='Kee') | more
+def lines(rows): return '\n'.join(json.dumps(r) for r in rows).encode()
+reviews, meta = [review(i) for i in range(30)], [page(i) for i in range(3)]
+
+def kept(data): return pd.concat([data.train, data.val, data.test]).set_index('review_id')
+def prepared(tmp, r=reviews, m=meta, name='r.jsonl', **how):
+    (tmp/name).write_bytes(r if isinstance(r, bytes) else lines(r))
+    (tmp/'m.jsonl').write_bytes(lines(m))
+    return prepare(tmp/name, tmp/'m.jsonl', 'x', tmp, **how)
+
+# -- 1 what stands for nothing
+
+@pytest.mark.parametrize('nothing', [float('nan'), 'NaN', 'nan', 'None', 'null', 'N/A', '-', '', None, 'Anonymous'])
+def test_buyers_without_a_name_are_not_one_person(tmp_path, nothing):
+    data = prepared(tmp_path, [review(i, user_id=nothing, parent_asin='P1') for i in range(30)])
+    assert len(kept(data)) == 30 and set(kept(data).user_id) == {''}
+
+def test_missing_values_are_missing_whatever_they_are_called(tmp_path):
+    data = prepared(tmp_path, [review(i, title='NaN') for i in range(30)] + [review(40, text='None', title='nan')],
+                    [page(0, store='None', price='None', main_category='NaN', categories=['nan']), page(1, parent_asin=float('nan'), asin='P1'), page(2)])
+    p = data.products.set_index('product_id')
+    assert p.brand.isna()['P0'] and p.price.isna()['P0'] and not len(p.categories['P0']) and 'P1' in p.index and p.text['P0'] == 'A thing of kind a'
+    assert len(kept(data)) == 30 and set(kept(data).title) == {''}
+
+# -- 2 half a number
+
+prices = {
+    '$1,299.00': 1299, '₹1,099': 1099, 'Rs. 399': 399, 'INR 2,49,900': 249900,
+    '$12.99 - $15.99': 12.99, '12,99 €': 12.99, 'EUR 1.299': 1299, '1\xa0299,00 €': 1299,
+    '￥1,980': 1980, 'CDN$ 5.49': 5.49, 'USD 12.50': 12.5, '12.99$': 12.99,
+    "CHF 1'299.00": 1299, 'Free': None, 'nan': None, 'Currently unavailable': None,
+    '2 for $5': None, 'Pack of 3: $9.99': 9.99, 'Was: $24.99 Now: $19.99': 19.99, '.a-box-inner{background-color:#fff}#alm{width:50px}': None,
+    '$1.5K': 1500, '0,99 €': 0.99, '$12.999': 12.999, '7.': 7,
+    'NT$1,280': 1280, 'R$ 1.299,90': 1299.9, '1.299,-': 1299, '12,990원': 12990,
+    'Price: 12.99': 12.99, 'AED 1,099.00': 1099, 'MXN $1,299.00': 1299, '1299,9 TL': 1299.9,
+    'A$100': 100, '100 CHF': 100, '1 000 dollars': 1000, '1\u202f299,00\xa0€': 1299,
+    'under': None, 'from 12.99': 12.99, '12.99 - 15.99': 12.99, '9,90 €': 9.9,
+    '1.299,00 €': 1299, '—': None, '': None, '.a-box{margin:3px}': None,
+    '-5': None, 'Infinity': None, '1.5e2': 150, '1e20': None,
+    '$.99': 0.99, '.5': 0.5, '$ .50 - $1.20': 0.5, 'Rs. 499': 499,
+    'Rs.1,499.00': 1499, '₹1,29,999.00': 129999, '10,00,000': 1000000, '$19.99 ($0.83 / Ounce)': 19.99,
+    '€ 12,99 / kg': 12.99, 'List Price: $24.99': 24.99, 'List price: $30.00 Price: $20.00': 20, 'M.R.P.: ₹1,999.00 ₹999.00': 999,
+    '10–20 €': 10, '£5 - £7.50': 5, 'US $12.99': 12.99, 'US$ 1,299': 1299,
+    'C $45.00': 45, 'HK$1,280.00': 1280, '49.– CHF': 49, 'CHF 49.-': 49,
+    'Fr. 12.50': 12.5, '299:-': 299, '1 299 kr': 1299, 'kr. 1.299,00': 1299,
+    '₹399/-': 399, '12€99': 12.99, '$12 99': 12.99, '1,299': 1299,
+    '1.299': 1.299, '12.9999': 12.9999, '1,2,3': None, '1.2.3': None,
+    '12,99,99': None, '5 ml': None, '5ml': None, '12 inches': None,
+    '4/5': None, '12/05/2013': None, '2013-05-31': None, '50%': None,
+    '20% off': None, '$50 (20% off)': 50, 'Save $5.00': None, '$25.00 + $4.99 shipping': 25,
+    'You save: $5 Price: $20': 20, '2 x $5.00': None, '3/$10': None, 'Pack of 3 for $9.99': 9.99,
+    'Set of 2 - £10.00': 10, 'Rp 150.000': 150000, '₫1.290.000': 1290000, '25.990.000₫': 25990000,
+    '₩12,990': 12990, '¥ 1980': 1980, '1980円': 1980, '１，９８０円': 1980,
+    'R 1 299,00': 1299, 'R129.99': 129.99, '₹1.5 lakh': 150000, '2k dollars': 2000,
+    '$1-2K': 1000, 'AUD 12.00': 12, 'S$ 12.90': 12.9, 'zł 49,99': 49.99,
+    '49,99 zł': 49.99, '1 299 Kč': 1299, '12 990 Ft': 12990, '1.299,90 TL': 1299.9,
+    'between $10 and $20': 10, '$10 to $20': 10, 'Kindle $9.99': 9.99, 'Hardcover $20.00 Paperback $12.00': 12,
+    'price on request': None, '$': None, 'five dollars': None, '$5 each': 5,
+    '$1,299,00': None, 'USD 0.00': None, 'only 12.50': 12.5, 'now 12.50 was 15.00': 12.5,
+    'Was 15.00 now 12.50': 12.5, '٤٩٫٩٩': 49.99, '١٢٫٥٠ ر.س': None, 'SAR ١٢': 12,
+    '12,5 €': 12.5, '0.99': 0.99, '00012': 12, "1'299.50": 1299.5,
+    '1’299': 1299, '1 29 999': None, '$12.99 USD': 12.99, 'USD $12.99': 12.99,
+    'EUR 12.99': 12.99, '12.99EUR': 12.99, 'colours 12': None, '$ 1,299.00 ': 1299,
+    'approx. 30 euros': 30, '100$ 120$': 100, '99p': None, 'Price: N/A': None,
+    '1,299.-': 1299, '$1,29,999': 129999, '$ 1 299': 1299, '1 299 - 1 499 kr': 1299,
+}
+
+@pytest.mark.parametrize('text', prices)
+def test_a_price_is_read_whole_or_not_at_all(text):
+    assert read_amount(text) == (None if prices[text] is None else pytest.approx(prices[text]))
+
+def test_prices_of_a_shop(tmp_path):
+    shop = {'1 299,00 €': 1299, '45,00 €': 45, '12,99 €': 12.99}
+    data = prepared(tmp_path, m=[page(i, price=p) for i, p in enumerate(shop)])
+    assert data.products.price.tolist() == list(shop.values())
+
+numbers = st.text(st.sampled_from("0123456789., '’-/%$€kRs()"), max_size=20) | st.text(max_size=60)
+
+@settings(max_examples=1500, deadline=None)
+@given(numbers)
+def test_any_text_is_a_value_or_none(text):
+    n, stars, count, when = read_amount(text), read_stars(text), read_count(text), read_time(text)
+    assert n is None or .01 <= n <= 1e9
+    assert stars is None or 0 <= stars <= 999
+    assert count is None or 0 <= count < 10**9
+    assert when is None or 788918400000 <= when < 4102444800000
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(1, 10**8), st.integers(0, 99), st.sampled_from([('{:,}.{:02}', ','), ('{:,}.{:02}', '\u202f'), ('{:,}.{:02}', "'")]), st.sampled_from('$£₹'))
+def test_every_way_to_group_gives_the_same_amount(whole, cents, how, sign):
+    form, group = how
+    head = f'{whole:,}'.replace(',', group)
+    assert read_amount(f'{sign}{head}.{cents:02}') == pytest.approx(whole + cents / 100)
+    assert read_amount(f"{whole:,}".replace(',', '.') + f',{cents:02} €') == pytest.approx(whole + cents / 100)
+
+# -- 3 present but unreadable
+
+@pytest.mark.parametrize('write', [lambda t: t // 1000, lambda t: t, lambda t: t * 1000, lambda t: t * 10**6, lambda t: str(t * 1000),
+    lambda t: pd.Timestamp(t, unit='ms').isoformat(), lambda t: str(pd.Timestamp(t, unit='ms')), lambda t: pd.Timestamp(t, unit='ms').isoformat() + 'Z'])
+def test_times_in_every_unit(tmp_path, write):
+    data = prepared(tmp_path, [review(i, timestamp=write(at + i * 86_400_000)) for i in range(30)])
+    assert data.report['split']['by'] == 'time' and sorted(kept(data).timestamp) == [at + i * 86_400_000 for i in range(30)]
+
+def test_the_times_of_2014(tmp_path):
+    rows = [{k: v for k, v in review(i, reviewTime=f'05 {i + 1}, 2013').items() if k != 'timestamp'} for i in range(30)]
+    assert sorted(kept(prepared(tmp_path, rows)).timestamp)[0] == read_time('2013-05-01')
+
+@pytest.mark.parametrize('stars', ['4.0 out of 5 stars', '4,0', '4/5', '★★★★', '★★★★☆', '8/10', '4 von 5 Sternen'])
+def test_stars_and_counts_as_the_shop_writes_them(tmp_path, stars):
+    data = prepared(tmp_path, [review(i, rating=stars) for i in range(30)], [page(i, rating_number='24,269 ratings', average_rating='4.2 out of 5 stars') for i in range(3)])
+    assert set(kept(data).rating) == {4.} and set(data.products.rating_number) == {24269} and set(data.products.average_rating) == {4.2}
+
+def test_pictures_as_one_object_of_lists(tmp_path):
+    images = dict(hi_res=[None, 'https://img.example/0_SL.jpg'], large=['https://img.example/0.jpg', 'https://img.example/0b.jpg'], variant=['MAIN', 'PT01'])
+    data = prepared(tmp_path, m=[page(i, images=images) for i in range(3)])
+    assert all(list(o) == images['large'] for o in data.products.images)
+
+def test_what_cannot_be_read_is_told_with_an_example(tmp_path):
+    data = prepared(tmp_path, [review(i, **({'timestamp': 'last week'} if i < 5 else {})) for i in range(30)], split='product')
+    assert data.report['unreadable'] == [dict(field='timestamp', unreadable=5, of=30, example='last week')]
+    assert '| timestamp | 5 | 30 | last week |' in data._repr_markdown_()
+    rows = [review(i, rating='so so') for i in range(30)]
+    with pytest.raises(RecsysError, match="rating: 30 of 30 values cannot be read, such as 'so so'; --allow-unreadable rating"): prepared(tmp_path, rows)
+    assert kept(prepared(tmp_path, rows, allow_unreadable=['rating'])).rating.isna().all()
+    with pytest.raises(RecsysError, match="allow_unreadable='stars': expected timestamp, rating"): prepared(tmp_path, allow_unreadable=['stars'])
+
+# -- 4 the shop's own markup
+
+@pytest.mark.parametrize('raw, wanted', [
+    ('[[VIDEOID:e1a2b3c4d5]] It hums.', 'It hums.'), ('Better than [[ASIN:B000000001 the old one]]', 'Better than the old one'), ('[[VIDEOID:mo1M5G]]', ''),
+    ('The media could not be loaded.\n It hums.', 'It hums.'), ('It hums. Read more', 'It hums.'), ('I read more books now', 'I read more books now'),
+    ('Good &#128077;&#x1F44D;', 'Good 👍👍'), ('&amp;#128077; fine', '👍 fine'), ('wire\u200bless\ufeff', 'wireless'), ('R&D', 'R&D'), ('Black &amp; Decker', 'Black & Decker')])
+def test_the_shops_markup_goes(raw, wanted): assert readable(raw) == wanted
+
+def test_markup_goes_before_texts_are_judged(tmp_path):
+    rows = [review(i, text=f'[[VIDEOID:{i:020}]]') for i in range(30)] + [review(i + 40, text=f'[[VIDEOID:{i}aaaaaaaaaaaaaaaaaaaaaaaa]] {sentence(0)}') for i in range(5)]
+    t = kept(prepared(tmp_path, rows))
+    assert not t[t.text == ''].informative.any() and (t.text == sentence(0)).sum() == 1
+
+@settings(max_examples=500, deadline=None)
+@given(st.text(max_size=200) | st.text(st.sampled_from('[]VIDEOID:&#128;<b/> \u200d\u200b\n'), max_size=60))
+def test_any_text_becomes_one_line(text):
+    for s in (clean(text), readable(text)):
+        assert s == s.strip() and '\n' not in s and '\u200b' not in s and not any(unicodedata.category(c) == 'Cc' for c in s)
+        assert clean(s) == s
+
+# -- 5 packings and tables
+
+def zipped(b, path):
+    with zipfile.ZipFile(path, 'w') as z: z.writestr('r.jsonl', b)
+
+def zst(b, path):
+    with pa.output_stream(str(path), compression='zstd') as f: f.write(b)
+
+packers = dict(gz=lambda b, p: p.write_bytes(gzip.compress(b)), bz2=lambda b, p: p.write_bytes(bz2.compress(b)), xz=lambda b, p: p.write_bytes(lzma.compress(b)), zst=zst, zip=zipped)
+
+@pytest.mark.parametrize('packing', packers)
+def test_every_packing_is_read_and_a_torn_one_is_named(tmp_path, packing):
+    wanted = kept(prepared(tmp_path)).index
+    path = tmp_path/f'r.jsonl.{packing}'
+    packers[packing](lines(reviews), path)
+    assert kept(prepare(path, tmp_path/'m.jsonl', 'y', tmp_path)).index.tolist() == wanted.tolist()
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(RecsysError, match=f'r.jsonl.{packing}') as e: prepare(path, tmp_path/'m.jsonl', 'y', tmp_path)
+    assert '\n' not in str(e.value)
+
+def frame(): return pd.DataFrame(reviews)
+usual = dict(user_id='UserId', parent_asin='ProductId', rating='Score', title='Summary', text='Text', timestamp='Time')
+tables = {
+    'r.csv': lambda: frame().to_csv(index=False).encode(), 'r.tsv': lambda: frame().to_csv(index=False, sep='\t').encode(),
+    'bom.csv': lambda: frame().to_csv(index=False).encode('utf-8-sig'), 'wide.csv': lambda: frame().to_csv(index=False).encode('utf-16'),
+    'usual.csv': lambda: frame().rename(columns=usual).to_csv(index=False, sep=';').encode(), 'wide.jsonl': lambda: lines(reviews).decode().encode('utf-16'),
+    'array.json': lambda: json.dumps(reviews).encode(), 'pretty.json': lambda: json.dumps(reviews, indent=2).encode(), 'bom.json': lambda: b'\xef\xbb\xbf\n' + lines(reviews),
+    'objects.json': lambda: '\n'.join(json.dumps(r, indent=1) for r in reviews).encode(),
+    'loose.json': lambda: ('\n\n' + '\n'.join(repr(r | {'vote': float('nan')}).replace("'U", "u'U") for r in reviews)).encode(),
+    'names.jsonl': lambda: lines([{usual[k]: v for k, v in r.items()} for r in reviews])}
+
+@pytest.mark.parametrize('name', tables)
+def test_every_layout_gives_the_same_reviews(tmp_path, name):
+    columns = 'user_id product_id rating text timestamp'.split()
+    wanted = kept(prepared(tmp_path))[columns].sort_values('user_id').values.tolist()
+    assert kept(prepared(tmp_path, tables[name](), name=name))[columns].sort_values('user_id').values.tolist() == wanted
+
+def test_parquet_for_both(tmp_path):
+    pd.DataFrame(reviews).to_parquet(tmp_path/'r.parquet')
+    pd.DataFrame([m | dict(features=['Flat', 'Quiet'], images=dict(large=['https://img.example/0.jpg'])) for m in meta]).to_parquet(tmp_path/'m.parquet')
+    data = prepare(tmp_path/'r.parquet', tmp_path/'m.parquet', 'x', tmp_path)
+    assert len(kept(data)) == 30 and list(data.products.features[0]) == ['Flat', 'Quiet'] and list(data.products.images[0]) == ['https://img.example/0.jpg']
+    (tmp_path/'r.parquet').write_bytes((tmp_path/'r.parquet').read_bytes()[:-20])
+    with pytest.raises(RecsysError, match='r.parquet: damaged, or no Parquet file'): prepare(tmp_path/'r.parquet', tmp_path/'m.parquet', 'x', tmp_path)
+
+def test_names_of_their_own_and_ratings_without_names(tmp_path):
+    own = frame().rename(columns=dict(text='what_they_say', rating='how_many'))
+    with pytest.raises(RecsysError, match="columns='words'"): prepared(tmp_path, columns=dict(words='x'))
+    data = prepared(tmp_path, own.to_csv(index=False).encode(), name='own.csv', columns=dict(text='what_they_say', rating='how_many'))
+    assert len(kept(data)) == 30 and set(kept(data).rating) == {4.}
+    bare = frame()[['user_id', 'parent_asin', 'rating', 'timestamp']].to_csv(index=False, header=False).encode()
+    data = prepared(tmp_path, bare, name='ratings.csv')
+    assert len(data.interactions) == 30 and set(data.interactions.rating) == {4.}
+
+@pytest.mark.parametrize('name, content, says', [
+    ('cars.csv', b'brand,model\nKee,K1\n', 'cars.csv: a table with the columns brand, model; none is known to be the product'),
+    ('x.db', b'SQLite format 3\x00', 'x.db: seems to be an SQLite database'), ('x.7z', b'7z\xbc\xaf', 'x.7z: seems to be a 7-Zip archive')])
+def test_what_is_no_data_is_told_in_a_line(tmp_path, name, content, says):
+    with pytest.raises(RecsysError, match=says) as e: prepared(tmp_path, content, name=name)
+    assert '\n' not in str(e.value)
+
+def test_a_row_that_is_not_whole_is_set_aside_with_its_line(tmp_path):
+    table = frame().to_csv(index=False) + 'U99,P0,5.0\n'
+    data = prepared(tmp_path, table.encode(), name='r.csv')
+    with gzip.open(data.path/'quarantine.jsonl.gz', 'rt') as f: found = [json.loads(l) for l in f]
+    assert [(q['line'], q['reason']) for q in found] == [(32, '3 cells, expected 6')] and found[0]['file'].endswith('r.csv')
+
+# -- 6 languages without blanks
+
+japanese = ['とても静かで長い時間使っても疲れない良い鍵盤です', '音が小さくて夜でも家族を起こさずに使えました', '電池が一週間もつので旅行にも持って行けます', '思ったより軽くて鞄に入れても邪魔になりません']
+
+def test_160_japanese_sentences_say_something(tmp_path):
+    data = prepared(tmp_path, [review(i, title='', text=f'{japanese[i % 4]}。{"一二三四五六七八九十"[i // 4 % 10]}{"春夏秋冬"[i // 40]}に買いました。') for i in range(160)])
+    assert kept(data).informative.all()
+
+def test_sentences_end_where_their_language_ends_them():
+    assert sentences('とても静かです。軽いです！また買います。') == ['とても静かです。', '軽いです！', 'また買います。']
+    assert sentences('声音很小，我很喜欢。推荐购买！') == ['声音很小，我很喜欢。', '推荐购买！']
+    assert sentences('यह अच्छा है। मुझे पसंद है।') == ['यह अच्छा है।', 'मुझे पसंद है।']
+    assert word_count(japanese[0]) > 5
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=300))
+def test_sentences_lose_nothing_but_marks(text):
+    for s in sentences(text): assert len(s) >= 5 and s == clean(s)
