@@ -4,20 +4,22 @@
 
 # %% auto #0
 __all__ = ['endings', 'review_fields', 'meta_fields', 'meta_lists', 'longest', 'nobody', 'input_files', 'packing', 'open_lines',
-           'is_python', 'mend_lines', 'quoted', 'steps_apart', 'readable_errors', 'fitting_threads', 'DuckDB', 'Spark',
-           'plain_id', 'product_id', 'user_id', 'reason', 'unusable_lines']
+           'column_names', 'layout', 'as_lines', 'quoted', 'steps_apart', 'readable_errors', 'fitting_threads',
+           'DuckDB', 'Spark', 'plain_id', 'product_id', 'user_id', 'all_given', 'reason', 'unusable_lines']
 
 # %% ../../nbs/13_data.reading.ipynb #93c53721
-import ast, glob, gzip, json, os, re, zlib
+import ast, bz2, csv, glob, gzip, io, itertools, json, lzma, os, re, zipfile, zlib
 from contextlib import contextmanager
 from pathlib import Path
 import duckdb, ibis
+import pyarrow as pa, pyarrow.parquet as pq
 from fastcore.basics import patch
 from ..core.files import RecsysError, progress
 from .texts import given, non_values
 
 # %% ../../nbs/13_data.reading.ipynb #619daba3
-endings = tuple(f'.{kind}{packed}' for kind in ('jsonl', 'json', 'ndjson') for packed in ('', '.gz'))
+_kinds, _packings = 'jsonl json ndjson csv tsv parquet'.split(), ['', *'.gz .zst .bz2 .xz .zip'.split()]
+endings = tuple(f'.{kind}{packed}' for kind in _kinds for packed in _packings)
 
 def _of_kind(files, kind):
     meta = {f for f in files if f.name.startswith('meta')}
@@ -35,58 +37,265 @@ def input_files(
         pattern = f'{glob.escape(str(p))}/**' if folder else str(p)
         matches = sorted(f for f in map(Path, glob.glob(pattern, recursive=True)) if f.is_file() and (not folder or f.name.endswith(endings)))
         here = [Path(p)] if Path(p).exists() and not folder else _of_kind(matches, kind)
-        if not here: raise RecsysError(f'{p}: no file in this folder ends in .jsonl, .json or .ndjson, with or without .gz' if folder else f'{p}: no such file')
+        if not here: raise RecsysError(f'{p}: no file in this folder ends in .{", .".join(_kinds)}, packed or not' if folder else f'{p}: no such file')
         found += here
     return list(dict.fromkeys(found))
 
 # %% ../../nbs/13_data.reading.ipynb #db00ee56
-def packing(
-    path:Path, # A file
-) -> str:      # 'gzip' or 'none'
-    "How a file is compressed, told by its first bytes; `RecsysError` where it cannot be opened."
-    try:
-        with open(path, 'rb') as f: return 'gzip' if f.read(2) == b'\x1f\x8b' else 'none'
-    except OSError as e: raise RecsysError(f'{path}: cannot be read ({e.strerror})') from e
+_packed = {b'\x1f\x8b': 'gzip', b'\x28\xb5\x2f\xfd': 'zstd', b'BZh': 'bz2', b'\xfd7zXZ': 'xz', b'PK\x03\x04': 'zip', b'PAR1': 'parquet'}
+_foreign = {
+    b'7z\xbc\xaf': 'a 7-Zip archive', b'Rar!': 'a RAR archive', b'SQLite format 3': 'an SQLite database', b'%PDF': 'a PDF',
+    b'\x89HDF': 'an HDF5 file', b'\x80\x04\x95': 'a pickle', b'ARROW1': 'an Arrow file', b'ORC': 'an ORC file', b'Obj\x01': 'an Avro file',
+    b'\xd0\xcf\x11\xe0': 'an Excel workbook'}
+
+def _begins(head, table): return next((what for magic, what in table.items() if head.startswith(magic)), None)
+
+def _no_data(path, what): return RecsysError(f'{path}: seems to be {what}; expected JSON, CSV or Parquet, so unpack or convert it')
 
 # %% ../../nbs/13_data.reading.ipynb #6eb28c6a
+def packing(
+    path:Path, # A file
+) -> str:      # 'none', 'gzip', 'zstd', 'bz2', 'xz', 'zip' or 'parquet'
+    "How a file is packed, told by its first bytes; `RecsysError` where it cannot be opened or is no data."
+    try:
+        with open(path, 'rb') as f: head = f.read(16)
+    except OSError as e: raise RecsysError(f'{path}: cannot be read ({e.strerror})') from e
+    if what := _begins(head, _foreign): raise _no_data(path, what)
+    return _begins(head, _packed) or 'none'
+
+# %% ../../nbs/13_data.reading.ipynb #061cc6a4
+def _in_zip(path):
+    archive = zipfile.ZipFile(path)
+    names = [n for n in archive.namelist() if not n.endswith('/') and not n.startswith('__MACOSX')]
+    if '[Content_Types].xml' in names: raise _no_data(path, 'an Excel workbook')
+    if len(names) != 1: raise RecsysError(f'{path}: holds {len(names)} files, expected one; unpack it and name the folder')
+    return archive.open(names[0])
+
+def _zstd(path): return io.BufferedReader(pa.input_stream(str(path), compression='zstd'))
+
+_openers = dict(gzip=gzip.open, bz2=bz2.open, xz=lzma.open, zip=_in_zip, zstd=_zstd)
+
+# %% ../../nbs/13_data.reading.ipynb #1a60bfb3
 @contextmanager
 def open_lines(
     path:Path, # A file
 ):             # Iterates over its lines as bytes
     "Open a file to read line by line, unpacking on the way; `RecsysError` where it is damaged."
     try:
-        with (gzip.open if packing(path) == 'gzip' else open)(path, 'rb') as f: yield f
-    except (EOFError, zlib.error, gzip.BadGzipFile) as e: raise RecsysError(f'{path}: damaged, or not whole ({e})') from e
+        with _openers.get(packing(path), lambda path: open(path, 'rb'))(path) as f: yield f
+    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, OSError) as e:
+        if getattr(e, 'errno', None): raise
+        raise RecsysError(f'{path}: damaged, or not whole ({e})') from e
 
 # %% ../../nbs/13_data.reading.ipynb #911f4c50
 review_fields = 'rating overall title summary text reviewText asin parent_asin user_id reviewerID timestamp unixReviewTime reviewTime'.split()
 meta_fields = 'parent_asin asin main_category main_cat title average_rating rating_number price store brand url'.split()
 meta_lists = 'categories category features feature description images image imUrl'.split()
 
+def _fields(kind):
+    if kind == 'meta': return [*meta_fields, *meta_lists]
+    return review_fields if kind else [*review_fields, *meta_fields, *meta_lists]
+
 # %% ../../nbs/13_data.reading.ipynb #956a8445
-longest = 16_000_000 # bytes
+_usual = dict(
+    product='parent_asin', product_id='parent_asin', productid='parent_asin', item='parent_asin', item_id='parent_asin', itemid='parent_asin',
+    sku='parent_asin', user='user_id', userid='user_id', customer_id='user_id', reviewer_id='user_id', customer='user_id', stars='rating', score='rating',
+    star_rating='rating', review='text', review_text='text', review_body='text', comment='text', body='text', content='text', review_title='title',
+    review_headline='title', headline='title', time='timestamp', date='timestamp', review_date='timestamp', name='title', product_title='title',
+    product_name='title', manufacturer='store', id='parent_asin')
 
-def _as_json(line):
-    try: return json.dumps(ast.literal_eval(line.decode())).encode() + b'\n'
-    except (ValueError, SyntaxError, UnicodeDecodeError, MemoryError, RecursionError, TypeError): return line
-
-# %% ../../nbs/13_data.reading.ipynb #b5850e08
-def is_python(
-    path:Path, # A file
-) -> bool:
-    "Whether a file begins like a Python literal rather than JSON."
-    with open_lines(path) as f: return f.read(2) == b"{'"
+def column_names(
+    columns:list, # What the columns of a table, or the keys of an object, are called
+    kind:str='',  # 'reviews' or 'meta'
+    names:dict={},# Field -> column, where somebody said so
+) -> dict:        # Column -> field
+    "Which field each column holds."
+    fields = {f.lower(): f for f in _fields(kind)}
+    said = {column: _usual.get(field, field) for field, column in names.items()}
+    found = {c: said.get(c) or fields.get(c.strip().lower()) for c in columns}
+    there = set(found.values())
+    for c in columns:
+        field = _usual.get(c.strip().lower().replace(' ', '_'))
+        wanted = field in fields.values() and field not in there and not (field == 'parent_asin' and 'asin' in there)
+        if not found[c] and wanted and not (kind != 'meta' and c.lower() in ('id', 'name')):
+            found[c] = field
+            there.add(field)
+    return {c: f for c, f in found.items() if f}
 
 # %% ../../nbs/13_data.reading.ipynb #1a996a29
-def mend_lines(
-    path:Path,   # A file
-    work:Path,   # A folder for the copy
-    python:bool, # Whether its lines are Python literals
-) -> Path:       # The copy
-    "Copy a file with Python literals written as JSON, and `null` in place of lines that are too long."
-    copy = work/f'{len(list(work.glob("*.mended")))}.mended'
-    with open_lines(path) as f, open(copy, 'wb') as out:
-        for line in f: out.write(b'null\n' if len(line) > longest else _as_json(line) if python else line)
+_table_names = re.compile(r'\.(csv|tsv|tab|psv)\b', re.I)
+
+def _encoding(head):
+    if head.startswith((b'\xff\xfe', b'\xfe\xff')): return 'utf-16'
+    zeros = [head[i:4000:2].count(0) for i in (0, 1)]
+    if max(zeros) > len(head[:4000]) / 4: return 'utf-16-be' if zeros[0] > zeros[1] else 'utf-16-le'
+    try: head.decode('utf-8-sig')
+    except UnicodeDecodeError as e: return 'utf-8-sig' if e.start > len(head) - 4 else 'cp1252'
+    return 'utf-8-sig'
+
+def _cells(line):
+    "A line of a table, taken apart where that gives most cells."
+    return max(((next(csv.reader([line], delimiter=d), []), d) for d in ',\t;|'), key=lambda o: len(o[0]))
+
+def _is_rating(cells): return len(cells) in (3, 4) and all(re.fullmatch(r'-?\d+(\.\d+)?', c.strip()) for c in cells[2:])
+
+# %% ../../nbs/13_data.reading.ipynb #0b3c032c
+def _is_table(path, line, names):
+    cells = _cells(line)[0]
+    known = column_names(cells, names=names)
+    return len(cells) > 1 and (_is_rating(cells) or len(known) > 1 or bool(_table_names.search(path.name)))
+
+def layout(
+    path:Path,     # A file
+    names:dict={}, # See `column_names`
+) -> tuple:        # 'lines', 'python', 'objects', 'table' or 'parquet'; and an encoding
+    "How a file is laid out, told by its beginning."
+    if packing(path) == 'parquet': return 'parquet', ''
+    with open_lines(path) as f: head = f.read(1 << 16)
+    if head[257:262] == b'ustar': raise _no_data(path, 'a tar archive')
+    encoding = _encoding(head)
+    lines = [l.strip() for l in head.decode(encoding, 'replace').splitlines() if l.strip()] or ['']
+    first, second = (lines + [''])[:2]
+    if re.match(r'''\{\s*u?'|\{\s*u"''', first): return 'python', encoding
+    if re.match(r'\[\s*\{', first) or (first == '[' and second[:1] == '{'): return 'objects', encoding
+    if first[:1] == '{': return 'objects' if second[:1] == '"' and first[-1] in '{,[' else 'lines', encoding
+    return 'table' if first[:1] not in '[<"' and _is_table(path, first, names) else 'lines', encoding
+
+# %% ../../nbs/13_data.reading.ipynb #35f64808
+longest = 16_000_000 # bytes
+_named = dict(nan=None, NaN=None, inf=None, null=None, true=True, false=False)
+
+class _Names(ast.NodeTransformer):
+    def visit_Name(self, node): return ast.Constant(_named[node.id]) if node.id in _named else node
+
+def _literal(text):
+    try: return ast.literal_eval(_Names().visit(ast.parse(text.strip(), mode='eval')))
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError): return None
+
+def _as_json(line):
+    try: found = _literal(line.decode('utf-8-sig'))
+    except UnicodeDecodeError: return line
+    try: return json.dumps(found).encode() if isinstance(found, dict) else line
+    except TypeError: return line # bytes, sets
+
+# %% ../../nbs/13_data.reading.ipynb #9cbbd884
+def _objects(path, text):
+    decoder, rest, at = json.JSONDecoder(), '', 0
+    for n in itertools.count(1):
+        while True:
+            at = re.compile(r'[\s,\[\]\ufeff]*').match(rest, at).end()
+            try:
+                found, at = decoder.raw_decode(rest, at)
+                break
+            except (json.JSONDecodeError, RecursionError) as e:
+                more = text.read(1 << 16)
+                if not more and at == len(rest): return
+                if not more or len(rest) - at > longest: raise RecsysError(f'{path}: damaged, or not whole: no JSON after {n - 1:,} objects') from e
+                rest, at = rest[at:] + more, 0
+        yield n, found
+
+# %% ../../nbs/13_data.reading.ipynb #461e6cbe
+def _head(path, rows, kind, names):
+    "The fields of a table, and its first row where that is data already."
+    first = next(rows, [])
+    if _is_rating(first):
+        fields = ['user_id', 'parent_asin', 'rating', 'timestamp'][:len(first)]
+        if re.fullmatch(r'[\dB][\dA-Z]{9}', first[0]) and not re.fullmatch(r'[\dB][\dA-Z]{9}', first[1]): fields[:2] = fields[1::-1]
+        return fields, first
+    known = column_names([c.strip() for c in first], kind, names)
+    if not {'parent_asin', 'asin'} & set(known.values()):
+        there = ', '.join(c[:30] for c in first[:12])
+        raise RecsysError(f'{path}: a table with the columns {there}; none is known to be the product: name it with --map parent_asin=COLUMN')
+    return [known.get(c.strip()) for c in first], None
+
+def _value(cell):
+    cell = cell.strip()
+    if cell[:1] not in ('[', '{'): return cell
+    try: return json.loads(cell)
+    except ValueError: return _literal(cell) or cell
+
+# %% ../../nbs/13_data.reading.ipynb #177ae2e8
+def _table_lines(path, text, kind, names):
+    start = text.readline()
+    reader = csv.reader(itertools.chain([start], text), delimiter=_cells(start)[1])
+    fields, first = _head(path, reader, kind, names)
+    if first: yield 1, dict(zip(fields, map(_value, first)))
+    while True:
+        n = reader.line_num + 1
+        try: cells = next(reader)
+        except StopIteration: return
+        except csv.Error as e: yield n, f'no row of a table: {e}'
+        else:
+            if not any(cells): continue
+            if len(cells) != len(fields): yield n, f'{len(cells)} cells, expected {len(fields)}'
+            else: yield n, {f: _value(c) for f, c in zip(fields, cells) if f}
+
+# %% ../../nbs/13_data.reading.ipynb #260d6c2b
+def _renamed(o, kind, names):
+    if not isinstance(o, dict): return o
+    known = column_names(list(o), kind, names)
+    return {known.get(k, k): v for k, v in o.items()}
+
+def _loaded(value):
+    if not isinstance(value, bytes): return value
+    try: return json.loads(value)
+    except (ValueError, RecursionError): return value
+
+def _needs_names(path, kind, names):
+    "Whether the first object of a file names its product, or anything that `names` is about, otherwise than we do."
+    if names: return True
+    first = next((_loaded(value) for _, value in _copied(path, kind, names)), None)
+    if not isinstance(first, dict): return False
+    return not {'parent_asin', 'asin'} & set(first) and any(c != f for c, f in column_names(list(first), kind).items())
+
+def _line(value): return value if isinstance(value, bytes) else json.dumps(value).encode()
+
+def _copied(path, kind, names):
+    "Yields the number of each record and what is written for it."
+    how, encoding = layout(path, names)
+    with open_lines(path) as f:
+        if how in ('lines', 'python') and 'utf-16' not in encoding:
+            for n, line in enumerate(f, 1):
+                if len(line) > longest: yield n, f'longer than {longest // 10**6} MB'
+                else: yield n, _as_json(line) if how == 'python' else line
+        else:
+            text = io.TextIOWrapper(f, encoding, 'replace', newline='' if how == 'table' else None)
+            if how == 'table': yield from _table_lines(path, text, kind, names)
+            elif how == 'objects': yield from _objects(path, text)
+            else: yield from ((n, _as_json(l.encode()) if how == 'python' else l.encode()) for n, l in enumerate(text, 1))
+
+# %% ../../nbs/13_data.reading.ipynb #32031cde
+def _parquet_lines(path, copy, kind, names):
+    columns = pq.read_schema(path).names
+    known = column_names(columns, kind, names)
+    chosen = ', '.join(f'"{c}" AS "{f}"'.replace('\x00', '') for c, f in known.items())
+    if not {'parent_asin', 'asin'} & set(known.values()): raise RecsysError(f'{path}: a table with the columns {", ".join(columns[:12])}; '
+        'none is known to be the product: name it with --map parent_asin=COLUMN')
+    with duckdb.connect() as con: con.execute(f'COPY (SELECT {chosen} FROM read_parquet({quoted(path)})) TO {quoted(copy)} (FORMAT json)')
+
+# %% ../../nbs/13_data.reading.ipynb #e7da0a97
+def as_lines(
+    path:Path,        # A file
+    work:Path,        # A folder for a copy
+    kind:str='',      # 'reviews' or 'meta': whose names its columns have
+    names:dict={},    # See `column_names`
+    packed=('none', 'gzip'), # What can be read as it is
+    always:bool=False,# Whether to copy whatever it is
+) -> Path:            # The file, or the copy
+    "A file that engines can read: lines of JSON."
+    how, encoding = layout(path, names)
+    rename = how in ('lines', 'python', 'objects') and _needs_names(path, kind, names)
+    if how == 'lines' and packing(path) in packed and not (always or rename or 'utf-16' in encoding): return path
+    copy, at = work/f'{len(list(work.glob("*.copy")))}.copy', 0
+    if how == 'parquet':
+        try: _parquet_lines(path, copy, kind, names)
+        except (duckdb.Error, pa.ArrowException, OSError) as e: raise RecsysError(f'{path}: damaged, or no Parquet file') from e
+        return copy
+    with open(copy, 'wb') as out:
+        for n, value in _copied(path, kind, names):
+            if rename: value = _renamed(_loaded(value), kind, names)
+            out.write(b'\n' * (n - at - 1) + _line(value).rstrip(b'\r\n').removeprefix(b'\xef\xbb\xbf') + b'\n')
+            at = n
     return copy
 
 # %% ../../nbs/13_data.reading.ipynb #a32d39bd
@@ -235,11 +444,9 @@ def frame(self:Spark,
     expr, # An Ibis table
 ):
     "The Spark data frame that an expression stands for."
-    self.views += 1
     with readable_errors():
-        self.con._run_pre_execute_hooks(expr) # Ibis registers Python functions only where it executes
-        self.con.create_view(f'step_{self.views}', expr, overwrite=True)
-    return self.session.table(f'step_{self.views}')
+        self.con.execute(expr.limit(0)) # which makes the readers of values known to Spark
+        return self.session.sql(self.con.compile(expr))
 
 # %% ../../nbs/13_data.reading.ipynb #ae848737
 @patch
@@ -296,7 +503,6 @@ def plain_id(
     s, # A text column
 ):     # The id, or null where it is not one word
     "An id as it was given."
-    s = given(s.strip())
     return (s.length().between(1, 64) & ~s.re_search(r'[\s{}\[\]"]')).ifelse(s, ibis.null('string'))
 
 # %% ../../nbs/13_data.reading.ipynb #47c39fea
@@ -307,14 +513,21 @@ def product_id(
     return ibis.coalesce(plain_id(raw.parent_asin), plain_id(raw.asin))
 
 # %% ../../nbs/13_data.reading.ipynb #950c11c5
-nobody = 'anonymous', 'anon', 'guest', 'unknown', '-1'
+nobody = '-1', *(f(w) for w in ('anonymous', 'anon', 'guest', 'unknown') for f in (str.lower, str.upper, str.capitalize))
 
 def user_id(
     raw, # From `read`
 ):       # A text column; '' where the user is not known
     "Who wrote a review, as the id that the file gives."
-    who = ibis.coalesce(plain_id(raw.user_id), plain_id(raw.reviewerID), ibis.literal(''))
-    return who.lower().isin(nobody).ifelse('', who)
+    return ibis.coalesce(plain_id(raw.user_id), plain_id(raw.reviewerID), ibis.literal(''))
+
+# %% ../../nbs/13_data.reading.ipynb #02e1473d
+def all_given(
+    raw, # From `read`
+):
+    "The table with null wherever a text stands for nothing."
+    return raw.mutate(**{c: given(raw[c], nobody if c in ('user_id', 'reviewerID') else ()) for c in raw.columns
+                         if c != 'file' and raw[c].type().is_string()})
 
 # %% ../../nbs/13_data.reading.ipynb #b8c634b1
 def _is_id(v):
@@ -326,11 +539,11 @@ def reason(
     line:bytes, # A line that could not be used
 ) -> str:
     "Why a line was set aside."
-    if len(line) > longest: return f'longer than {longest // 10**6} MB'
     try: o = json.loads((_as_json(line) if line.startswith(b"{'") else line).decode().rstrip('\r\n'))
     except UnicodeDecodeError as e: return f'not UTF-8 (byte {e.start + 1})'
     except json.JSONDecodeError as e: return f'not JSON: {e.msg} (character {e.pos + 1})'
     except (RecursionError, ValueError): return 'not JSON: nested too deeply, or a number too long'
+    if isinstance(o, str) and re.match(r'longer than|no row of a table|\d+ cells, expected', o): return o # from `as_lines`
     if not isinstance(o, dict): return 'not a JSON object'
     return 'no product: parent_asin and asin are missing, or not one word' if not any(_is_id(o.get(k)) for k in ('parent_asin', 'asin')) else 'not valid JSON'
 
@@ -341,13 +554,13 @@ def _without_names(text): return re.sub(r"""((["'])(?:reviewer|profile|user)_?[N
 def unusable_lines(
     engine:DuckDB, # What reads
     file:Path,     # The file to read
-    original:Path, # The file that the person gave, of which `file` may be a mended copy
+    original:Path, # The file that the person gave, of which `file` may be a copy from `as_lines`
 ):                 # Yields dicts of file, line, reason, text
     "Find the lines of a file that cannot be used."
-    raw = engine.read([file], ['parent_asin', 'asin'], number=True)
+    raw = all_given(engine.read([file], ['parent_asin', 'asin'], number=True))
     with readable_errors(): found = iter(raw.filter(product_id(raw).isnull()).select('n').order_by('n').to_pyarrow()['n'].to_pylist())
     n, wanted = 0, next(found, None)
-    with open_lines(original) as lines:
+    with open_lines(file) as lines:
         for i, line in enumerate(lines, 1):
             if wanted is None: return
             if not line.strip(): continue
