@@ -78,7 +78,9 @@ def test_numbers_that_no_column_could_hold(tmp_path):
     reviews, _ = store(tmp_path)
     with open(reviews, 'a') as f: f.write(json.dumps(review('huge', 'P0', sentence(99), timestamp=1e25)) + '\n')
     pages = [page('P0', 'One', rating_number=1e20, average_rating=1e20), page('P1', 'Two', rating_number='12.7'), page('P2', 'Three', rating_number=-3)]
-    p = prepare(reviews, write(tmp_path/'m.jsonl', pages), 'x', tmp_path).products.set_index('product_id')
+    meta = write(tmp_path/'m.jsonl', pages)
+    with pytest.raises(RecsysError, match='rating_number: 2 of 3 values cannot be read'): prepare(reviews, meta, 'x', tmp_path)
+    p = prepare(reviews, meta, 'x', tmp_path, allow_unreadable=['rating_number']).products.set_index('product_id')
     assert p.rating_number.fillna(-1).to_dict() == {'P0': -1, 'P1': 12, 'P2': -1}
 
 def test_pictures_that_a_page_can_show(tmp_path):
@@ -319,7 +321,7 @@ def test_clear_messages(tmp_path):
     (tmp_path/'cut.json.gz').write_bytes(gzip.compress(b"{'asin': 'P0'}\n" * 9)[:-9])
     good = prepare(reviews, meta, 'x', tmp_path).report
     for message, change in {'nothing.jsonl: no such file': dict(reviews='nothing.jsonl'), 'empty.jsonl: empty': dict(reviews=tmp_path/'empty.jsonl'), 'meta: expected at least one file': dict(meta=[]),
-                            'page.html: 3 of 3 lines cannot be used, more than --max-bad 5%; the first is line 1: not JSON': dict(reviews=tmp_path/'page.html'), 'end of GZIP stream': dict(reviews=tmp_path/'cut.jsonl.gz'), 'cut.json.gz: damaged, or not whole': dict(meta=tmp_path/'cut.json.gz'),
+                            'page.html: 3 of 3 lines cannot be used, more than --max-bad 5%; the first is line 1: not JSON': dict(reviews=tmp_path/'page.html'), 'cut.jsonl.gz: damaged, or not whole': dict(reviews=tmp_path/'cut.jsonl.gz'), 'cut.json.gz: damaged, or not whole': dict(meta=tmp_path/'cut.json.gz'),
                             "name='../x'": dict(name='../x'), "split='random'": dict(split='random'), "engine='pandas'": dict(engine='pandas'), 'memory=much': dict(memory='much'), 'fractions=': dict(fractions=(1, 0, 0)),
                             'cuts=': dict(cuts='yesterday'), 'max_bad=2': dict(max_bad=2), 'kcore=-1': dict(kcore=-1),
                             'min_chars=-1': dict(min_chars=-1), 'min_char: no such setting; there are categories, split': dict(min_char=3), 'min_chars=151: expected a number from 0 to 150': dict(min_chars=151)}.items():
