@@ -388,7 +388,11 @@ def _tickable(shelf, label, placeholder):
     "A search for products, and boxes to tick."
     search = gr.Textbox(label=label, placeholder=placeholder, max_length=200)
     ticked = gr.CheckboxGroup(label=f'{label}: ticked', visible=False)
-    search.change(partial(_boxes, shelf), [search, ticked], ticked, trigger_mode='always_last', show_progress='hidden',
+    def look_up(text, ticked):
+        shown = _boxes(shelf, text, ticked)
+        del shown['value'] # what was ticked while this was looked up stays ticked
+        return shown
+    search.change(look_up, [search, ticked], ticked, trigger_mode='always_last', show_progress='hidden',
                   api_visibility='private')
     return ticked
 
