@@ -7,10 +7,17 @@ os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('MPLBACKEND', 'agg')
 os.environ.pop('RECSYS_HOME', None)
+if workers := int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 0)): # tests side by side share the cores
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1)//workers)))
 
 import pytest
 
 project = Path(__file__).parents[1]
+
+def pytest_collection_modifyitems(items):
+    "Side by side, the tests of a file stay together, for they share what they stand on; each page goes by itself."
+    for item in items:
+        if item.path.name != 'test_notebooks.py': item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 @pytest.fixture(scope='session')
 def shared_data():

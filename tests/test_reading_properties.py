@@ -10,6 +10,7 @@ from recsys_nb.data.reading import DuckDB, meta_fields, meta_lists, review_field
 
 scalar = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30), st.sampled_from(['', ' ', 'B000000001', 'NaN', '1e999', '$1,299.00', '[', '{}', '\x00', '\ud800']))
 junk = st.recursive(scalar, lambda s: st.lists(s, max_size=3) | st.dictionaries(st.text(max_size=5), s, max_size=3), max_leaves=6)
+unreadable = 'timestamp rating price average_rating rating_number images'.split()
 fields = list(dict.fromkeys([*review_fields, *meta_fields, *meta_lists, 'reviewerName', 'details']))
 huge = st.sampled_from([1e20, -1e20, '1e20', '9' * 30, 1e99, 2**63, 1.5e19, '1e16', -1, 12.7])
 numbers = st.fixed_dictionaries(dict(parent_asin=st.just('P1')), optional={f: huge for f in 'rating overall timestamp unixReviewTime average_rating rating_number price'.split()})
@@ -62,7 +63,7 @@ def test_rows_in_are_rows_out_quarantined_or_removed(reviews):
         tmp = Path(tmp)
         for i, content in enumerate(reviews): (tmp/f'{i}.jsonl').write_bytes(b'\n' + b''.join(c + b'\n' for c in content) + b'{"asin": "P1", "text": "Something that is left"}\n')
         (tmp/'meta').write_text('{"asin": "P1", "title": "One"}\n{"asin": "P2"}\n')
-        data = prepare(str(tmp/'*.jsonl'), tmp/'meta', 'x', tmp, max_bad=1)
+        data = prepare(str(tmp/'*.jsonl'), tmp/'meta', 'x', tmp, max_bad=1, allow_unreadable=unreadable)
         steps = data.report['steps']['reviews']
         assert steps[0]['before'] == sum(is_line(b) for c in reviews for b in c) + len(reviews)
         assert steps[0]['before'] == sum(s['removed'] for s in steps) + len(data.train) + len(data.val) + len(data.test)
