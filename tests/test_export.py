@@ -1,12 +1,12 @@
 "Exported programs give what the models give, on other shapes than traced and without the library."
-import subprocess, sys
+import logging, subprocess, sys, threading, warnings
 import numpy as np, pandas as pd, pytest, torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 from recsys_nb.core.files import RecsysError
 from recsys_nb.core.machine import Preset, resolve_base
 from recsys_nb.core.runs import new_run, set_state
 from recsys_nb.training.settings import EncoderConfig, ScoreConfig
-from recsys_nb.models.encoding import ExportedTower
+from recsys_nb.models.encoding import quietly
 from recsys_nb.models.dual_encoder import DualEncoderSBERT, pad_batch
 from recsys_nb.models.export import (
     ExportedScoreModel, export_run, same_everywhere, score_examples, tower_examples)
@@ -67,6 +67,22 @@ def test_score_model_equal_on_other_shapes(tiny_base, tmp_path):
 def test_a_program_that_gives_no_number_is_refused():
     for values in ([1., float('nan')], [float('nan'), 1.]):
         with pytest.raises(RecsysError, match='nan'): same_everywhere(lambda x: torch.ones(1), lambda x: x, [dict(x=torch.tensor([v])) for v in values])
+
+def test_two_threads_that_trace_leave_logging_and_warnings_as_they_were():
+    "Each put back what the other had switched off, and everything stayed off for good."
+    before = logging.root.manager.disable, list(warnings.filters)
+    inside, over = threading.Event(), threading.Event()
+    def first():
+        with quietly():
+            inside.set()
+            over.wait(.2) # the second is let in only when this one is out
+    def second():
+        inside.wait(5)
+        with quietly(): over.wait(.4)
+    threads = [threading.Thread(target=f) for f in (first, second)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert (logging.root.manager.disable, list(warnings.filters)) == before
 
 def test_serving_needs_torch_and_tokenizers_only(encoder_run, tmp_path):
     run, model, _ = encoder_run

@@ -1,5 +1,5 @@
 "Training survives being killed, spans processes, and refuses what cannot be trained."
-import multiprocessing, os, random, subprocess, sys, time
+import logging, multiprocessing, os, random, subprocess, sys, time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 import recsys_nb.training.encoder as module, recsys_nb.training.loop as loop
 from recsys_nb.core.files import RecsysError, read_json, write_json
 from recsys_nb.core.machine import resolve_base
-from recsys_nb.core.runs import all_runs, new_run, read_metrics, set_state
+from recsys_nb.core.runs import all_runs, new_run, read_metrics, set_state, tell
 from recsys_nb.training.settings import EncoderConfig, ScoreConfig
 from recsys_nb.training.datasets import draw_evenly, possible_pairs, read_column, read_rows
 from recsys_nb.data.prepare import load_prepared, prepare
@@ -226,6 +226,14 @@ def test_too_little_time_means_less_data_and_a_resumed_run_keeps_to_the_plan(cor
     monkeypatch.setattr(loop, 'measure_rate', lambda task, config: 1e6) # a faster machine
     train_encoder(data_of(corner), None, root=tmp_path, preset='cpu', resume='latest', max_steps=1, screen=False)
     assert Plan(**read_json(run.path/'plan.json')) == plan
+
+def test_a_run_keeps_its_record_while_logging_is_switched_off(tmp_path):
+    "As by a thread that converts a model meanwhile: a log that Python's `logging` kept was once found empty."
+    run = new_run(EncoderConfig(data='toys'), tmp_path)
+    logging.disable(logging.CRITICAL)
+    try: tell(run, 'plan: all', screen=False)
+    finally: logging.disable(logging.NOTSET)
+    assert (run.path/'train.log').read_text().endswith(' plan: all\n')
 
 def test_trying_a_step_changes_nothing(corner):
     task = EncoderTask(data_of(corner), corner[1])

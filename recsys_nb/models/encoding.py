@@ -66,16 +66,17 @@ class ExportedTower(nn.Module):
         return F.normalize(out['sentence_embedding'].float(), dim=-1)
 
 # %% ../../nbs/22_models.encoding.ipynb #4b3b6469
+_one_traces = threading.RLock() # two threads would each put back what the other had switched off
+
 @contextmanager
 def quietly():
     "Without the warnings that tracing any transformer prints; what they warn of has to be checked."
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally: logging.disable(before)
+    with _one_traces, warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try: yield
+        finally: logging.disable(before)
 
 # %% ../../nbs/22_models.encoding.ipynb #2ea43b03
 def _converted(model, side):

@@ -20,7 +20,7 @@ from ..core.files import (
     RecsysError, only_one, progress, read_json, recover_folder, replace_folder, write_beside, write_json)
 from ..core.machine import Preset, base_encoder, find_preset
 from ..core.runs import (
-    RunFolder, add_metrics, all_runs, find_run, new_run, read_metrics, run_logger, set_state)
+    RunFolder, add_metrics, all_runs, find_run, new_run, read_metrics, set_state, tell)
 from .datasets import read_batches
 from .settings import EncoderConfig, TrainingConfig, seconds_of
 
@@ -360,7 +360,7 @@ def _train_epoch(task, config, optimizer, at, save, max_steps):
     bar.close()
 
 # %% ../../nbs/42_training.loop.ipynb #909bd4d6
-def _evaluated(task, run, at, log):
+def _evaluated(task, run, at, screen):
     "The epoch's row: written by the leading process, known to all."
     row = dict(epoch=at.epoch)
     if at.epoch: row |= dict(train_loss=at.loss_sum/at.batch, seconds=round(at.seconds, 2))
@@ -369,14 +369,14 @@ def _evaluated(task, run, at, log):
         row |= task.evaluate()
         row['evaluation_seconds'] = round(time.perf_counter() - start, 2)
         add_metrics(run, row)
-        log.info(' '.join(f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}' for k, v in row.items()))
+        tell(run, ' '.join(f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}' for k, v in row.items()), screen)
     return tell_all(task.team, row)
 
 # %% ../../nbs/42_training.loop.ipynb #a2649bca
-def _end_epoch(task, config, run, at, log):
+def _end_epoch(task, config, run, at, screen):
     "Evaluate, write the row, keep the best."
     task.model.eval()
-    value = _evaluated(task, run, at, log)[task.metric]
+    value = _evaluated(task, run, at, screen)[task.metric]
     gain = None if at.best is None else value - at.best if task.higher_is_better else at.best - value
     if gain is None or gain > 0:
         at.best = value
@@ -427,14 +427,13 @@ def fit(
 ) -> list:                        # The rows of `metrics.csv`
     "Train; afterwards the leading process's `task.model` has the weights of the best epoch."
     leads = task.team.leads
-    log = run_logger(run, screen) if leads else None
     with _watched(run, task.team):
         optimizer, at = _begin(task, config, run, resume)
         def save(at, every=save_steps):
             if leads and at.step % every == 0: save_checkpoint(run.checkpoints/'last', task.model, at, optimizer)
         while not at.done:
             if at.epoch: _train_epoch(task, config, optimizer, at, save, max_steps)
-            _end_epoch(task, config, run, at, log)
+            _end_epoch(task, config, run, at, screen)
             at.done |= bool(max_steps and at.step >= max_steps)
             save(at, 1)
         task.model.eval()
@@ -525,9 +524,9 @@ def train(
     task.plan = plan
     task.load(plan.examples)
     run = tell_all(task.team, _open_run(run, data, config, root, task) if task.team.leads else None)
-    if task.team.leads: run_logger(run, screen).info(f'plan: {plan}')
+    if task.team.leads: tell(run, f'plan: {plan}', screen)
     fit(task, replace(config, epochs=plan.epochs), run, bool(resume), save_steps, max_steps, screen,
-        finish=lambda: _finish(task, run, run_logger(run, screen)))
+        finish=lambda: _finish(task, run, screen))
     return run
 
 # %% ../../nbs/42_training.loop.ipynb #43af2e95
@@ -596,12 +595,12 @@ def model_card(
                         value=float(best[task.metric]), tables=found.tables, settings=settings)
 
 # %% ../../nbs/42_training.loop.ipynb #5b8059f7
-def _finish(task, run, log):
+def _finish(task, run, screen):
     "Write the model, what it is worth, and its card; then the run is finished."
     task.save(run)
     found = task.measure(run)
     write_json(run.path/'evaluation.json', found.figures)
     with write_beside(run.path/'model_card.md') as p:
         p.write_text(model_card(task, run, found), encoding='utf-8')
-    if found.verdict: log.info(found.verdict)
+    if found.verdict: tell(run, found.verdict, screen)
     set_state(run, 'finished')
