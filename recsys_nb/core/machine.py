@@ -67,26 +67,27 @@ def time_ways(
     ways:dict,       # Name -> function without arguments that does the work; the first is the plain way
     turns:int=3,     # How often each is timed
     gain:float=.05,  # By how much of the plain way's time another must be faster
+    clock=time.perf_counter, # What tells the time, in seconds
 ) -> Choice:
     "Do the work in each way, in turns, and choose the fastest."
     plain, times, failed = next(iter(ways)), {}, {}
     for name, work in ways.items():
-        try: times[name] = [_seconds(work), _seconds(work)][1:]
+        try: times[name] = [_seconds(work, clock), _seconds(work, clock)][1:]
         except Exception as e:
             if name == plain: raise
             failed[name] = f'{type(e).__name__}: {e}'.splitlines()[0]
     best = min(t[0] for t in times.values())
     near = [name for name in times if times[name][0] < 1.5*best]
     for _ in range(turns - 1):
-        for name in near: times[name].append(_seconds(ways[name]))
+        for name in near: times[name].append(_seconds(ways[name], clock))
     seconds = {name: statistics.median(t) for name, t in times.items()}
     winner = min(seconds, key=seconds.get)
     return Choice(winner if seconds[winner] < (1 - gain)*seconds[plain] else plain, seconds, failed)
 
-def _seconds(work):
-    start = time.perf_counter()
+def _seconds(work, clock):
+    start = clock()
     work()
-    return time.perf_counter() - start
+    return clock() - start
 
 # %% ../../nbs/01_core.machine.ipynb #2605b180
 runtimes = 'torch', 'sentence-transformers', 'transformers', 'openvino', 'onnxruntime'
@@ -130,11 +131,12 @@ def _key(): return hashlib.sha256(json.dumps(machine_facts()).encode()).hexdiges
 def fastest(
     question:str, # What is chosen, as 'encoding with bert 6x384'
     ways,         # A function without arguments that returns the ways, see `time_ways`; only called if nothing is known
+    clock=time.perf_counter, # What tells the time
 ) -> Choice:
     "The fastest way on this machine, measured once and remembered."
     known = known_choices()
     if question in known: return known[question]
-    choice = time_ways(ways())
+    choice = time_ways(ways(), clock=clock)
     file = cache_folder()/'choices.json'
     try: everything = read_json(file) if file.exists() else {}
     except RecsysError: everything = {} # not readable: measured again
