@@ -338,6 +338,7 @@ class DuckDB:
         threads:int|None=None, # `None`: one per core
     ):
         self.work, self.bar, self.views = Path(work), progress(desc='preparing', unit='step'), 0
+        self.local = self # on `Spark`, what looks at files of this machine
         settings = {k: v for k, v in dict(memory_limit=memory, threads=threads or fitting_threads(memory)).items() if v}
         try: self.con = ibis.duckdb.connect(temp_directory=str(self.work/'spill'), preserve_insertion_order=False, **settings)
         except duckdb.Error as e: raise RecsysError(f'memory={memory}: expected an amount such as 4GB') from e
@@ -364,6 +365,14 @@ def rows(self:DuckDB,
 ) -> list: # A dict per row
     "A small table's rows."
     with readable_errors(): return self.con.to_pyarrow(expr).to_pylist()
+
+# %% ../../nbs/13_data.reading.ipynb #344ad02e
+@patch
+def ask(self:DuckDB,
+    sql:str, # About saved tables
+) -> list:   # A dict per row
+    "The answer to a question in SQL."
+    with readable_errors(): return self.con.con.sql(sql).to_arrow_table().to_pylist()
 
 # %% ../../nbs/13_data.reading.ipynb #568d9ed2
 @patch
@@ -465,6 +474,12 @@ def save(self:Spark, expr, name:str, number:bool=False):
 def rows(self:Spark, expr) -> list:
     "A small table's rows."
     return [r.asDict(recursive=True) for r in self.frame(expr).collect()]
+
+# %% ../../nbs/13_data.reading.ipynb #f6063713
+@patch
+def ask(self:Spark, sql:str) -> list:
+    "The answer to a question in SQL."
+    return [r.asDict(recursive=True) for r in self.session.sql(sql).collect()]
 
 # %% ../../nbs/13_data.reading.ipynb #8d886258
 @patch
