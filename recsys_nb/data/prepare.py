@@ -31,6 +31,7 @@ from .values import shape_products, shape_reviews
 # %% ../../nbs/18_data.prepare.ipynb #3828907b
 _tables = ('products', *parts, 'interactions')
 
+# %% ../../nbs/18_data.prepare.ipynb #19fbbf23
 class PreparedData:
     "A prepared data set: its tables as data frames, and the `report`."
     def __init__(self,
@@ -167,6 +168,7 @@ def _interactions(t):
 def _day(ms):
     return datetime.fromtimestamp(ms / 1000, timezone.utc).date().isoformat()
 
+# %% ../../nbs/18_data.prepare.ipynb #b1b74f5d
 def _time_cuts(e, t, s):
     "Where to cut time, and a text that says why that is impossible."
     n = e.rows(t.agg(all=_.count(), dated=_.timestamp.count()))[0]
@@ -237,6 +239,7 @@ _columns = dict(
     reviews='review_id product_id family_id user_id timestamp title text rating informative cold'.split(),
     interactions='user_id product_id family_id timestamp rating part'.split())
 
+# %% ../../nbs/18_data.prepare.ipynb #0f784ad2
 def _write(e, r, t, had, p, out):
     "Write products, parts and interactions."
     kept = t.filter(_.removed.isnull()).select('row', 'family_id', 'part')
@@ -290,6 +293,7 @@ def _count_lines(e, kind, sources):
 def _total(counted):
     return [sum(f[what] for f in counted) for what in ('lines', 'unusable')]
 
+# %% ../../nbs/18_data.prepare.ipynb #992eb3fa
 def _require_lines(e, counted, sources, max_bad):
     "Raise a `RecsysError` if files have no lines, or too many of no use."
     lines, bad = _total(counted)
@@ -305,6 +309,7 @@ def _require_lines(e, counted, sources, max_bad):
 # %% ../../nbs/18_data.prepare.ipynb #f820cd4a
 _read = dict(reviews=['timestamp', 'rating'], meta=['price', 'average_rating', 'rating_number', 'images'])
 
+# %% ../../nbs/18_data.prepare.ipynb #ea8f68ee
 def _unread(e):
     "Of each field, how many values could not be read, of how many, and one of them."
     for kind, names in _read.items():
@@ -333,6 +338,7 @@ _repeats = {
     'near duplicate': ['key'],
     'repeated on a variant': ['family_id', 'user_id', 'key']}
 
+# %% ../../nbs/18_data.prepare.ipynb #f48f8b71
 def _original(e, t, lost):
     "The row of the review that was kept instead of a copy, in a list that is empty if there is none."
     if lost['removed'] not in _repeats:
@@ -374,6 +380,7 @@ def _review_steps(e, r, t, counted, removed):
     lost = {'quarantined': bad} | dict.fromkeys(_of_reviews, 0) | removed
     return _steps(lines, lost, _of_products | _of_reviews, _examples(e, r, t))
 
+# %% ../../nbs/18_data.prepare.ipynb #40723ee9
 def _interaction_steps(counted, removed, nameless, different, n):
     "Without a step for words: of those with a name, `different` interactions, and `n` at the end."
     lines, bad = _total(counted)
@@ -381,6 +388,7 @@ def _interaction_steps(counted, removed, nameless, different, n):
     lost['same moment'] = lines - sum(lost.values()) - different
     return _steps(lines, lost | {'no date': different - n}, _of_interactions)
 
+# %% ../../nbs/18_data.prepare.ipynb #5dd9cdc5
 def _product_steps(counted, listed, n):
     "Of `listed` products `n` are left."
     lines, bad = _total(counted)
@@ -429,6 +437,7 @@ _numbers = dict(
     price='SELECT price AS v FROM all_products WHERE price IS NOT NULL')
 _shares = {'min': 0., '25%': .25, '50%': .5, '75%': .75, '95%': .95, 'max': 1.}
 
+# %% ../../nbs/18_data.prepare.ipynb #78a2fe0e
 def _quantiles(e, numbers):
     "How many, their mean, smallest, quartiles, 95% and largest, from how often there is each value."
     rows = e.ask(f'SELECT round(v::DOUBLE, 2) AS v, count(*) AS n FROM ({numbers}) GROUP BY 1 ORDER BY 1')
@@ -441,7 +450,7 @@ def _quantiles(e, numbers):
     found = [np.average(v, weights=n), *np.interp(at, places, v.repeat(2))]
     return dict(n=int(ends[-1])) | {k: round(float(x), 2) for k, x in zip(['mean', *_shares], found)}
 
-# %% ../../nbs/18_data.prepare.ipynb #78a2fe0e
+# %% ../../nbs/18_data.prepare.ipynb #971ae3d3
 _counts = dict(
     ratings="""SELECT round(rating)::INT AS value, count(*) AS n FROM all_reviews WHERE rating IS NOT NULL
         GROUP BY 1 ORDER BY 1""",
@@ -450,6 +459,7 @@ _counts = dict(
     categories="""SELECT categories[-1] AS value, count(*) AS n FROM all_products WHERE len(categories) > 0
         GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 20""")
 
+# %% ../../nbs/18_data.prepare.ipynb #407edbe8
 def _distributions(e):
     "What the kept reviews and the products look like."
     counts = {k: {str(r['value']): r['n'] for r in e.ask(sql)} for k, sql in _counts.items()}
@@ -479,6 +489,7 @@ _losses = """
     SELECT removed, count(*) AS n, count(CASE WHEN user_id = '' THEN 1 END) AS nameless
     FROM split GROUP BY removed"""
 
+# %% ../../nbs/18_data.prepare.ipynb #a93b9c58
 def _all_steps(e, r, t, counted):
     "The steps that reviews, interactions and products went through."
     def size(e, table):
@@ -493,9 +504,10 @@ def _all_steps(e, r, t, counted):
         interactions=_interaction_steps(counted['reviews'], removed, nameless, *had),
         products=_product_steps(counted['meta'], *products))
 
-# %% ../../nbs/18_data.prepare.ipynb #a93b9c58
+# %% ../../nbs/18_data.prepare.ipynb #0542b2b7
 _described = 'title brand categories features description images price average_rating'
 
+# %% ../../nbs/18_data.prepare.ipynb #7480bd01
 def _report(e, out, r, t, counted, how):
     "All facts, those of what was written from the written files."
     local = e.local
@@ -557,6 +569,7 @@ def _how(split):
 # %% ../../nbs/18_data.prepare.ipynb #630e6a9d
 _columns_of_parts = 'part reviews interactions products families users first last cold informative'
 
+# %% ../../nbs/18_data.prepare.ipynb #a3bf3e8c
 def _split_table(report):
     "The parts, and what families there are."
     split, f, had = report['split'], report['families'], report['interactions']
@@ -621,6 +634,7 @@ def _sources(e, files, kind, columns, always=False):
 # %% ../../nbs/18_data.prepare.ipynb #5f6395b9
 _shapes = dict(reviews=(shape_reviews, review_fields, ()), meta=(shape_products, meta_fields, meta_lists))
 
+# %% ../../nbs/18_data.prepare.ipynb #0fde03a3
 def _save_raw(e, files, kind, columns):
     "Read and shape all files; lines that DuckDB finds too long are taken out of a copy first."
     shape, texts, lists = _shapes[kind]
@@ -675,6 +689,7 @@ def _expect(ok, name, value, what):
 # %% ../../nbs/18_data.prepare.ipynb #61617697
 _splits = ['auto', 'time', 'product', 'review']
 
+# %% ../../nbs/18_data.prepare.ipynb #c0400306
 def _limits(s):
     "Of each setting, whether it makes sense, and what does."
     f, cuts = s.fractions, named_cuts.get(s.cuts, s.cuts or (0, 1))

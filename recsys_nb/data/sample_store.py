@@ -335,6 +335,7 @@ def _html(text, **tags):
         text = text.replace(plain, tag)
     return text
 
+# %% ../../nbs/10_data.sample_store.ipynb #c3aa024b
 def _spoil(line, how):
     "Change a line in place."
     match how:
@@ -376,12 +377,14 @@ def _disguised(text, rng):
         text.replace(' ', '  ') + ' !!',
         text.replace(',', '').replace('.', '!')])
 
+# %% ../../nbs/10_data.sample_store.ipynb #0e050793
 def _later(r, rng):
     return r['timestamp'] + rng.randrange(1, 20 * _day)
 
-# %% ../../nbs/10_data.sample_store.ipynb #0e050793
+# %% ../../nbs/10_data.sample_store.ipynb #df43137b
 _extra_shares = _read_numbers('exact_duplicates:.02 second_reviews:.01 near_duplicates:.01 orphan_reviews:.002')
 
+# %% ../../nbs/10_data.sample_store.ipynb #22d70e57
 def _extra_lines(honest, n, again, rng):
     "Lines on top of the `honest` ones, as pairs with their truth, and the counts; `again` writes another review."
     picks = (o for o in rng.sample(honest, len(honest)) if o[1]['mentions'])
@@ -498,6 +501,7 @@ def _write_lines(path, lines, torn, rng):
 def _columns(rows):
     return {k: [row[k] for row in rows] for k in rows[0]}
 
+# %% ../../nbs/10_data.sample_store.ipynb #e551da6a
 def _truth(products, pages, reviews):
     "What the truth file says, column by column."
     listed = {page['parent_asin'] for page in pages if page['price'] not in (None, '—')}
@@ -510,9 +514,10 @@ def _truth(products, pages, reviews):
         told.append(known | t)
     return dict(products=_columns(hidden), reviews=_columns(told))
 
-# %% ../../nbs/10_data.sample_store.ipynb #e551da6a
+# %% ../../nbs/10_data.sample_store.ipynb #d8a2f173
 _note = 'Synthetic: no product, review or user in this folder is real.'
 
+# %% ../../nbs/10_data.sample_store.ipynb #6ad1acd2
 def make_sample_store(
     folder:str|Path,     # Where to write `reviews.jsonl.gz`, `meta.jsonl.gz` and `.truth.json`
     n_products:int=240,  # Products, variants included; at least 30
@@ -564,6 +569,7 @@ class SampleStore:
 # %% ../../nbs/10_data.sample_store.ipynb #6109193d
 _review_id = ['user_id', 'product_id', 'timestamp']
 
+# %% ../../nbs/10_data.sample_store.ipynb #4231ca30
 @patch
 def best_rmse_on(self:SampleStore,
     reviews, # A frame with `user_id`, `product_id` and `timestamp`

@@ -51,6 +51,7 @@ _others = '''
     ngn'''.split()
 _multiples = dict(k=1e3, lakh=1e5, lakhs=1e5, lac=1e5, crore=1e7, million=1e6, 万=1e4)
 
+# %% ../../nbs/14_data.values.ipynb #36374ef4
 def _one_of(words):
     "A pattern for any of the words, of which those of Latin letters stand alone."
     alone = r'(?<![^\W\d_])(?:{})'
@@ -77,6 +78,7 @@ _kinds = [ # what ends before an amount, what begins after it, and the kind that
      r'[\w .]{0,12}[: (]*$', r'(?!)', 'list'),
     (r'(?!)', r' ?(?:/|(?:per|pro|je|par|por)\b)', 'unit')]
 
+# %% ../../nbs/14_data.values.ipynb #d919a90e
 def _kind(before, after):
     for ending, beginning, kind in _kinds:
         if re.search(ending, before) or re.match(beginning, after):
@@ -87,6 +89,7 @@ def _kind(before, after):
 _range = re.compile(r' ?(?:-|–|—|~|to|and|bis) ?')
 _each = re.compile(r' ?(?:for|pour|für|por|x|×|@|/) ?')
 
+# %% ../../nbs/14_data.values.ipynb #c121a874
 def _money(found, middle):
     "Which of the amounts are money, and whether they are clear."
     own = [bool(m['before'] or m['after'] or m['dash']) for m in found]
@@ -104,6 +107,7 @@ _words = frozenset('''
     uvp msrp regular reg old sale deal buy at starting start onwards incl excl inc ex vat tax taxes mwst each ea
     per pro ab nur von bis dès desde da m r p mrp typical original offer special retail cost'''.split())
 
+# %% ../../nbs/14_data.values.ipynb #5ccd88f1
 def _is_bare_price(parts):
     "Whether what stands around one or two numbers says that they are prices."
     if len(parts) > 3 or any(not p.strip(' ') for p in parts[1:-1]) or '/' in ''.join(parts[:-1]):
@@ -119,6 +123,7 @@ def _split_amounts(s):
     edges = [0, *(x for m in found for x in m.span()), len(s)]
     return found, [s[a:b] for a, b in zip(edges[::2], edges[1::2])]
 
+# %% ../../nbs/14_data.values.ipynb #26d2b2f0
 def _dotted(s):
     "Cents that stand apart, as in 12€99 and $12 99, after a point."
     s = re.sub(r'(\d)€(\d\d)(?!\d)', r'\1.\2€', s)
@@ -229,6 +234,7 @@ _stars = [re.compile(p) for p in (
     f'{_n}{_star}(?P<most>)')]
 _mosts = {'': 5, 'five': 5, 'ten': 10}
 
+# %% ../../nbs/14_data.values.ipynb #cf6cd93a
 @lru_cache(10_000)
 def read_stars(
     text:str,      # '5.0 out of 5 stars', '4,0', '8/10', '★★★☆☆'
@@ -250,6 +256,7 @@ def read_stars(
 _count = re.compile(
     rf'\(?(?P<n>{_numeral})(?: ?(?P<times>{_one_of(_multiples)}))?\+?\)?(?: [^\d]{{0,40}})?')
 
+# %% ../../nbs/14_data.values.ipynb #819b2e3e
 @lru_cache(10_000)
 def read_count(
     text:str,    # '24,269 ratings', '1.2K', '(310)'
@@ -271,6 +278,7 @@ def _plain_number(s):
     plain = s.re_search(r'^ *[-+]?\d{1,30}(\.\d{0,30})?([eE][-+]?\d{1,2})? *$')
     return _where(plain, s, 'string').try_cast('float64')
 
+# %% ../../nbs/14_data.values.ipynb #7401ac4c
 def _within(n, low, high):
     "A number, or null where it is out of bounds, such as 1e20 ratings, which no whole number of a table could hold."
     return _where(n.between(low, high), n, 'float64')
@@ -299,6 +307,7 @@ def _as_stars(s):
 def _as_count(s):
     return _or_count(_within(_plain_number(s), 0, 1e9), s).floor().cast('int64')
 
+# %% ../../nbs/14_data.values.ipynb #a3182c9e
 def _as_time(s):
     n = _plain_number(s)
     ms = ibis.cases((n < 1e11, n * 1000), (n < 1e14, n), (n < 1e17, n / 1000), else_=n / 1e6)
@@ -351,6 +360,7 @@ def _category_path(
     main = ibis.array([ibis.coalesce(raw.main_category, raw.main_cat, ibis.literal(''))])
     return clean_list(main.concat(_first_given(raw.categories, raw.category)))
 
+# %% ../../nbs/14_data.values.ipynb #9a7f2c68
 def _each_once(a):
     return a.filter(lambda s, i: a.index(s) == i)
 
@@ -368,6 +378,7 @@ def _document(
 # %% ../../nbs/14_data.values.ipynb #1633493b
 _longest_picture = 20_000 # characters of a `data:` address
 
+# %% ../../nbs/14_data.values.ipynb #d983ab0b
 def _pictures(
     a, # A list column of addresses
 ):
