@@ -262,8 +262,8 @@ def test_without_the_key_only_the_state_is_told():
     for given in wrong: assert api.get('/products/K1', headers={'authorization': given}).status_code == 401
     assert api.get('/docs').headers['www-authenticate'].startswith('Basic')
     described = api.get('/openapi.json', headers={'x-api-key': 'a long secret'}).json()
-    assert described['paths']['/recommend']['post']['security'] == [{'key': []}, {'header': []}]
-    assert described['paths']['/health']['get']['security'] == []
+    assert described['paths']['/recommend']['post']['security'] == [{'HTTPBearer': []}, {'APIKeyHeader': []}]
+    assert 'security' not in described['paths']['/health']['get']
 
 locked = schemathesis.openapi.from_asgi('/openapi.json', create_app(Shop(), settings=ServiceSettings(hosts=('*',), key='a long secret')),
                                         headers={'x-api-key': 'a long secret'})
@@ -293,6 +293,13 @@ def test_prometheus_reads_what_happened():
     for line in ('recsys_requests_total{method="POST",route="/recommend",status="200"} 3.0',
                  'recsys_requests_total{method="GET",route="/products/{product_id:path}",status="404"} 1.0',
                  'recsys_requests_total{method="GET",route="other",status="404"} 1.0'): assert line in told.text.splitlines()
+
+def test_what_a_browser_may_keep(api):
+    for path in ('/products/K1', '/products/K1/similar', '/products?search=mouse'):
+        assert api.get(path).headers['cache-control'] == 'private, max-age=60'
+    assert 'cache-control' not in api.post('/recommend', json=dict(text='a mouse')).headers
+    static = '/swagger/swagger-ui.css'
+    assert api.get(static, headers={'if-none-match': api.get(static).headers['etag']}).status_code == 304
 
 def test_two_services_count_apart():
     one, two = client(), client()

@@ -146,7 +146,7 @@ def service(
     quick:bool=False, # A few hundred requests instead of many thousand
 ) -> Benchmark:
     "Requests per second with 256 at once, against one at a time."
-    n_products, n, many, at_once = (40, 256, 500, 256) if quick else (1000, 512, 20_000, 256)
+    n_products, n, many, at_once = (30, 64, 64, 64) if quick else (1000, 512, 20_000, 256)
     tmp, ways = Path(tempfile.mkdtemp()), dict(list(settings_of.items())[:2 if quick else 3])
     try:
         make_shop(tmp/'ours', n_products)
@@ -160,7 +160,7 @@ def service(
             peers = {w: rate(w) for w in ways if w != 'ours'}
             result = compare('service', 'requests/s', rate('ours'), peers, repeats=2 if quick else 3, higher_is_better=True, warm_up=not quick,
                              products=n_products, at_once=at_once, requests=n)
-            counts = {1: 20 if quick else 100, at_once: n}
+            counts = {1: 10 if quick else 100, at_once: n}
             result.details['waiting'] = {w: [waiting_times(up[w][0], requests[:k], c) for c, k in counts.items()] for w in ways}
             result.details['memory'] = grown(*up['ours'], many, at_once)
     finally: shutil.rmtree(tmp)

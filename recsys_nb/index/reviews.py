@@ -40,16 +40,18 @@ def praise_judge(
     return judge
 
 # %% ../../nbs/52_index.reviews.ipynb #d5b617af
-_clearly = .02 # How far on the side of praise a whole review has to lie
+_clearly = .04 # How far on the side of praise a whole review has to lie
+_alone = .03   # How far a sentence of a product that no review praises as a whole
 _reservation = re.compile(r'\b(?:but|however|except|unfortunately|although)\b', re.I)
 
 def says_something(
     sentence:str, # A sentence of a review
     keywords,     # `Keywords`, which drop stop words
+    least:int=4,  # Words that are no stop words
 ) -> bool:
-    "Whether it has four words or more that are no stop words, is short enough to be quoted, and has no reservation."
-    short = len(sentence) <= 300 and len(sentence.split()) <= 40
-    return short and len(keywords.query(sentence)[0]) >= 4 and not _reservation.search(sentence)
+    "Whether it has words that tell something, is short enough to be quoted, and has no reservation."
+    if len(sentence) > 300 or len(sentence.split()) > 40: return False
+    return len(keywords.query(sentence)[0]) >= least and not _reservation.search(sentence)
 
 # %% ../../nbs/52_index.reviews.ipynb #69040639
 @dataclass
@@ -72,6 +74,7 @@ def _records(reviews, n):
     for r in rows: r['text'] = r['text'][:_longest]
     return pd.Series(rows, dtype=object).groupby(kept.family_id.to_numpy()).agg(list).to_dict() if rows else {}
 
+# %% ../../nbs/52_index.reviews.ipynb #869be49f
 def text_of(review:dict) -> str:
     "A kept review as the user tower reads it."
     return review_text(review.get('title'), review['text'])
@@ -82,12 +85,28 @@ def _encoded(texts, encode, known):
     new = list(dict.fromkeys(t for t in texts if t not in known))
     return known | dict(zip(new, encode(new))) if new else known
 
+# %% ../../nbs/52_index.reviews.ipynb #9ade3a47
 def _speaking(reviews, vectors, judge):
     "Those that praise, by their stars or else by their vectors, the most praising first"
     if not reviews: return []
     praise = judge(np.stack([vectors[text_of(r)] for r in reviews]))
     good = [p >= _clearly if (stars := r.get('rating')) is None else stars >= 4 for r, p in zip(reviews, praise)]
     return [reviews[i] for i in np.argsort(-praise, kind='stable') if good[i]]
+
+# %% ../../nbs/52_index.reviews.ipynb #4f9b2efa
+def _candidates(reviews, keywords, least):
+    "Sentences that say something: the first of each review, then the second of each, and so on"
+    telling = [[s for s in sentences(r['text']) if says_something(s, keywords, least)] for r in reviews]
+    turns = [(turn, i, s) for i, said in enumerate(telling) for turn, s in enumerate(said)]
+    return list(dict.fromkeys(s for *_, s in sorted(turns)))
+
+# %% ../../nbs/52_index.reviews.ipynb #e888b669
+def _praise_of(families, least, praise, judge, encode, vectors):
+    "The candidates of each family that praise, and the vectors of all"
+    keywords = Keywords()
+    candidates = {f: _candidates(rs, keywords, least) for f, rs in families.items()}
+    vectors = _encoded([s for c in candidates.values() for s in c], encode, vectors)
+    return {f: [s for s in c if judge(vectors[s]) >= praise] for f, c in candidates.items()}, vectors
 
 # %% ../../nbs/52_index.reviews.ipynb #8851eb9c
 def listen(
@@ -98,20 +117,15 @@ def listen(
     known:dict|None=None, # Vectors of texts that are known already
 ) -> dict:                # Family -> `Said`
     "Choose what is kept of what buyers say."
-    families, judge, keywords = _records(reviews, n_reviews), praise_judge(encode), Keywords()
+    families, judge = _records(reviews, n_reviews), praise_judge(encode)
     vectors = _encoded([text_of(r) for rs in families.values() for r in rs], encode, known or {})
-    candidates = {f: _candidates(_speaking(rs, vectors, judge)[:n_reviews], keywords) for f, rs in families.items()}
-    vectors = _encoded([s for c in candidates.values() for s in c], encode, vectors)
+    praising = {f: _speaking(rs, vectors, judge)[:n_reviews] for f, rs in families.items()}
+    told, vectors = _praise_of(praising, 4, 0, judge, encode, vectors)
+    silent = {f: [r for r in rs if r.get('rating', 5) >= 4] for f, rs in families.items() if not told[f]}
+    alone, vectors = _praise_of(silent, 1, _alone, judge, encode, vectors)
+    for f, found in alone.items(): told[f] = sorted(found, key=lambda s: -judge(vectors[s]))[:1]
     out = {}
     for f, rs in families.items():
-        found = [s for s in candidates[f] if judge(vectors[s]) >= 0][:n_sentences]
-        said = [vectors[text_of(r)] for r in rs[:n_reviews]]
-        out[f] = Said(rs, np.array(said), found, np.array([vectors[s] for s in found]))
+        searched, shown = [text_of(r) for r in rs[:n_reviews]], told[f][:n_sentences]
+        out[f] = Said(rs, np.array([vectors[t] for t in searched]), shown, np.array([vectors[s] for s in shown]))
     return out
-
-def _candidates(reviews, keywords):
-    "Sentences that say something: the first of each review, then the second of each, and so on"
-    turns = [(turn, i, s) for i, r in enumerate(reviews) for turn, s in enumerate(_telling(r, keywords))]
-    return list(dict.fromkeys(s for *_, s in sorted(turns)))
-
-def _telling(review, keywords): return [s for s in sentences(review['text']) if says_something(s, keywords)]

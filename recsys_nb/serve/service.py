@@ -9,19 +9,21 @@ __all__ = ['loopback', 'log', 'ServiceSettings', 'Live', 'Desk', 'warm_up', 'Doo
 import copy, logging, re, secrets, threading, time, uuid
 from asyncio import gather, get_running_loop
 from base64 import b64decode
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated
-from fastapi import FastAPI, Path, Query, Response
+from fastapi import FastAPI, Path, Query, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from fastcore.basics import GetAttr, patch
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic.json_schema import models_json_schema
+import prometheus_client as prometheus
+
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -33,7 +35,7 @@ from ..data.texts import clean
 from ..index.qdrant import ServerUnavailable
 from .messages import (
     Answer, Answers, Batch, FieldError, Found, Preferences, Problem, Product, ProductPage, Recommended,
-    max_body, max_k, problem)
+    alternatives, max_body, max_k, problem)
 from .shared_encoder import SharedEncoder
 
 # %% ../../nbs/72_serve.service.ipynb #36adc222
@@ -79,6 +81,7 @@ class Live(GetAttr):
 def _later(status, why, seconds=1):
     return StarletteHTTPException(status, why, {'Retry-After': str(seconds)})
 
+# %% ../../nbs/72_serve.service.ipynb #652ee208
 class Desk:
     "Where requests wait for a thread."
     def __init__(self, threads=16, max_waiting=1000):
@@ -104,26 +107,26 @@ class Desk:
 class _Metrics:
     "What Prometheus is told, in a registry of its own."
     def __init__(self, live):
-        self.registry = r = CollectorRegistry()
-        self.requests = Counter('recsys_requests', 'Requests', ['method', 'route', 'status'], registry=r)
-        self.stages = Histogram('recsys_stage_seconds', 'How long a stage of an answer took', ['stage'], registry=r)
-        self.products = Gauge('recsys_index_products', 'Products in the index', ['index', 'model'], registry=r)
+        self.registry = r = prometheus.CollectorRegistry()
+        self.requests = prometheus.Counter('recsys_requests', 'Requests', ['method', 'route', 'status'], registry=r)
+        self.stages = prometheus.Histogram(
+            'recsys_stage_seconds', 'How long a stage of an answer took', ['stage'], registry=r)
+        self.products = prometheus.Gauge(
+            'recsys_index_products', 'Products in the index', ['index', 'model'], registry=r)
         self.live = live
     def page(self):
         "All figures, as Prometheus reads them."
-        index = getattr(self.live, 'index', None)
-        manifest = getattr(index, 'manifest', {})
         self.products.clear()
-        if index is not None:
-            labels = manifest.get('name', ''), manifest.get('fingerprint', '')
-            self.products.labels(*labels).set(len(index))
-        return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+        if index := getattr(self.live, 'index', None):
+            self.products.labels(index.manifest['name'], index.manifest['fingerprint']).set(len(index))
+        page = prometheus.generate_latest(self.registry)
+        return Response(page, media_type=prometheus.CONTENT_TYPE_LATEST)
 
 # %% ../../nbs/72_serve.service.ipynb #09fc0754
 class _Service:
     "What answers requests."
     def __init__(self, rec, settings):
-        self.live = Live(rec, settings.max_batch)
+        self.live, self.locked = Live(rec, settings.max_batch), bool(settings.key)
         self.desk = Desk(settings.threads, settings.max_waiting)
         self.metrics = _Metrics(self.live)
     def message(self, found, id=None):
@@ -134,21 +137,22 @@ class _Service:
     async def recommend(self, preferences):
         "Products for preferences."
         wanted = preferences.model_dump(exclude={'id'})
-        if not preferences.history: del wanted['history']
         return self.message(await self.desk.run(self.live.recommend, **wanted), preferences.id)
 
 # %% ../../nbs/72_serve.service.ipynb #a4bad6ac
-_problem_content = {'application/problem+json': dict(schema={'$ref': '#/components/schemas/Problem'})}
+_schema = {'$ref': '#/components/schemas/Problem'} # it is there because a batch may answer with one
+_content = {'application/problem+json': dict(schema=_schema)}
+_keys = [Security(HTTPBearer(auto_error=False)), Security(APIKeyHeader(name='X-API-Key', auto_error=False))]
 
-def _problems(*statuses):
-    "For FastAPI's `responses`: these, and those that every address has."
-    everywhere = 401, 422, 429, 503
-    return {s: dict(description=HTTPStatus(s).phrase, content=_problem_content) for s in (*everywhere, *statuses)}
+def _about(service, *statuses, **about):
+    "What the API's description says of an address: its problems, and that it wants the key, if there is one."
+    known = {s: dict(description=HTTPStatus(s).phrase, content=_content) for s in (401, 422, 429, 503, *statuses)}
+    return about | dict(responses=known, dependencies=_keys if service.locked else [])
 
 # %% ../../nbs/72_serve.service.ipynb #81dd0d05
 def _add_recommend(app, service):
     "Add `POST /recommend` and `POST /recommend/batch`."
-    about = dict(tags=['recommendations'], responses=_problems(400, 413))
+    about = _about(service, 400, 413, tags=['recommendations'])
 
     @app.post('/recommend', summary='Recommend products', **about)
     async def recommend(preferences:Preferences) -> Answer:
@@ -166,27 +170,34 @@ def _add_recommend(app, service):
 # %% ../../nbs/72_serve.service.ipynb #56ac4582
 _ProductId = Annotated[str, Path(description='The id of a product', min_length=1, max_length=100)]
 _K = Annotated[int, Query(description='How many products', ge=1, le=max_k)]
+_for_a_minute = {'Cache-Control': 'private, max-age=60'}
 _Words = Annotated[str, Query(description='Words of the title, or their beginnings', min_length=1, max_length=200)]
 
 def _add_products(app, service):
     "Add the addresses below `/products`."
-    run, live, about = service.desk.run, service.live, dict(tags=['products'])
+    run, live = service.desk.run, service.live
+    many, one = _about(service, tags=['products']), _about(service, 404, tags=['products'])
     async def known(product_id):
         try: return await run(live.product, product_id)
         except ServerUnavailable: raise
         except RecsysError as e: raise StarletteHTTPException(404, str(e)) from e
 
-    @app.get('/products', summary='Find products by their title', responses=_problems(), **about)
-    async def find(search:_Words, k:_K=10) -> Found:
+    @app.get('/products', summary='Find products by their title', **many)
+    async def find(search:_Words, response:Response, k:_K=10) -> Found:
+        response.headers.update(_for_a_minute)
         return Found(products=[Product.model_validate(o) for o in await run(live.find, clean(search), k)])
 
-    @app.get('/products/{product_id:path}/similar', summary='Products like it', responses=_problems(404), **about)
-    async def similar(product_id:_ProductId, k:_K=5) -> Answer:
+    @app.get('/products/{product_id:path}/similar', summary='Products like it', **one)
+    async def similar(product_id:_ProductId, response:Response, k:_K=5) -> Answer:
         await known(product_id)
+        response.headers.update(_for_a_minute)
         return service.message(await run(live.similar, product_id, k))
 
-    @app.get('/products/{product_id:path}', summary='One product', responses=_problems(404), **about)
-    async def product(product_id:_ProductId) -> ProductPage: return ProductPage.model_validate(await known(product_id))
+    @app.get('/products/{product_id:path}', summary='One product', **one)
+    async def product(product_id:_ProductId, response:Response) -> ProductPage:
+        found = ProductPage.model_validate(await known(product_id))
+        response.headers.update(_for_a_minute)
+        return found
 
 # %% ../../nbs/72_serve.service.ipynb #da83820c
 log = logging.getLogger('recsys_nb.serve.service')
@@ -217,7 +228,8 @@ def _add_states(app, service):
     async def health() -> dict[str, str]: return dict(status='ok')
 
     @app.head('/ready', include_in_schema=False)
-    @app.get('/ready', tags=['state'], summary='Whether requests will be answered quickly', responses=_problems())
+    @app.get('/ready', tags=['state'], summary='Whether requests will be answered quickly',
+             responses=_about(service)['responses'])
     async def ready() -> dict[str, str]:
         if service.desk.state != 'ready': raise _later(503, service.desk.state)
         return dict(status='ready')
@@ -233,17 +245,14 @@ def _problem_of(e, request_id=None):
     return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request_id=request_id)
 
 # %% ../../nbs/72_serve.service.ipynb #03bee32e
-_either = 'text', 'category', 'brand' # one or several
-
 def _field_error(e):
     "One of pydantic's errors, in words."
-    where, kind = e['loc'], e['type']
+    where, kind, message = e['loc'], e['type'], clean(e['msg'].removeprefix('Value error, '))
     if kind == 'json_invalid':
-        return FieldError(field='body', message=f'no JSON from character {where[1]} on: {e["ctx"]["error"]}')
-    if where == ('body',) and kind != 'value_error':
-        return FieldError(field='body', message='expected a JSON object, such as {"text": "a mouse"}')
-    named = [str(o) for before, o in zip(where, where[1:]) if o not in ('one', 'several') or before not in _either]
-    message = clean(e['msg'].removeprefix('Value error, '))
+        where, message = (), f'no JSON from character {where[1]} on: {e["ctx"]["error"]}'
+    elif where == ('body',) and kind != 'value_error':
+        message = 'expected a JSON object, such as {"text": "a mouse"}'
+    named = [str(o) for o in where[1:] if o not in alternatives]
     return FieldError(field=clean('.'.join(named))[:100] or 'body', message=message)
 
 # %% ../../nbs/72_serve.service.ipynb #39ab22e0
@@ -252,11 +261,11 @@ def _add_problems(app):
     @app.exception_handler(RequestValidationError)
     async def invalid(request, e):
         errors = [_field_error(o) for o in e.errors()[:20]]
-        kind = request.headers.get('content-type', '').partition(';')[0].strip()
-        if request.method == 'POST' and not kind.endswith('json'):
+        kind, *_ = request.headers.get('content-type', '').split(';')
+        if request.method == 'POST' and not kind.strip().endswith('json'):
             errors = [FieldError(field='body', message='send Content-Type: application/json')]
-        detail = f'{errors[0].field}: {errors[0].message}'
-        return problem(422, detail, request.scope.get('request_id'), errors)
+        first = errors[0]
+        return problem(422, f'{first.field}: {first.message}', request.scope.get('request_id'), errors)
 
     async def told(request, e):
         said = _problem_of(e)
@@ -286,9 +295,7 @@ class Door:
         self.app, self.metrics, self.frames = app, metrics, frames
 
 # %% ../../nbs/72_serve.service.ipynb #f8128792
-class _TooLarge(StarletteHTTPException): "A body above the limit."
-
-_too_large = f'the request is larger than {max_body//1024} KiB'
+_too_large = StarletteHTTPException(413, f'the request is larger than {max_body//1024} KiB')
 
 def _limited(receive):
     "`receive` that gives up when a body becomes too large."
@@ -297,7 +304,7 @@ def _limited(receive):
         nonlocal read
         message = await receive()
         read += len(message.get('body', b''))
-        if read > max_body: raise _TooLarge(413, _too_large)
+        if read > max_body: raise _too_large
         return message
     return limited
 
@@ -305,7 +312,7 @@ def _limited(receive):
 @patch
 def _noted(self:Door, scope, send, seen):
     "`send` that adds the headers and remembers the status."
-    path = scope['path'].removeprefix(scope.get('root_path', ''))
+    path = _path(scope)
     async def noted(message):
         if message['type'] == 'http.response.start':
             seen['status'], headers = message['status'], MutableHeaders(scope=message)
@@ -328,6 +335,10 @@ def _write(self:Door, scope, status, start, error):
         request_id=scope['request_id'], method=scope['method'], path=scope['path'][:200], status=status, ms=took))
 
 # %% ../../nbs/72_serve.service.ipynb #0de3e6b5
+def _path(scope):
+    "The path without the prefix below which a proxy shows the service."
+    return scope['path'].removeprefix(scope.get('root_path', ''))
+
 def _complete_path(scope):
     "Put back the prefix that a proxy took away: what is mounted (the demo, the code of `/docs`) looks for it."
     root, path = scope.get('root_path', ''), scope['path']
@@ -347,16 +358,16 @@ async def __call__(self:Door, scope, receive, send):
         if not seen['status']: await problem(status, why, scope['request_id'])(scope, receive, send)
     length = headers.get('content-length', '0')
     try:
-        if not length.isdigit() or int(length) > max_body: await refuse(413, _too_large)
-        else: await self.app(scope, _limited(receive), send)
-    except _TooLarge as e: await refuse(413, e.detail)
+        if not length.isdigit() or int(length) > max_body: raise _too_large
+        await self.app(scope, _limited(receive), send)
+    except StarletteHTTPException as e: await refuse(e.status_code, e.detail)
     except Exception as e:
         error = e
         await refuse(500, 'an error of ours; the log has it under this id')
     self._write(scope, seen['status'], start, error)
 
 # %% ../../nbs/72_serve.service.ipynb #4df6177c
-def _keys(headers):
+def _brought(headers):
     "The keys that a request brings."
     yield headers.get('x-api-key', '').encode()
     scheme, _, given = headers.get('authorization', '').partition(' ')
@@ -370,10 +381,11 @@ class _Locked:
     "A layer that lets nobody in without the key."
     def __init__(self, app, key): self.app, self.key = app, key.encode()
     async def __call__(self, scope, receive, send):
-        path = scope.get('path', '').removeprefix(scope.get('root_path', ''))
-        brought = [secrets.compare_digest(k, self.key) for k in _keys(Headers(scope=scope))] if 'headers' in scope else []
-        if scope['type'] == 'lifespan' or path in ('/health', '/ready') or any(brought):
-            return await self.app(scope, receive, send)
+        if scope['type'] == 'lifespan': return await self.app(scope, receive, send)
+        path = _path(scope)
+        if path in ('/health', '/ready'): return await self.app(scope, receive, send)
+        right = [secrets.compare_digest(k, self.key) for k in _brought(Headers(scope=scope))]
+        if any(right): return await self.app(scope, receive, send)
         person = path in ('/', '/docs') or path.startswith('/demo')
         asks = {'WWW-Authenticate': 'Basic realm="recsys, the key is the password"' if person else 'Bearer'}
         refusal = problem(401, 'send the key: Authorization: Bearer KEY', scope.get('request_id'), headers=asks)
@@ -383,17 +395,20 @@ class _Locked:
 class _Paced:
     "A layer that lets each address ask so many times a minute."
     computing = '/recommend', '/products', '/demo/gradio_api/queue/join'
-    def __init__(self, app, rate): self.app, self.rate, self.minute, self.asked = app, rate, 0, {}
+    def __init__(self, app, rate):
+        self.app, self.rate, self.minute, self.asked = app, rate, 0, Counter()
+
     async def __call__(self, scope, receive, send):
-        path = scope.get('path', '').removeprefix(scope.get('root_path', ''))
-        if not path.startswith(self.computing): return await self.app(scope, receive, send)
-        now, who = time.time(), (scope.get('client') or ('?',))[0]
-        if int(now//60) != self.minute: self.minute, self.asked = int(now//60), {}
-        self.asked[who] = self.asked.get(who, 0) + 1
+        counts = scope['type'] == 'http' and _path(scope).startswith(self.computing)
+        if not counts: return await self.app(scope, receive, send)
+        minute, second = divmod(int(time.time()), 60)
+        if minute != self.minute: self.minute, self.asked = minute, Counter()
+        who = (scope['client'] or ('?',))[0]
+        self.asked[who] += 1
         if self.asked[who] <= self.rate: return await self.app(scope, receive, send)
-        wait = {'Retry-After': str(60 - int(now % 60))}
+        wait = {'Retry-After': str(60 - second)}
         why = f'more than {self.rate} requests in this minute'
-        await problem(429, why, scope.get('request_id'), headers=wait)(scope, receive, send)
+        await problem(429, why, scope['request_id'], headers=wait)(scope, receive, send)
 
 # %% ../../nbs/72_serve.service.ipynb #b9a80084
 def _add_layers(app, settings, metrics):
@@ -406,23 +421,6 @@ def _add_layers(app, settings, metrics):
                            allow_headers=['*'], expose_headers=['X-Request-ID', 'Retry-After'])
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.hosts, www_redirect=False)
     app.add_middleware(Door, metrics=metrics, frames=settings.frames)
-
-# %% ../../nbs/72_serve.service.ipynb #13ad2b81
-_key_schemes = dict(key=dict(type='http', scheme='bearer'), header=dict(type='apiKey', name='X-API-Key', **{'in': 'header'}))
-
-def _describe(app, locked):
-    "Add `Problem`, and the key, to the API's description."
-    made = app.openapi
-    def openapi():
-        d = made()
-        _, more = models_json_schema([(Problem, 'serialization')], ref_template='#/components/schemas/{model}')
-        d['components']['schemas'] |= more['$defs']
-        if locked:
-            d['components']['securitySchemes'] = _key_schemes
-            for path, methods in d['paths'].items():
-                for about in methods.values(): about['security'] = [] if path in ('/health', '/ready') else [{'key': []}, {'header': []}]
-        return d
-    app.openapi = openapi
 
 # %% ../../nbs/72_serve.service.ipynb #3fb905da
 def _add_docs(app):
@@ -451,13 +449,20 @@ def create_app(
         yield
         service.desk.close()
         service.live.model.close()
-    app = FastAPI(title='recsys_nb', version=__version__, summary='Product recommendations from free text', lifespan=life,
-                  root_path=settings.root_path, docs_url=None, redoc_url=None, swagger_ui_oauth2_redirect_url=None)
+    app = FastAPI(
+        title='recsys_nb',
+        version=__version__,
+        summary='Product recommendations from free text',
+        lifespan=life,
+        root_path=settings.root_path,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None)
     app.state.live, app.state.desk = service.live, service.desk
     _add_layers(app, settings, service.metrics)
     _add_problems(app)
     for add in (_add_recommend, _add_products, _add_states): add(app, service)
-    _describe(app, bool(settings.key))
+
     _add_docs(app)
     if demo: demo(app, service.live)
     return app
