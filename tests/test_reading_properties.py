@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from recsys_nb.data.values import shape_products, shape_reviews
 from recsys_nb.data.prepare import prepare
-from recsys_nb.data.reading import DuckDB, meta_fields, meta_lists, review_fields, steps_apart, unusable_lines
+from recsys_nb.data.reading import DuckDB, meta_fields, meta_lists, review_fields, _steps_apart, unusable_lines
 
 scalar = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30), st.sampled_from(['', ' ', 'B000000001', 'NaN', '1e999', '$1,299.00', '[', '{}', '\x00', '\ud800']))
 junk = st.recursive(scalar, lambda s: st.lists(s, max_size=3) | st.dictionaries(st.text(max_size=5), s, max_size=3), max_leaves=6)
@@ -34,7 +34,7 @@ def reader():
     shaped = []
     for shape, texts, lists in kinds:
         expr = shape(engine.read([path], texts, lists))
-        with steps_apart():
+        with _steps_apart():
             engine.con.to_pyarrow(expr.limit(0)) # which makes the readers known to DuckDB
             shaped.append(engine.con.create_view(f'shaped_{len(shaped)}', expr).get_name())
     return engine, path, shaped
