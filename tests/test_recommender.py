@@ -198,16 +198,13 @@ def test_looking_around(rec):
     assert rec.find('čap spea', 3) and all('Čapek' in p['title'] for p in rec.find('čap spea', 3))
     assert rec.find('') == rec.find('zzz') == []
     assert len(rec.products) == 120
-    assert [len(o) for o in rec.recommend_many(['mouse', 'webcam under $40'], k=2)] == [2, 2]
+    assert [len(o) for o in rec.answer_all([dict(text='mouse'), dict(text='webcam under $40')], k=2)] == [2, 2]
 
 def test_many_at_once_are_the_same_as_one_by_one(rec):
     texts = ['quiet mouse', '', 'webcam under $40, not red', ['loud', 'speaker'], 'under $20']
-    for one, many in zip([rec.recommend(t, k=4) for t in texts], rec.recommend_many(texts, k=4)):
+    for one, many in zip([rec.recommend(t, k=4) for t in texts], rec.answer_all([dict(text=t) for t in texts], k=4)):
         assert [r.product_id for r in one] == [r.product_id for r in many] and one.understood == many.understood and one.advice == many.advice
         assert [r.why for r in one] == [r.why for r in many]
-
-def test_many_is_not_each_letter_of_one(rec):
-    with pytest.raises(RecsysError, match='one text for each person'): rec.recommend_many('quiet keyboard')
 
 def test_threads_get_the_same_answers(rec):
     from concurrent.futures import ThreadPoolExecutor

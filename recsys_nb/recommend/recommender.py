@@ -453,18 +453,6 @@ def answer_all(self:Recommender,
     found = self._found(requests, k, batch, families=True)
     return [self.answer(wish, hits) for wish, hits in found]
 
-# %% ../../nbs/63_recommend.recommender.ipynb #ab654964
-@patch
-def recommend_many(self:Recommender,
-    texts:list,         # Preferences of several people
-    k:int=5,            # How many products each
-    **conditions,       # For all of them, see `recommend`
-) -> list:              # `Recommendations` for each
-    "Recommendations for several texts."
-    if isinstance(texts, str):
-        raise RecsysError('texts: expected a list, one text for each person; `recommend` takes a single text')
-    return self.answer_all([dict(text=t, **conditions) for t in texts], k)
-
 # %% ../../nbs/63_recommend.recommender.ipynb #6d35aa24
 @patch
 def rank(self:Recommender,

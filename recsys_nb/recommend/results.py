@@ -53,7 +53,7 @@ class Recommendations(list):
     def to_frame(self) -> pd.DataFrame:
         "A table, a row per product."
         names = [f.name for f in fields(Recommendation)]
-        return pd.DataFrame([asdict(o) for o in self], columns=names)
+        return pd.DataFrame(list(self), columns=names)
 
     def to_dict(self) -> dict:
         "What JSON can hold."

@@ -8,16 +8,7 @@ __all__ = ['SharedEncoder']
 # %% ../../nbs/71_serve.shared_encoder.ipynb #1fecb742
 import queue, threading
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-import numpy as np
 from fastcore.basics import GetAttr, patch
-
-# %% ../../nbs/71_serve.shared_encoder.ipynb #d8103c4c
-@dataclass
-class _Job:
-    texts:list
-    settings:dict # Of `encode`, such as the side
-    rows:Future = field(default_factory=Future)
 
 # %% ../../nbs/71_serve.shared_encoder.ipynb #a3c9c1a1
 class SharedEncoder(GetAttr):
@@ -34,11 +25,11 @@ class SharedEncoder(GetAttr):
 
     def encode(self, texts, side='user', **settings):
         "The same as the model's `encode`, from any thread."
-        job = _Job(list(texts), dict(settings, side=side))
+        texts, rows = list(texts), Future()
         with self._lock:
-            shared = self._open and job.texts
-            if shared: self._jobs.put(job)
-        return job.rows.result() if shared else self.model.encode(job.texts, **job.settings)
+            shared = self._open and texts and side == 'user' and not settings
+            if shared: self._jobs.put((texts, rows))
+        return rows.result() if shared else self.model.encode(texts, side=side, **settings)
 
     def close(self):
         "Stop the worker after what is waiting; what comes later is encoded by whoever asks."
@@ -50,38 +41,33 @@ class SharedEncoder(GetAttr):
 # %% ../../nbs/71_serve.shared_encoder.ipynb #08c9c1ac
 @patch
 def _take(self:SharedEncoder):
-    "Wait for a job, then take those that wait behind it."
-    jobs, n = [self._jobs.get()], 0
-    while jobs[-1] is not None:
-        n += len(jobs[-1].texts)
-        if n >= self.max_batch: break
-        try: jobs.append(self._jobs.get_nowait())
+    "Wait for a job, then take those that wait behind it; none when it is time to stop."
+    jobs, n = [], 0
+    while n < self.max_batch:
+        try: job = self._jobs.get(block=not jobs)
         except queue.Empty: break
+        if job is None: # the last one: first what is in hand
+            if jobs: self._jobs.put(None)
+            break
+        jobs.append(job)
+        n += len(job[0])
     return jobs
 
 # %% ../../nbs/71_serve.shared_encoder.ipynb #c8cf42b1
 @patch
 def _encode(self:SharedEncoder, jobs):
     "Encode jobs together; where that fails, one by one, so that only the culprit hears of it."
-    texts = [t for j in jobs for t in j.texts]
-    slices = [texts[i:i+self.max_batch] for i in range(0, len(texts), self.max_batch)]
-    try: rows = np.concatenate([self.model.encode(s, **jobs[0].settings) for s in slices])
+    try: rows = self.model.encode([t for texts, _ in jobs for t in texts], side='user')
     except Exception as e:
-        if len(jobs) == 1: jobs[0].rows.set_exception(e)
-        else:
-            for j in jobs: self._encode([j])
+        if len(jobs) == 1: return jobs[0][1].set_exception(e)
+        for job in jobs: self._encode([job])
         return
-    for j in jobs:
-        j.rows.set_result(rows[:len(j.texts)])
-        rows = rows[len(j.texts):]
+    for texts, own in jobs:
+        own.set_result(rows[:len(texts)])
+        rows = rows[len(texts):]
 
 # %% ../../nbs/71_serve.shared_encoder.ipynb #bad9b828
 @patch
 def _work(self:SharedEncoder):
     "The worker: until it is told to stop."
-    jobs = []
-    while not jobs or jobs[-1] is not None:
-        jobs, alike = self._take(), {}
-        for j in jobs:
-            if j is not None: alike.setdefault(repr(j.settings), []).append(j)
-        for same in alike.values(): self._encode(same)
+    while jobs := self._take(): self._encode(jobs)
