@@ -12,31 +12,29 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from fastcore.basics import patch
 from ..core.files import RecsysError, progress
-from ..core.machine import bfloat16_pays
-
-# %% ../../nbs/90_benchmarks.measuring.ipynb #6582996e
-def _cpu_name():
-    "The processor as Linux calls it, or what Python knows of it."
-    try: return next(l.split(':', 1)[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name'))
-    except (OSError, StopIteration): return platform.processor() or platform.machine()
+from ..core.machine import cpu_name, find_preset
 
 # %% ../../nbs/90_benchmarks.measuring.ipynb #3826bab0
 def machine() -> dict:
-    "What a benchmark ran on: processor, cores, memory in GiB, whether it has bfloat16 matrix units, versions."
+    "What a benchmark ran on: processor or graphics card, cores, memory in GiB, number format, versions."
     import torch
     memory = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30 if hasattr(os, 'sysconf') else None
-    return dict(cpu=_cpu_name(), cores=os.cpu_count(), memory_gib=memory and round(memory, 1), bfloat16_matrix_units=bfloat16_pays(),
-                python=platform.python_version(), torch=torch.__version__, system=platform.system())
+    on = find_preset()
+    card = torch.cuda.get_device_name() if on.device == 'cuda' else ''
+    return dict(cpu=cpu_name(), cores=os.cpu_count(), card=card, memory_gib=memory and round(memory, 1),
+                bfloat16=on.bfloat16, python=platform.python_version(), torch=torch.__version__,
+                system=platform.system())
 
 # %% ../../nbs/90_benchmarks.measuring.ipynb #d5d34a60
 def matrix_throughput(
-    n:int=2048, # Rows and columns
-) -> float:     # Operations per second
-    "What a large matrix product reaches in the number format that we encode in, the best of five."
+    n:int|None=None, # Rows and columns; `None`: enough to fill what computes
+) -> float:          # Operations per second
+    "What a large matrix product reaches where and in the number format that we compute in, the best of five."
     import torch
-    dtype = torch.bfloat16 if bfloat16_pays() else torch.float32
-    a, b = torch.randn(n, n, dtype=dtype), torch.randn(n, n, dtype=dtype)
-    once = seconds(lambda: a @ b)
+    on = find_preset()
+    n = n or (2048 if on.device == 'cpu' else 8192)
+    a, b = torch.randn(2, n, n, device=on.device, dtype=torch.bfloat16 if on.bfloat16 else torch.float32)
+    once = seconds(lambda: float((a @ b)[0, 0])) # a number that is read has been computed
     return 2*n**3/min(once() for _ in range(5))
 
 # %% ../../nbs/90_benchmarks.measuring.ipynb #da1ad727
@@ -119,7 +117,7 @@ def _repr_markdown_(self:Benchmark):
     lines = [f'| {self.benchmark} | median ({self.unit}) | lowest to highest | ours is better by |', '|:--|--:|--:|--:|']
     lines += [f'| {n} | {show(m)} | {show(lo)} to {show(hi)} | {r} |' for n, m, (lo, hi), r in rows]
     m = self.machine
-    return '\n'.join(lines) + f'\n\n{self.repeats} runs each, in turn, on {m["cpu"]}, {m["cores"]} cores.'
+    return '\n'.join(lines) + f'\n\n{self.repeats} runs each, in turn, on {m["card"] or m["cpu"]}, {m["cores"]} cores.'
 
 # %% ../../nbs/90_benchmarks.measuring.ipynb #3bdacc9e
 @patch

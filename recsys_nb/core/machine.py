@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['base_encoder', 'base_sha256', 'runtimes', 'limits', 'devices', 'formats', 'resolve_base', 'Choice', 'time_ways',
            'cache_folder', 'cpu_name', 'installed', 'machine_facts', 'known_choices', 'fastest', 'bfloat16_pays',
-           'Preset', 'has_device', 'find_preset', 'calm_threads', 'Doctor', 'doctor']
+           'Preset', 'has_device', 'find_preset', 'steady_attention', 'calm_threads', 'Doctor', 'doctor']
 
 # %% ../../nbs/01_core.machine.ipynb #a0654e4b
 import hashlib, json, os, platform, socket, statistics, time
@@ -201,7 +201,13 @@ def find_preset(
 def _graphics_preset(device, form):
     import torch
     half = form != 'float32' and device == 'cuda' and torch.cuda.is_bf16_supported()
-    return Preset(device, device, half, 512 if device == 'cuda' else 256)
+    return Preset(device, device, half, 1024 if device == 'cuda' else 256)
+
+# %% ../../nbs/01_core.machine.ipynb #790b3306
+def steady_attention():
+    "A context in which attention has no plan to make for every new length."
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
 
 # %% ../../nbs/01_core.machine.ipynb #af553747
 def calm_threads():

@@ -15,7 +15,8 @@ import numpy as np, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
 from ..core.files import RecsysError, progress, replace_folder
-from ..core.machine import Preset, bfloat16_pays, cache_folder, fastest, find_preset, installed
+from ..core.machine import (
+    Preset, bfloat16_pays, cache_folder, fastest, find_preset, installed, steady_attention)
 from .dual_encoder import DualEncoderSBERT, StaticEmbedding
 
 # %% ../../nbs/22_models.encoding.ipynb #2826a969
@@ -29,12 +30,11 @@ def alike(
 
 # %% ../../nbs/22_models.encoding.ipynb #f39dc3da
 def over_cores(
-    work,             # A function
-    parts:list,       # What it is called with
-    device:str='cpu', # Where `work` computes; anything but 'cpu' is kept busy by one thread
-):                    # Iterates over the results, in the order of `parts`
-    "Call a function with each part; on the CPU every core has a part of its own."
-    n = torch.get_num_threads() if device == 'cpu' else 1
+    work,       # A function
+    parts:list, # What it is called with
+):              # Iterates over the results, in the order of `parts`
+    "Call a function with each part; every core has a part of its own."
+    n = torch.get_num_threads()
     if n == 1 or len(parts) < 2*n: return (yield from map(work, parts))
     try:
         with ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -147,8 +147,18 @@ def _vectors(model, side, tokens, read, size, device='cpu'):
     @torch.inference_mode()
     def work(now):
         batch = model.batch_of([tokens[i] for i in now], side)
-        return now, F.normalize(read(batch).float(), dim=-1).cpu().numpy()
-    return over_cores(work, alike(tokens, size), device)
+        return now, F.normalize(read(batch).float(), dim=-1)
+    parts = alike(tokens, size)
+    found = over_cores(work, parts) if device == 'cpu' else _one_ahead(map(work, parts))
+    return ((now, vectors.cpu().numpy()) for now, vectors in found)
+
+def _one_ahead(made):
+    "The same things, each when the next has begun: a GPU computes one batch while the next is put together."
+    before = None
+    for thing in made:
+        if before: yield before
+        before = thing
+    if before: yield before
 
 # %% ../../nbs/22_models.encoding.ipynb #dfc9c523
 few_texts = 64 # up to so many texts are encoded by torch in float32, with the weights as they are
@@ -186,9 +196,10 @@ def encode_tokens(self:DualEncoderSBERT,
     out = np.zeros((len(tokens), self.dim), np.float32)
     read = reader(self, side, _chosen(self, side, tokens, p))
     bar = progress(None, 'encoding', len(tokens), 'text') if show else None
-    for now, vectors in _vectors(self, side, tokens, read, batch_size or p.encode_batch, p.device):
-        out[now] = vectors
-        if bar is not None: bar.update(len(now))
+    with steady_attention():
+        for now, vectors in _vectors(self, side, tokens, read, batch_size or p.encode_batch, p.device):
+            out[now] = vectors
+            if bar is not None: bar.update(len(now))
     self.train(was_training)
     if not dim: return out
     short = out[:, :dim]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from ..core.files import RecsysError, progress, read_json, recover_folder, replace_folder, write_json
-from ..core.machine import Preset, base_encoder, find_preset, resolve_base
+from ..core.machine import Preset, base_encoder, find_preset, resolve_base, steady_attention
 from ..core.runs import find_run
 from ..data.texts import review_text
 from ..data.tokens import Tokens
@@ -283,7 +283,8 @@ def predict_inputs(self:ReviewMetadataScoreModel,
     out = np.zeros((2, len(inputs)), np.float32)
     self.to(device).eval()
     parts = [order[i:i + batch_size] for i in range(0, len(order), batch_size)]
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=preset.bfloat16):
+    half = torch.autocast(device.type, torch.bfloat16, enabled=preset.bfloat16)
+    with torch.inference_mode(), steady_attention(), half:
         for rows in progress(parts, 'scoring', unit='batch') if show else parts:
             b = inputs.batch(rows, device)
             b.pop('rating')

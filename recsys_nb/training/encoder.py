@@ -17,6 +17,7 @@ from fastcore.meta import delegates
 from torch import nn
 from ..core.files import RecsysError
 from ..core.runs import RunFolder
+from ..data.tokens import Tokens
 from ..evaluation.metrics import quick_validation
 from ..evaluation.retrieval import evaluate_retrieval
 from ..models.dual_encoder import DualEncoderSBERT
@@ -166,6 +167,7 @@ model = DualEncoderSBERT.load("the name of this run")   # or SentenceTransformer
         self.available = len(self.possible)
         self.evaluation = (len(self.asked.val) + len(self.asked.products))//6
         settle(self.model, config.dropout, config.frozen)
+        self.reads_alike = config.tied and self.model.prompt('user') == self.model.prompt('product')
         self.base = {n: p.detach().clone() for n, p in self.model.named_parameters() if p.requires_grad}
 
 # %% ../../nbs/43_training.encoder.ipynb #7ba13d17
@@ -238,17 +240,24 @@ def _encode_piece(task, tokens, side, seed):
     torch.manual_seed(seed)
     with task.team.autocast(): return task.model(tokens, side)
 
-def _encoders(task, tokens, side, size, seed):
-    "Functions that encode the pieces of `tokens`, and the permutation that puts their rows in order."
-    parts = like_length_pieces(tokens.lengths, size)
-    pieces = [partial(_encode_piece, task, tokens[part], side, seed + i) for i, part in enumerate(parts)]
-    return pieces, np.argsort(np.concatenate(parts))
+def _encoders(task, queries, products, size, seed):
+    "Functions that encode pieces of queries and products, and the permutation that puts their rows in order."
+    sides = dict(user=queries, product=products)
+    if task.reads_alike: sides = dict(user=Tokens.join([queries, products]))
+    pieces, rows, n = [], [], 0
+    for side, tokens in sides.items():
+        for part in like_length_pieces(tokens.lengths, size):
+            pieces.append(partial(_encode_piece, task, tokens[part], side, seed + len(pieces)))
+            rows.append(part + n)
+        n += len(tokens)
+    return pieces, np.argsort(np.concatenate(rows))
 
 # %% ../../nbs/43_training.encoder.ipynb #2f4c5d24
 def _contrast(task, share, queries, products, n):
     "The loss of a batch of `n` pairs, of which this process encoded a share: (share, dim) both."
     team = task.team
-    own = torch.tensor(task.pairs.family[share], dtype=torch.int64, device=queries.device)
+    device = queries.device if team.count > 1 else 'cpu' # alone, nothing has to come back from the device
+    own = torch.tensor(task.pairs.family[share], dtype=torch.int64, device=device)
     families = gather_rows(team, own, n).tolist()
     masked = same_family(families, families) if task.mask_families else None
     return info_nce(gather_rows(team, queries, n), gather_rows(team, products, n),
@@ -266,12 +275,12 @@ def backward(self:EncoderTask,
     size = min(piece, 32) if on_cpu else piece
     docs, at = np.unique(self.pairs.product[batch], return_inverse=True)
     seed = int(torch.randint(2**31, ()))
-    users, user_order = _encoders(self, self.pairs.queries[batch], 'user', size, seed)
-    products, product_order = _encoders(self, self.pairs.products[docs], 'product', size, seed + len(users))
+    pieces, order = _encoders(self, self.pairs.queries[batch], self.pairs.products[docs], size, seed)
     def loss(rows):
-        return _contrast(self, batch, rows[:len(batch)][user_order], rows[len(batch):][product_order][at], n)
+        rows = rows[order]
+        return _contrast(self, batch, rows[:len(batch)], rows[len(batch):][at], n)
     run = backward_in_pieces if n > piece*self.team.count else backward_at_once
-    with attention_of(self.model, 'matrix' if on_cpu else 'sdpa'): return run(users + products, loss, scale)
+    with attention_of(self.model, 'matrix' if on_cpu else 'sdpa'): return run(pieces, loss, scale)
 
 # %% ../../nbs/43_training.encoder.ipynb #3e3f01aa
 @patch

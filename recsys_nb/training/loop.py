@@ -9,7 +9,7 @@ __all__ = ['rate_factor', 'decay_groups', 'Team', 'join_team', 'gather_rows', 't
 
 # %% ../../nbs/42_training.loop.ipynb #025aed7d
 import hashlib, json, math, os, random, shutil, time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import torch
@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from ..core.files import (
     RecsysError, only_one, progress, read_json, recover_folder, replace_folder, write_beside, write_json)
-from ..core.machine import Preset, base_encoder, find_preset
+from ..core.machine import Preset, base_encoder, find_preset, steady_attention
 from ..core.runs import (
     RunFolder, add_metrics, all_runs, find_run, new_run, read_metrics, set_state, tell)
 from .datasets import read_batches
@@ -61,10 +61,11 @@ class Team:
         "Whether this one writes the files"
         return self.index == 0
 
+    @contextmanager
     def autocast(self):
         "The context in which a loss is computed."
-        if not self.bfloat16: return nullcontext()
-        return torch.autocast(torch.device(self.device).type, torch.bfloat16)
+        half = torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16)
+        with steady_attention(), half: yield
 
     def share(self, batch):
         "This process's part of a batch."
