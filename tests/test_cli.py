@@ -220,7 +220,7 @@ def test_names_of_a_proxy_reach_the_service(monkeypatch):
     assert recsys('serve') == 0 and (got['hosts'], got['demo'], got['url']) == ((), True, None)
     assert recsys('serve', '--no-demo', '--url', 'http://db:6333') == 0 and (got['demo'], got['url']) == (False, 'http://db:6333')
 
-@pytest.mark.parametrize('command', 'demo download prepare train-encoder train-score export evaluate index recommend serve run plot'.split())
+@pytest.mark.parametrize('command', 'demo download prepare train-encoder train-score export evaluate index update recommend serve run plot'.split())
 def test_every_command_has_help_with_an_example(command, capsys):
     assert recsys(command, '--help') == 0
     assert 'Example' in capsys.readouterr().out

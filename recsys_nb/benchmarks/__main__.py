@@ -13,15 +13,16 @@ from ..core.files import RecsysError
 from ..core.machine import calm_threads
 
 # %% ../../nbs/99_benchmarks.command.ipynb #65b89037
-names = 'cleaning training encoding scoring search recommend service'.split()
+names = 'cleaning training encoding scoring search recommend service growth'.split()
 
 def run_benchmark(
     name:str,         # One of `names`
     quick:bool=False, # A small one, for a look
+    **size,           # Of `growth`
 ) -> Benchmark:
     "Run the benchmark of that name; `RecsysError` lists the names if there is none."
     if name not in names: raise RecsysError(f'{name}: no such benchmark; there are {", ".join(names)}')
-    return getattr(import_module(f'recsys_nb.benchmarks.{name}'), name)(quick=quick)
+    return getattr(import_module(f'recsys_nb.benchmarks.{name}'), name)(quick=quick, **size)
 
 # %% ../../nbs/99_benchmarks.command.ipynb #a15f1e68
 isas = dict(
@@ -35,6 +36,13 @@ def _parser():
     parser.add_argument('--isa', choices=list(isas), default='native', help='instructions that may be used')
     parser.add_argument('--json', action='store_true', help='figures for a script')
     parser.add_argument('--quick', action='store_true', help='a look, no measurement')
+    sizes = parser.add_argument_group('growth')
+    sizes.add_argument('--reviews', type=int, help='lines of reviews to generate')
+    sizes.add_argument('--products', type=int, help='products to generate')
+    sizes.add_argument('--folder', help='where everything goes, and stays')
+    sizes.add_argument('--only', type=lambda steps: steps.split(','), help='steps, as prepare,index')
+    sizes.add_argument('--time', help='what each training may take')
+    sizes.add_argument('--limit', type=float, help='seconds after which a step is stopped')
     return parser
 
 # %% ../../nbs/99_benchmarks.command.ipynb #853dac52
@@ -50,7 +58,8 @@ def benchmark_command(
     if any(os.environ.get(k) != v for k, v in held.items()):
         command = [sys.executable, '-m', 'recsys_nb.benchmarks', *args]
         return subprocess.run(command, env=os.environ | held).returncode
-    try: results = [run_benchmark(n, quick=asked.quick) for n in asked.names]
+    given = {k: v for k in ('reviews', 'products', 'folder', 'only', 'time', 'limit') if (v := getattr(asked, k)) is not None}
+    try: results = [run_benchmark(n, asked.quick, **(given if n == 'growth' else {})) for n in asked.names]
     except RecsysError as e:
         print(e, file=sys.stderr)
         return 1

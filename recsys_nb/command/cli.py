@@ -262,13 +262,34 @@ def _index(
     score_run:Annotated[Optional[str], typer.Option(help='The score run whose product scores are stored')]=None,
     url:Annotated[Optional[str], typer.Option(help='Address of a Qdrant server [default: embedded, in outputs/index]')]=None,
     known:Annotated[str, typer.Option(help='Whose reviews it knows: all, to serve; train, to be measured')]='all',
+    time:Annotated[str, typer.Option(help='How long encoding reviews may take, as 30m; none: all that are wanted')]='auto',
 ):
     "Compute the product vectors and store them in Qdrant."
-    from recsys_nb.command.pipeline import index_data
+    from recsys_nb.command.pipeline import index_data, plan_index
     from recsys_nb.data.prepare import load_prepared
     if base and run != 'base': raise RecsysError('--base: only with --run base')
-    settings = dict(root=_root(), base=base, url=url, known=known)
-    print(index_data(load_prepared(data, _root()), run or 'latest', score_run, **settings))
+    prepared = load_prepared(data, _root())
+    plan = plan_index(prepared, time)
+    if plan.seconds > 60: _say(f'Plan: {plan}.')
+    settings = dict(root=_root(), base=base, plan=plan, url=url, known=known)
+    print(index_data(prepared, run or 'latest', score_run, **settings))
+
+# %% ../../nbs/81_command.cli.ipynb #afe5d6f9
+@app.command('update', epilog=_example('update --name toys --reviews today.jsonl.gz --meta changed.jsonl.gz'))
+def _update(
+    name:Annotated[str, typer.Option(help='A prepared data set; its index, too, is brought up to date')],
+    reviews:_Paths=None, meta:_Paths=None,
+    remove:Annotated[_Several, typer.Option(help='A product that is gone, by its id; may be given several times')]=None,
+    memory:Annotated[Optional[str], typer.Option(help='Memory for cleaning, as 4GB')]=None, as_json:_Json=False,
+):
+    "Take new reviews, new and changed products and removals into a data set and its standing index."
+    from recsys_nb.command.pipeline import update_all
+    if not (reviews or meta or remove): raise RecsysError('expected --reviews, --meta or --remove')
+    data, done = update_all(name, reviews or (), meta or (), remove or (), _root(), memory=memory)
+    if as_json: return _print_json(dict(data=str(data.path), index=done))
+    print(f'{data.path}: {data.count("products"):,} products, {data.count("interactions"):,} interactions')
+    if done is None: return print('no index of that name; `recsys index` builds one')
+    print(f'index: {done["written"]:,} products written, {done["encoded"]:,} of them encoded, {done["removed"]:,} removed')
 
 # %% ../../nbs/81_command.cli.ipynb #855e25ef
 def _objects(path):

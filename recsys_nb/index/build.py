@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IndexSettings', 'Unfinished', 'resumable_folder', 'key_of_data', 'index_products', 'settled', 'trials_of',
-           'fitted_weights', 'build_index', 'index_folder', 'model_of']
+           'fitted_weights', 'reviews_known', 'contents', 'shown_columns', 'build_index', 'index_folder', 'model_of']
 
 # %% ../../nbs/54_index.build.ipynb #908baa01
 import hashlib, shutil, uuid
@@ -273,6 +273,56 @@ _review_columns = ['family_id', 'review_id', 'title', 'text', 'rating']
 def _reviews_of(parts):
     return pd.concat([p[[c for c in _review_columns if c in p]] for p in parts], ignore_index=True)
 
+def reviews_known(
+    data,           # `PreparedData`
+    known:str,      # 'all' or 'train'
+    families:list,  # Whose reviews
+) -> pd.DataFrame:
+    "What an index knows of these families."
+    parts = ('train', 'val', 'test') if known == 'all' else ('train',)
+    tables = [b.to_pandas() for part in parts for b in data.batches(part, _review_columns)]
+    own = [t[t.family_id.isin(families)] for t in tables]
+    return pd.concat(own, ignore_index=True) if own else pd.DataFrame(columns=_review_columns)
+
+# %% ../../nbs/54_index.build.ipynb #127ac03c
+def _hashes(frame):
+    "A hash of each row."
+    plain = {c: frame[c].astype(float if frame[c].dtype.kind in 'iufb' else str) for c in frame}
+    return pd.util.hash_pandas_object(pd.DataFrame(plain), index=False).to_numpy()
+
+def _sums(keys, hashes):
+    "The sum of the hashes of each key: the same in any order."
+    return pd.Series(hashes).groupby(np.asarray(keys)).sum()
+
+def _review_hashes(data, known):
+    "A hash of each family's reviews."
+    parts = ('train', 'val', 'test') if known == 'all' else ('train',)
+    batches = (b.to_pandas() for part in parts for b in data.batches(part, _review_columns))
+    sums = [_sums(rows.family_id, _hashes(rows)) for rows in batches]
+    return pd.concat(sums).groupby(level=0).sum() if sums else pd.Series(dtype='uint64')
+
+# %% ../../nbs/54_index.build.ipynb #c8e45aec
+def contents(
+    data,                             # `PreparedData`
+    scores:pd.DataFrame|None=None,    # product_id and predicted score
+    followers:pd.DataFrame|None=None, # See `count_histories`
+    known:str='all',                  # Whose reviews count
+) -> pd.DataFrame:                    # By product id: `row`, `text`, `reviews`, `follows`
+    "What an index of these data is made of."
+    said, rows = _review_hashes(data, known), []
+    for batch in data.batches('products'):
+        p = with_scores(batch.to_pandas(), scores)
+        own = said.reindex(p.family_id, fill_value=0).to_numpy(np.uint64)
+        hashes = dict(row=_hashes(p), text=_hashes(p[['text']]), reviews=_hashes(p[['family_id']]) + own)
+        rows.append(pd.DataFrame(hashes, index=p.product_id))
+    found, follows = pd.concat(rows), pd.Series(dtype='uint64')
+    if followers is not None: follows = _sums(followers.product_id, _hashes(followers[['before', 'weight']].round(6)))
+    return found.assign(follows=follows.reindex(found.index, fill_value=0).to_numpy(np.uint64))
+
+def shown_columns(data) -> pd.DataFrame:
+    "The products table without its long columns."
+    return data.products.drop(columns=['text', 'features', 'description', 'images'], errors='ignore')
+
 # %% ../../nbs/54_index.build.ipynb #b7e9b5c5
 def build_index(
     data,                       # `PreparedData`
@@ -292,8 +342,8 @@ def build_index(
 
     def finish(index, part):
         if not part.done('weights'): part.mark('weights', fitted_weights(index, model, data))
-        table = data.products.drop(columns=['text', 'features', 'description', 'images'], errors='ignore')
-        table.to_parquet(part.path/'products.parquet')
+        shown_columns(data).to_parquet(part.path/'products.parquet')
+        if file.exists(): contents(data, scores, followers, s.known).to_parquet(part.path/'contents.parquet')
         if source is None: model.save(part.path/'model')
         index.manifest |= dict(data=data.name, model=source or 'model') | part.done('weights')
 

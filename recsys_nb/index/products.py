@@ -355,8 +355,10 @@ def add_reviews(self:ProductIndex,
     "Let products know new reviews of their families; those of unknown families are left out."
     _check_columns(reviews, 'reviews', ('family_id', 'review_id', 'text'))
     changed, order = 0, reviews.sort_values('family_id', kind='stable')
-    for families in np.array_split(order.family_id.unique(), max(1, -(-order.family_id.nunique()//batch))):
-        changed += self._add_reviews(order[order.family_id.isin(families)], families, encode)
+    starts = np.append(np.flatnonzero(order.family_id.ne(order.family_id.shift())), len(order))
+    for i in range(0, len(starts) - 1, batch):
+        some = order[starts[i]:starts[min(i + batch, len(starts) - 1)]]
+        changed += self._add_reviews(some, some.family_id.unique(), encode)
     self._changed(has_reviews=bool(changed or self.manifest.get('has_reviews')))
     return changed
 

@@ -17,7 +17,7 @@ from ..evaluation.stars import evaluate_scores, plot_calibration, score_metrics
 from ..models.product_scores import product_scores
 from ..models.score_model import ReviewMetadataScoreModel, ScoreInputs, star_loss
 from .datasets import (
-    draw_evenly, like_length_batches, read_batches, read_column, read_rows, row_batches)
+    draw_evenly, like_length_batches, read_batches, read_column, read_rows, row_batches, smaller)
 from .loop import Measured, Task, decay_groups, train
 from .settings import ScoreConfig
 
@@ -183,7 +183,11 @@ def save(self:ScoreTask, run):
 def measure(self:ScoreTask, run):
     "`evaluate_scores` on the test part if there are stars in it."
     part = 'test' if len(star_rows(self.data, 'test')[0]) else 'val'
-    report = evaluate_scores(self.model, self.data, part, self.on, self.config.base)
+    limit = self.plan and self.plan.limit
+    most = max(2000, int(3*self.plan.rate*limit/8)) if limit else None
+    few = limit and len(star_rows(self.data, part)[0]) > most
+    data = smaller(self.data, most, most, self.config.seed) if few else self.data
+    report = evaluate_scores(self.model, data, part, self.on, self.config.base)
     _draw_calibration(report, run.path/'calibration.png')
     return Measured(report.to_dict(), f'{report.note}\n\n{report._repr_markdown_()}', report.verdict)
 

@@ -1,0 +1,127 @@
+"An update of data and index gives what a rebuild gives, twice changes nothing, and may be killed; sizes are fitted to the time there is."
+import json, random
+
+import numpy as np, pandas as pd, pytest
+
+import recsys_nb.index.build as build, recsys_nb.index.update as update
+from recsys_nb.command.pipeline import plan_index, update_all
+from recsys_nb.core.files import RecsysError
+from recsys_nb.data.prepare import load_prepared, prepare
+from recsys_nb.data.sample_store import make_sample_store
+from recsys_nb.index.products import ProductIndex
+from recsys_nb.models.dual_encoder import DualEncoderSBERT
+from recsys_nb.training.datasets import smaller
+from test_training import make_tiny
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    "A prepared store with an index by a tiny encoder: (root, model)."
+    monkeypatch.setattr(build, '_average_length', lambda *args: 50.) # a rebuild would count it anew
+    store = make_sample_store(tmp_path/'raw', n_products=60, n_reviews=400)
+    data = prepare([store.reviews], [store.meta], 'shop', root=tmp_path)
+    model = DualEncoderSBERT(make_tiny(tmp_path))
+    build.build_index(data, model, root=tmp_path).close()
+    return tmp_path, model
+
+def lines(path, rows):
+    path.write_text('\n'.join(map(json.dumps, rows)))
+    return [path]
+
+def changes(root, seed=0):
+    "New and changed products, new reviews, and what is gone: the arguments of an update."
+    rng, p = random.Random(seed), load_prepared('shop', root).products
+    ids = rng.sample(list(p.product_id), 12)
+    meta = [dict(parent_asin=i, title=f'A changed lamp {i}', price=5.5) for i in ids[:3]] + [dict(parent_asin=f'NEW{i}', title=f'A green chair, number {i}', price=30) for i in range(3)]
+    said = 'I have sat on worse things than this, and my cat agrees with me about that. It is sturdy and warm, number'
+    reviews = [dict(parent_asin=i, user_id=f'u{n}', rating=5, timestamp=1_950_000_000_000 + n, title='Fine', text=f'{said} {n} {i}')
+               for n, i in enumerate([*ids[3:9], 'NEW1'])]
+    return lines(root/'reviews.jsonl', reviews), lines(root/'meta.jsonl', meta), ids[9:]
+
+def held(index, ids):
+    "All that an index knows of these products."
+    found = index.store.retrieve(ids, ['meaning', 'reviews', 'sentences', 'histories'])
+    return {i: ({k: v for k, v in p.items()}, {k: v for k, v in vectors.items()}) for i, (p, vectors) in found.items()}
+
+def test_an_update_is_a_rebuild(shop):
+    root, model = shop
+    reviews, meta, gone = changes(root)
+    data, done = update_all('shop', reviews, meta, gone, root)
+    assert done['removed'] == 3 and 6 <= done['encoded'] <= done['written']
+    build.build_index(data, model, 'anew', root=root).close()
+    ids = [*data.products.product_id, *gone]
+    with ProductIndex.open(build.index_folder(root, 'shop')) as a, ProductIndex.open(build.index_folder(root, 'anew')) as b:
+        one, other = held(a, ids), held(b, ids)
+        assert one.keys() == other.keys() == set(data.products.product_id)
+        for i in one:
+            assert one[i][0] == other[i][0]
+            assert one[i][1].keys() == other[i][1].keys()
+            for name, v in one[i][1].items():
+                if name == 'histories': assert dict(zip(*v)) == pytest.approx(dict(zip(*other[i][1][name])), rel=1e-4)
+                else: assert np.allclose(v, other[i][1][name], atol=2e-3)
+        b.weights = a.weights
+        for query in ('a green chair', 'sturdy and warm', 'keyboard'):
+            v = model.encode([query])[0]
+            assert [h.product_id for h in a.search(v, query)] == [h.product_id for h in b.search(v, query)]
+    assert pd.read_parquet(build.index_folder(root, 'shop')/'products.parquet').equals(pd.read_parquet(build.index_folder(root, 'anew')/'products.parquet'))
+
+def test_twice_is_once_and_yesterdays_file_is_kept(shop):
+    root, _ = shop
+    reviews, meta, gone = changes(root)
+    update_all('shop', reviews, meta, gone, root)
+    folder = build.index_folder(root, 'shop')
+    built = (folder/'manifest.json').read_text()
+    assert update_all('shop', reviews, meta, gone, root)[1] == dict(written=0, encoded=0, removed=0)
+    assert (folder/'manifest.json').read_text() == built
+    lines(meta[0], [dict(parent_asin='NEW0', title='A green chair, number 0', price=20), dict(parent_asin=gone[0], title='Back again', price=1)])
+    data, done = update_all('shop', meta=meta, root=root) # the file of yesterday has been written over
+    price = data.products.set_index('product_id').price
+    assert price['NEW0'] == 20 and price['NEW1'] == 30 and price[gone[0]] == 1 and gone[1] not in price
+    assert done['encoded'] == 1 and done['written'] >= 2
+
+def test_what_was_training_stays_training(shop):
+    root, _ = shop
+    before = load_prepared('shop', root)
+    ids, cuts = set(before.train.review_id), before.report['split'].get('cuts')
+    data = update_all('shop', *changes(root), root)[0]
+    assert data.report['split'].get('cuts') == cuts and cuts
+    assert set(data.train.review_id) <= ids and len(data.train) > .9*len(ids)
+
+def test_interrupted_it_leaves_the_old_index_and_goes_through_again(shop, monkeypatch):
+    root, _ = shop
+    arguments = changes(root)
+    folder = build.index_folder(root, 'shop')
+    built = (folder/'manifest.json').read_text()
+    def killed(*args): raise KeyboardInterrupt
+    monkeypatch.setattr(update, '_tell', killed)
+    with pytest.raises(KeyboardInterrupt): update_all('shop', *arguments, root)
+    assert (folder/'manifest.json').read_text() == built and not list(folder.parent.glob('.*.part'))
+    monkeypatch.undo()
+    assert update_all('shop', *arguments, root)[1]['removed'] == 3
+
+def test_an_older_index_is_written_whole(shop):
+    root, _ = shop
+    folder = build.index_folder(root, 'shop')
+    (folder/'contents.parquet').unlink()
+    data = load_prepared('shop', root)
+    assert update.update_index(data, folder)['written'] == len(data.products)
+
+def test_a_raw_file_that_is_gone_is_named(shop):
+    root, _ = shop
+    (root/'raw'/'reviews.jsonl.gz').unlink()
+    with pytest.raises(RecsysError, match='reviews.jsonl.gz: missing'): update_all('shop', *changes(root), root)
+
+def test_reviews_are_known_as_far_as_time_allows(shop):
+    root, _ = shop
+    data = load_prepared('shop', root)
+    plans = [plan_index(data, time, 'cpu', rate=10.) for time in ('none', '1h', '40s', '20s', '1s')]
+    assert [p.reviews for p in plans[:2]] == [4, 4] and plans[-1].reviews == 0
+    assert [p.texts for p in plans] == sorted((p.texts for p in plans), reverse=True)
+    assert 'without reviews' in str(plans[-1]) and 'at 10 a second' in str(plans[0])
+
+def test_a_smaller_data_set_is_whole_in_itself(shop):
+    root, _ = shop
+    data = load_prepared('shop', root)
+    some = smaller(data, 10, 30)
+    assert len(some.test) == len(some.val) == 10 and len(some.products) == 30
+    for part in (some.train, some.val, some.test): assert set(part.product_id) <= set(some.products.product_id)
+    assert 0 < len(some.train) <= 100 and not {'train', 'products'} & set(vars(data))
