@@ -25,6 +25,7 @@ from .qdrant import EdgeStore, ServerStore
 from .reviews import listen
 from .stores import payload_of
 from ..models.dual_encoder import DualEncoderSBERT
+from ..training.datasets import read_batches
 
 # %% ../../nbs/54_index.build.ipynb #2527617d
 @dataclass(frozen=True)
@@ -270,8 +271,13 @@ def fitted_weights(
 # %% ../../nbs/54_index.build.ipynb #309fa1d8
 _review_columns = ['family_id', 'review_id', 'title', 'text', 'rating']
 
-def _reviews_of(parts):
-    return pd.concat([p[[c for c in _review_columns if c in p]] for p in parts], ignore_index=True)
+def _reviews_of(data, parts, per_family):
+    "The reviews that can be chosen: twice as many of each family as are searched, read some rows at a time."
+    kept = None
+    for part in parts:
+        for rows in read_batches(data, part, _review_columns, 200_000):
+            kept = chosen_reviews(pd.concat([kept, rows], ignore_index=True), 2*per_family)
+    return kept
 
 def reviews_known(
     data,           # `PreparedData`
@@ -350,10 +356,10 @@ def build_index(
     folder = root_folder(root)/'outputs'/'index'/(name or data.name)
     file = getattr(data, 'path', Path())/'interactions.parquet' # data that only live in memory have none
     followers = count_histories(file, 'train' if s.known == 'train' else None)[0] if file.exists() else None
-    later = _reviews_of([data.val, data.test]) if s.known == 'all' else None
+    later = _reviews_of(data, ['val', 'test'], s.per_family) if s.known == 'all' else None
     return index_products(
-        folder, data.products, product_tower, model.fingerprint, model.dim, scores, _reviews_of([data.train]),
-        user_tower, s, client, finish, later, followers)
+        folder, data.products, product_tower, model.fingerprint, model.dim, scores,
+        _reviews_of(data, ['train'], s.per_family), user_tower, s, client, finish, later, followers)
 
 # %% ../../nbs/54_index.build.ipynb #be3c3df3
 def index_folder(

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['update_data', 'update_index']
 
-# %% ../../nbs/55_index.update.ipynb #175fd648
-import shutil
+# %% ../../nbs/55_index.update.ipynb #9b5ef12b
+import json, shutil
 from datetime import datetime, timezone
 from pathlib import Path
 import pandas as pd
@@ -20,7 +20,7 @@ from .products import ProductIndex, followed, read_manifest, sound, with_scores
 from .reviews import Said, listen
 from .stores import payload_of
 
-# %% ../../nbs/55_index.update.ipynb #4fd53bfe
+# %% ../../nbs/55_index.update.ipynb #da2f9b4d
 def _kept(file, folder):
     "A copy of a file, named after what is in it."
     copy = folder/f'{sha256_of(file)[:16]}-{file.name}'
@@ -30,11 +30,11 @@ def _kept(file, folder):
 
 def _removal(ids, folder):
     "A file of metadata that removes these products."
-    lines = ''.join(f'{{"parent_asin": "{i}"}}\n' for i in sorted(set(ids)))
+    lines = ''.join(json.dumps(dict(parent_asin=i)) + '\n' for i in sorted(set(ids)))
     with write_beside(folder/'removed.jsonl') as part: part.write_text(lines, encoding='utf-8')
     return _kept(folder/'removed.jsonl', folder)
 
-# %% ../../nbs/55_index.update.ipynb #3393104c
+# %% ../../nbs/55_index.update.ipynb #bb33469a
 def update_data(
     name:str,                # A prepared data set
     reviews=(),              # Files of new reviews
@@ -60,7 +60,7 @@ def update_data(
     if split['by'] == 'time': settings |= dict(split='time', cuts=split['cuts'])
     return prepare(now['reviews'], now['meta'], data.path.name, root, **how, **settings)
 
-# %% ../../nbs/55_index.update.ipynb #d4e03432
+# %% ../../nbs/55_index.update.ipynb #58df09db
 def _same(now, then):
     "By product and kind of hash: whether it is what it was."
     same = pd.DataFrame(False, now.index, now.columns)
@@ -68,7 +68,7 @@ def _same(now, then):
     same.loc[both] = now.loc[both].to_numpy() == then.loc[both].to_numpy()
     return same
 
-# %% ../../nbs/55_index.update.ipynb #9bb2de74
+# %% ../../nbs/55_index.update.ipynb #e7bca208
 def _heard(index, data, rows, standing, encode):
     "What is kept of the reviews of these products: what the index has, where nothing is new."
     said = {}
@@ -92,7 +92,7 @@ def _put(index, data, rows, model, after):
     index.manifest['has_reviews'] |= bool(said)
     return len(new)
 
-# %% ../../nbs/55_index.update.ipynb #58fe47ab
+# %% ../../nbs/55_index.update.ipynb #292512d9
 def _put_all(index, data, same, scores, followers, batch):
     "Put all products of which something differs; how many, and how many of them were encoded."
     changed = same.index[~same.all(axis=1)]
@@ -109,7 +109,7 @@ def _put_all(index, data, same, scores, followers, batch):
     bar.close()
     return dict(written=len(rows), encoded=encoded)
 
-# %% ../../nbs/55_index.update.ipynb #626b5d95
+# %% ../../nbs/55_index.update.ipynb #15095bdf
 def update_index(
     data:PreparedData,             # As it is now
     folder:Path,                   # The standing index
@@ -131,13 +131,13 @@ def update_index(
                 done = _put_all(index, data, same, scores, followers, batch) | dict(removed=len(gone))
                 index.store.delete(list(gone))
                 if 10*done['written'] > len(now): index.store.finish()
-                _tell(index, data, now, followers)
+                _tell(index, data, now, scores, followers)
     return done
 
-def _tell(index, data, now, followers):
+def _tell(index, data, now, scores, followers):
     "Write what the index is made of now."
     now.to_parquet(index.folder/'contents.parquet')
     shown_columns(data).to_parquet(index.folder/'products.parquet')
-    index.manifest |= dict(n_products=len(index), has_histories=len(followers) > 0,
+    index.manifest |= dict(n_products=len(index), has_histories=len(followers) > 0, has_scores=scores is not None,
                            built_at=datetime.now(timezone.utc).isoformat())
     write_json(index.folder/'manifest.json', index.manifest)
