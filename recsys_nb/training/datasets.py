@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 import numpy as np, pandas as pd
 from ..core.files import progress
-from ..data.prepare import product_columns, review_columns
 from ..data.texts import review_text
 from ..data.tokens import Tokens
 
@@ -54,12 +53,12 @@ def _slices(data, part, columns, size):
     "Pieces of a table: of pandas where it is in memory, of Arrow where it is on disk."
     table = vars(data).get(part)
     if table is not None:
-        table = table[[c for c in columns if c in table]]
+        table = table[[c for c in columns or table if c in table]]
         yield from (table[i:i + size] for i in range(0, len(table), size))
         return
     from pyarrow.parquet import ParquetFile
     with ParquetFile(data.path/f'{part}.parquet') as file:
-        there = [c for c in columns if c in file.schema_arrow.names]
+        there = [c for c in file.schema_arrow.names if c in (columns or file.schema_arrow.names)]
         yield from file.iter_batches(size, columns=there)
 
 def _frame(piece): return piece if isinstance(piece, pd.DataFrame) else piece.to_pandas()
@@ -68,7 +67,7 @@ def _frame(piece): return piece if isinstance(piece, pd.DataFrame) else piece.to
 def read_batches(
     data,            # `PreparedData`, or tables in memory by the same names
     part:str,        # 'products', 'train', 'val' or 'test'
-    columns:list,    # Those that are wanted; what the table lacks is left out
+    columns:list,    # Those that are wanted, of those that the table has; none named: all
     size:int=20_000, # Rows at a time
 ):                   # Yields data frames
     "A table's rows in their order, some at a time."
@@ -128,8 +127,8 @@ def smaller(
     others = some_rows(np.flatnonzero(~own), max(0, products - own.sum()), seed)
     kept = np.sort(np.concatenate([np.flatnonzero(own), others]))
     rows['train'] = some_rows(np.flatnonzero(np.isin(owner['train'], ids[kept])), 10*reviews, seed)
-    tables = {p: read_rows(data, p, r, review_columns) for p, r in rows.items()}
-    return SimpleNamespace(name=data.name, products=read_rows(data, 'products', kept, product_columns), **tables)
+    tables = {p: read_rows(data, p, r, []) for p, r in rows.items()}
+    return SimpleNamespace(name=data.name, products=read_rows(data, 'products', kept, []), **tables)
 
 # %% ../../nbs/41_training.datasets.ipynb #4dc26794
 def possible_pairs(
