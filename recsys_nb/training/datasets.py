@@ -58,7 +58,8 @@ def _slices(data, part, columns, size):
         return
     from pyarrow.parquet import ParquetFile
     with ParquetFile(data.path/f'{part}.parquet') as file:
-        there = [c for c in file.schema_arrow.names if c in (columns or file.schema_arrow.names)]
+        names = file.schema_arrow.names
+        there = [c for c in columns or names if c in names]
         yield from file.iter_batches(size, columns=there)
 
 def _frame(piece): return piece if isinstance(piece, pd.DataFrame) else piece.to_pandas()

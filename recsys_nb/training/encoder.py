@@ -23,7 +23,7 @@ from ..evaluation.retrieval import evaluate_retrieval
 from ..models.dual_encoder import DualEncoderSBERT
 from ..models.info_nce import info_nce, same_family
 from .datasets import (
-    draw_evenly, epoch_batches, possible_pairs, read_batches, read_column, read_rows, tokenize_pairs)
+    draw_evenly, epoch_batches, possible_pairs, read_batches, read_column, read_rows, smaller, some_rows, tokenize_pairs)
 from .loop import Measured, Task, gather_rows, train
 from .settings import EncoderConfig
 
@@ -195,23 +195,21 @@ def validation_sample(
     says = [b.get('informative', b.product_id.notna()) for b in read_batches(data, 'val', ['informative', 'product_id'])]
     if not says: raise RecsysError('validation part: it has no reviews, so the best epoch cannot be chosen')
     says = np.concatenate(says).astype(bool)
-    rows = _some(np.flatnonzero(says) if says.any() else np.arange(len(says)), queries, seed)
+    rows = some_rows(np.flatnonzero(says) if says.any() else np.arange(len(says)), queries, seed)
     val = read_rows(data, 'val', rows, ['product_id', 'title', 'text', 'informative'])
     own = np.isin(read_column(data, 'products', 'product_id').astype(str), val.product_id.astype(str))
-    others = _some(np.flatnonzero(~own), max(0, candidates - own.sum()), seed)
+    others = some_rows(np.flatnonzero(~own), max(0, candidates - own.sum()), seed)
     rows = np.sort(np.concatenate([np.flatnonzero(own), others]))
     return SimpleNamespace(val=val, products=read_rows(data, 'products', rows, ['product_id', 'family_id', 'text']))
-
-def _some(rows, n, seed):
-    "At most `n` of the row numbers, ascending."
-    if len(rows) <= n: return rows
-    return np.sort(np.random.default_rng(seed).choice(rows, n, replace=False))
 
 # %% ../../nbs/43_training.encoder.ipynb #e77834c4
 @patch
 def load(self:EncoderTask, n:int):
-    "Draw and tokenise `n` pairs."
+    "Draw and tokenise `n` pairs, and shorten the validation sample to what there is time for."
     c, p = self.config, self.possible
+    if self.plan and self.plan.share < 1:
+        sizes = (max(100, int(len(rows)*self.plan.share)) for rows in (self.asked.val, self.asked.products))
+        self.asked = validation_sample(self.data, c.seed, *sizes)
     drawn = draw_evenly(p.family.to_numpy(), p.informative.to_numpy(), n, c.seed)
     self.pairs = tokenize_pairs(self.data, p.iloc[drawn], self.model.tokenize, c.query_tokens, c.max_tokens)
 
@@ -298,8 +296,26 @@ def measure(self:EncoderTask, run):
     if part is None: return Measured(figures)
     name = f'trained, {"tied" if self.config.tied else "untied"}'
     base = DualEncoderSBERT(self.config.base, max_tokens=self.config.max_tokens)
-    report = evaluate_retrieval(self.data, {name: trained}, part, base, preset=self.on)
+    data = self.affordable(part)
+    report = evaluate_retrieval(data, {name: trained}, part, base, preset=self.on)
+    if data is not self.data:
+        report.notes.append(f'Measured among {len(data.products):,} products, not among all, which would take longer than training; '
+                            f'every figure is higher than among all: `recsys evaluate --data {data.name}` measures those.')
     return Measured(figures | dict(split=part) | report.to_dict(), report._repr_markdown_(), report.closing()[-1])
+
+# %% ../../nbs/43_training.encoder.ipynb #89034323
+@patch
+def affordable(self:EncoderTask,
+    part:str, # 'test' or 'val'
+):            # The data, or a part of them, see `smaller`
+    "What can be measured in the time that training had."
+    limit = self.plan and self.plan.limit
+    if not limit: return self.data
+    products, reviews = (len(read_column(self.data, table, 'product_id')) for table in ('products', part))
+    most = max(2000, int(3*self.plan.rate*limit)) # texts of each encoder; reading is six times as fast as training
+    if 2*products + 4*min(reviews, 10_000) <= most: return self.data # products twice: for reviews, and for histories
+    queries = min(2000, most//10)
+    return smaller(self.data, queries, (most - 4*queries)//2, self.config.seed)
 
 # %% ../../nbs/43_training.encoder.ipynb #242ed76f
 @delegates(train)

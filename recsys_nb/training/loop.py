@@ -22,7 +22,7 @@ from ..core.machine import Preset, base_encoder, find_preset, steady_attention
 from ..core.runs import (
     RunFolder, add_metrics, all_runs, find_run, new_run, read_metrics, set_state, tell)
 from .datasets import read_batches
-from .settings import EncoderConfig, TrainingConfig, seconds_of
+from .settings import EncoderConfig, TrainingConfig, lasting, seconds_of
 
 # %% ../../nbs/42_training.loop.ipynb #6b5029e8
 def rate_factor(
@@ -194,6 +194,7 @@ class Plan:
     rate:float            # Examples a second, as measured
     limit:float|None=None # Seconds that there are
     unit:str='example'    # What an example is
+    share:float=1.        # How much of the whole validation sample is evaluated on
 
 # %% ../../nbs/42_training.loop.ipynb #0b5bfd05
 def make_plan(
@@ -205,7 +206,9 @@ def make_plan(
     "As much as there is time for."
     whole = Plan(task.available, task.available, config.epochs, rate, limit, task.unit)
     if limit is None: return whole
-    affordable = max(0, limit*rate - (config.epochs + 1)*task.evaluation)
+    evaluations = (config.epochs + 1)*task.evaluation
+    whole.share = min(1., limit*rate/4/max(evaluations, 1))
+    affordable = max(0, limit*rate - whole.share*evaluations)
     whole.epochs = min(config.epochs, max(1, round(affordable/task.available)))
     n = int(affordable/whole.epochs)
     if n >= task.available: return whole
@@ -213,19 +216,13 @@ def make_plan(
     return replace(whole, examples=min(task.available, max(config.batch_size, n//two_digits*two_digits)))
 
 # %% ../../nbs/42_training.loop.ipynb #38178dd9
-def _lasting(seconds):
-    "A length of time as one says it."
-    for size, name in ((3600, 'hours'), (60, 'minutes')):
-        if seconds >= 1.5*size: return f'{seconds/size:.2g} {name}'
-    return f'{max(1, round(seconds))} seconds'
-
 @patch
 def __str__(self:Plan):
     share = 'all' if self.examples == self.available else f'{self.examples/self.available:.1%}'
     took = self.epochs*self.examples/self.rate
-    limit = f'the limit is {_lasting(self.limit)}' if self.limit else 'there is no limit'
+    limit = f'the limit is {lasting(self.limit)}' if self.limit else 'there is no limit'
     return (f'{self.examples:,} of {self.available:,} {self.unit}s ({share}), {self.epochs} times, '
-            f'about {_lasting(took)} at {self.rate:.3g} a second; {limit}')
+            f'about {lasting(took)} at {self.rate:.3g} a second; {limit}')
 
 # %% ../../nbs/42_training.loop.ipynb #705b0334
 def measure_rate(
