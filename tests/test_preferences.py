@@ -18,8 +18,13 @@ phrases = [
     ('lamp, no more than 40 dollars', dict(text='lamp', max_price=40)), ('50 dollars max', dict(max_price=50)), ('lamp priced below 99.99', dict(text='lamp', max_price=99.99)), ('under 1.000 euros', dict(max_price=1000)), ('a not too expensive pan', dict(text='a pan')), ('tv under 1.299,00 €', dict(text='tv', max_price=1299)), ('tv under $1,299.00', dict(max_price=1299)), ('under 1,000', dict(max_price=1000)), ('up to 40,50 €', dict(max_price=40.5)),
     ('from 40 to 20 dollars', dict(min_price=20, max_price=40)),
     ('under fifty dollars', dict(max_price=50)), ('less than a hundred dollars', dict(max_price=100)), ('under twenty five euros', dict(max_price=25)),
+    # other places' money
+    ('a phone under 1 000 dollars', dict(text='a phone', max_price=1000)), ('a phone under A$100', dict(text='a phone', max_price=100, currency='A$')),
+    ('watch below 100 CHF', dict(text='watch', max_price=100, currency='CHF')), ('a lamp under 1 500 kr', dict(text='a lamp', max_price=1500)),
+    ('laptop under 2 lakh rupees', dict(text='laptop', max_price=200_000)), ('a camera up to R$ 500', dict(text='a camera', max_price=500)),
+    ('at most C$45', dict(max_price=45)), ('under 300 zł', dict(max_price=300)), ('under a thousand rupees', dict(max_price=1000)),
     # numbers that are no prices
-    *((s, dict(text=s, max_price=None, min_price=None)) for s in ['laptop bag under 15 inches', 'speaker over 100 watts', 'cable from 1 to 2 meters', 'hub with 7 ports', 'less than 1kg', 'up to 100 people', 'under 50 dB', '2-3 meter cable', '1080p 60 Hz', 'at least 8 GB', '5 star hotel kettle', 'max 2 kg']),
+    *((s, dict(text=s, max_price=None, min_price=None)) for s in ['a cable under 6 ft', 'laptop bag under 15 inches', 'speaker over 100 watts', 'cable from 1 to 2 meters', 'hub with 7 ports', 'less than 1kg', 'up to 100 people', 'under 50 dB', '2-3 meter cable', '1080p 60 Hz', 'at least 8 GB', '5 star hotel kettle', 'max 2 kg']),
     ('I paid less than $20 for it', dict(max_price=None)), ('I bought this for under $50', dict(max_price=None)),
     ('lightweight laptop under 3 pounds', dict(text='lightweight laptop under 3 pounds', max_price=None)), ('a backpack that weighs less than 3 pounds', dict(max_price=None)), ('a desk light under 30 pounds', dict(max_price=30)), ('lightweight laptop, budget of 500 pounds', dict(max_price=500)),
     # two numbers that are no range

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from ..core.files import RecsysError
 from ..index.stores import key_of
 from ..data.texts import clean
+from ..data.values import read_amount
 
 # %% ../../nbs/60_recommend.preferences.ipynb #5750ae7a
 @dataclass
@@ -32,44 +33,40 @@ class Understood:
 
 # %% ../../nbs/60_recommend.preferences.ipynb #c4b6994f
 _number = (r'\d{1,3}(?:,\d{2,3})+(?:\.\d{1,2})?(?![.,]?\d)|'
-           r'\d{1,3}(?:\.\d{3})+(?:,\d{1,2})?(?![.,]?\d)|'
+           r'\d{1,3}(?:[. ]\d{3})+(?:,\d{1,2})?(?![.,]?\d)|'
            r'\d+(?:[.,]\d{1,2})?(?!\d)|\d+')
-_before = r'(?:us\$|[$€£₹¥]|(?:usd|eur|gbp|inr|rs)\b\.?)'
-_after = r"(?:[$€£₹¥]|(?:dollars?|bucks?|usd|euros?|eur|pounds?|gbp|quid|rupees?|inr|rs|yen|jpy)\b\.?)"
+_money = (r'(?:(?:us|au?|ca?|nz|hk|sg?|mx|r)?\$|[€£₹¥₩₺₽₫]|(?:dollars?|bucks?|euros?|pounds?|quid|rupees?|rs|yen|'
+          r'francs?|kr|zł|usd|eur|gbp|inr|jpy|cny|chf|cad|aud|nzd|sek|nok|dkk|pln|brl|aed|sgd|hkd|zar)\b\.?)')
+
 def _amount(i):
     "A pattern for an amount of money; `i` numbers its groups."
-    return rf'(?P<pre{i}>{_before})?\s?(?P<num{i}>{_number})(?P<k{i}>\s?k\b)?\s?(?P<post{i}>{_after})?'
+    return rf'(?P<pre{i}>{_money})?\s?(?P<num{i}>{_number})(?:\s?(?P<k{i}>k|lakh|million)\b)?\s?(?P<post{i}>{_money})?'
 
 # %% ../../nbs/60_recommend.preferences.ipynb #cfe8bfa4
 def _to_number(
-    s:str,        # '1,500', '1.500,00', '29,99' or '3.5'
-    k:bool=False, # Whether a 'k' follows
+    s:str,     # '1,500', '1.500,00', '29,99' or '3.5'
+    times='',  # 'k', 'lakh', 'million' or nothing
 ) -> float:
-    "The number that was written."
-    whole, cents = re.fullmatch(r'(.*?)(?:[.,](\d{1,2}))?', s).groups()
-    whole = re.sub('[.,]', '', whole)
-    number = float(f'{whole}.{cents or 0}')
-    return 1000*number if k else number
+    "The number that was written, read as [prices of files](14_data.values.ipynb#amounts) are."
+    return read_amount(f'{s} {times or ""} eur') or 0. # with euros, '1.500' is no one and a half
 
 # %% ../../nbs/60_recommend.preferences.ipynb #4cf6de96
-_ones = 'one two three four five six seven eight nine ten eleven twelve'.split()
-_ones = {word: i for i, word in enumerate(_ones, 1)}
-_ones |= dict(a=1, fifteen=15)
-
-_tens = dict(zip('twenty thirty forty fifty sixty seventy eighty ninety'.split(), range(20, 100, 10)))
-
-_in_words = re.compile(
-    rf'\b(?:(?P<tens>{"|".join(_tens)})[\s-]?)?(?P<ones>{"|".join(_ones)})?\s*'
-    rf'(?P<big>hundred|thousand)?(?=\s+{_after})', re.I)
+_small = 'zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen'.split()
+_tens = 'zero ten twenty thirty forty fifty sixty seventy eighty ninety'.split()
+_numbers = {word: i for i, word in enumerate(_small)} | {word: 10*i for i, word in enumerate(_tens)}
+_numbers |= dict(hundred=100, thousand=1000)
+_any_number = '|'.join(_numbers)
+_in_words = re.compile(rf'\b(?:a\s)?(?:{_any_number})(?:[\s-](?:{_any_number}))*(?=\s+{_money})', re.I)
 
 def _in_digits(s:str) -> str:
     "Write amounts in words as numbers: 'twenty five dollars' as '25 dollars'."
-    def one(m):
-        tens, ones, big = (o.lower() if o else '' for o in m.groups())
-        if not (tens or big or ones not in ('', 'a')): return m[0]
-        small = _tens.get(tens, 0) + _ones.get(ones, 0)
-        return str((small or 1)*dict(hundred=100, thousand=1000).get(big, 1))
-    return _in_words.sub(one, s)
+    def in_digits(m):
+        total = 0
+        for word in re.findall('[a-z]{2,}', m[0].lower()):
+            n = _numbers[word]
+            total = max(total, 1)*n if n >= 100 else total + n
+        return str(total)
+    return _in_words.sub(in_digits, s)
 
 # %% ../../nbs/60_recommend.preferences.ipynb #c84f6793
 _price_word = r'(?:pric\w+|costs?|costing|budget|spend(?:ing)?|cheaper|expensive|worth)'
@@ -103,7 +100,7 @@ def _amounts(m):
     found = [_to_number(said['num1'], said['k1'])]
     if said.get('num2'): found.append(_to_number(said['num2'], said['k2']))
     if not said.get('k2') or said['k1'] or found[0] >= 1000: return found
-    return [1000*found[0], found[1]]
+    return [_to_number(said['num1'], said['k2']), found[1]]
 
 # %% ../../nbs/60_recommend.preferences.ipynb #11e2e270
 def _currency(m):
@@ -172,7 +169,7 @@ def take_prices(
 ) -> str:         # The sentence without the limits
     "Find the limits on the price."
     for kind, pattern in _limits:
-        for m in list(pattern.finditer(text))[::-1]:
+        for m in reversed(list(pattern.finditer(text))):
             no = _negation_before(m, kind)
             limit = _opposite[kind] if no else kind
             if not _is_price(m, limit): continue
@@ -188,7 +185,7 @@ def take_prices(
 # %% ../../nbs/60_recommend.preferences.ipynb #f6981f5a
 _star = r'(?:-|\s)?(?:stars?\b|★|/\s?5\b|out of (?:5|five)(?: stars)?\b)'
 _more = r'(?:\+|plus\b|or (?:more|better|higher|above|up)\b|and (?:up|above|higher|better)\b|minimum\b|at least\b)'
-_n = r'(?P<n>[1-5](?:\.\d+)?)'
+_n = r'(?P<n>[1-4](?:\.\d+)?|5(?:\.0+)?)'
 _rated = r'(?:rated|rating|score)(?: of)?'
 _stars = [
     rf'(?:with |and )?(?:a )?(?:(?:rated|ratings?|reviews?|scores?)(?: of)? )?'
@@ -206,12 +203,13 @@ def take_stars(
     text:str,     # A sentence
 ) -> str:         # The sentence without the limit
     "Find the limit on the predicted stars."
-    def digit(m): return str(_ones[m[1].lower()])
+    def digit(m): return str(_numbers[m[1].lower()])
     text = re.sub(rf'\b(one|two|three|four|five)(?=\s?(?:{_star}|{_more}))', digit, text, flags=re.I)
     for pattern in _stars:
-        if (m := pattern.search(text)) and float(m['n']) <= 5:
-            u.min_score = float(m['n'])
-            return text[:m.start()] + ' , ' + text[m.end():]
+        m = pattern.search(text)
+        if not m: continue
+        u.min_score = float(m['n'])
+        return text[:m.start()] + ' , ' + text[m.end():]
     return text
 
 # %% ../../nbs/60_recommend.preferences.ipynb #886976f0
@@ -253,7 +251,7 @@ def take_dislikes(
     brands:frozenset=frozenset(), # Known brands, as `key_of` writes them
 ) -> str:                 # The sentence without them
     "Find what is not wanted."
-    for m in list(_negated.finditer(text))[::-1]:
+    for m in reversed(list(_negated.finditer(text))):
         before = text[:m.start('how')]
         how, what = m['how'].lower(), m['what']
         if how == 'without' and _twice.search(before): continue
@@ -275,11 +273,11 @@ _longest_order = 40     # Words, of 25 characters on average at most: in longer 
 longest_text = 20_000   # Characters: what is longer is refused
 
 # %% ../../nbs/60_recommend.preferences.ipynb #861000ed
-_money = re.compile(rf'(?<![\w.])(?:{_before}\s?(?:{_number})|(?:{_number})\s?{_after})', re.I)
+_priced = re.compile(rf'(?<![\w.])(?:{_money}\s?(?:{_number})|(?:{_number})\s?{_money})', re.I)
 
 def _unclear(text):
     "Amounts of money that set no limit; pounds may be a weight"
-    found = [m for m in _money.finditer(text) if not _paid.search(text[:m.start()])]
+    found = [m for m in _priced.finditer(text) if not _paid.search(text[:m.start()])]
     return [m[0] for m in found if 'pound' not in m[0].lower()]
 
 # %% ../../nbs/60_recommend.preferences.ipynb #2aed3bf2
