@@ -43,9 +43,9 @@ def test_says_what_is_missing():
     assert plots.plot_activity(Data(timestamp=None)).texts[0].get_text() == 'these reviews carry no dates'
 
 def test_numbers_are_right():
-    shares = plots.missing_shares(Data())
+    shares = plots._missing_shares(Data())
     assert shares['products', 'categories'] == pytest.approx(1/3) and shares['reviews', 'text'] == 0 and shares['products', 'brand'] == 1
-    assert plots.removals(Data().report).to_dict() == {'exact duplicate': 2, 'kept': 30}
+    assert plots._removals(Data().report).to_dict() == {'exact duplicate': 2, 'kept': 30}
     assert '2 of 32 lines (6.2%)' in plots.plot_removed(Data()).get_title(loc='left')
 
 def test_a_month_is_told_with_its_year():
