@@ -50,11 +50,11 @@ def _with_backend(tower, name):
 
 # %% ../../nbs/93_benchmarks.encoding.ipynb #777d78f8
 def encoding(
-    quick:bool=False, # 100 texts instead of 1,200 (on a graphics card 40,000)
+    quick:bool=False, # 100 texts instead of 384 (on a graphics card 40,000)
 ) -> Benchmark:
     "Texts a second beside SentenceTransformer.encode, and the cosine between the vectors of both."
     on, vectors = find_preset(), {}
-    n = 100 if quick else 1200 if on.device == 'cpu' else 40_000
+    n = 100 if quick else 384 if on.device == 'cpu' else 40_000
     model, texts = DualEncoderSBERT().eval().to(on.device), catalogue(n)
     def ours(): vectors['ours'] = model.encode(texts, 'product')
     def peer(): vectors['peer'] = model.tower('product').encode(texts, show_progress_bar=False)

@@ -45,7 +45,7 @@ def scoring(
     quick:bool=False, # Fewer reviews and repeats
 ) -> Benchmark:
     "Reviews a second: `ReviewMetadataScoreModel.predict` beside the transformers pipeline."
-    n, repeats = (192, 2) if quick else (768, 3)
+    n, repeats = (96, 1) if quick else (256, 3)
     model = ReviewMetadataScoreModel().eval()
     reviews, products = invented_reviews(n)
     texts, max_tokens = review_texts(reviews), model.settings['max_tokens']

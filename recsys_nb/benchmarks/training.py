@@ -143,11 +143,11 @@ def share_of_throughput(data, pairs_per_second):
 
 # %% ../../nbs/92_benchmarks.training.ipynb #e28096c2
 def training(
-    quick:bool=False, # Two steps of 16 pairs instead of ten of 64 (on a graphics card sixty)
+    quick:bool=False, # Two steps of 16 pairs instead of four of 64 (on a graphics card sixty)
 ) -> Benchmark:
     "Pairs a second beside SentenceTransformerTrainer, and the loss after the same steps."
     card, trained = find_preset().device != 'cpu', {}
-    steps, size, repeats = (2, 16, 1) if quick else (60, 64, 3) if card else (10, 64, 3)
+    steps, size, repeats = (2, 16, 1) if quick else (60, 64, 3) if card else (4, 64, 3)
     data = first_pairs(store_data(600 if quick else 8000 if card else 3000), steps*size)
     def way(name, f, **kw):
         def run():

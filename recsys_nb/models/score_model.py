@@ -8,6 +8,7 @@ __all__ = ['stars', 'mask_star_words', 'review_texts', 'score_and_spread', 'star
 
 # %% ../../nbs/23_models.score_model.ipynb #c5fa7c4c
 import re
+from functools import partial
 from pathlib import Path
 import torch
 import numpy as np, pandas as pd
@@ -21,6 +22,7 @@ from ..core.runs import find_run
 from ..data.texts import review_text
 from ..data.tokens import Tokens
 from .dual_encoder import pad_batch, without_bars
+from .encoding import over_cores
 
 # %% ../../nbs/23_models.score_model.ipynb #76296952
 _count = r'(?:zero|half|one|two|three|four|five|six|seven|eight|nine|ten|\d+(?:[.,]\d+)?|\d/\d|½)\+?'
@@ -272,32 +274,39 @@ def inputs(self:ReviewMetadataScoreModel,
 @patch
 def predict_inputs(self:ReviewMetadataScoreModel,
     inputs:ScoreInputs,        # Tokenised reviews
-    batch_size:int=64,         # Reviews at once
+    batch_size:int|None=None,  # Reviews at once; `None`: few in float32, which then stay in the cache
     show:bool=False,           # Whether to show a progress bar
     preset:Preset|None=None,   # What to run on; `None` for the model's own device
 ) -> tuple:                    # Scores (n,) and spreads (n,)
     "Scores of tokenised reviews, in their order."
     preset = preset or find_preset(self.device.type)
-    device, was = torch.device(preset.device), self.training
+    was, on_cpu = self.training, preset.device == 'cpu'
+    size = batch_size or (64 if on_cpu and preset.bfloat16 else preset.encode_batch)
     order = np.argsort(-inputs.lengths, kind='stable')
+    parts = [order[i:i + size] for i in range(0, len(order), size)]
     out = np.zeros((2, len(inputs)), np.float32)
-    self.to(device).eval()
-    parts = [order[i:i + batch_size] for i in range(0, len(order), batch_size)]
-    half = torch.autocast(device.type, torch.bfloat16, enabled=preset.bfloat16)
-    with torch.inference_mode(), steady_attention(), half:
-        for rows in progress(parts, 'scoring', unit='batch') if show else parts:
-            b = inputs.batch(rows, device)
-            b.pop('rating')
-            out[:, rows] = torch.stack(score_and_spread(self(**b))).cpu().numpy()
+    self.to(preset.device).eval()
+    work = partial(self._scored, inputs, preset)
+    found = over_cores(work, parts) if on_cpu else map(work, parts)
+    with steady_attention():
+        for rows, scores in progress(found, 'scoring', len(parts), 'batch') if show else found: out[:, rows] = scores
     self.train(was)
     return out[0], out[1]
+
+@patch
+def _scored(self:ReviewMetadataScoreModel, inputs, preset, rows):
+    "Some rows, and their scores and spreads."
+    with torch.inference_mode(), torch.autocast(preset.device, torch.bfloat16, enabled=preset.bfloat16):
+        batch = inputs.batch(rows, torch.device(preset.device))
+        batch.pop('rating')
+        return rows, torch.stack(score_and_spread(self(**batch))).cpu().numpy()
 
 # %% ../../nbs/23_models.score_model.ipynb #a1084fb9
 @patch
 def predict(self:ReviewMetadataScoreModel,
     reviews:pd.DataFrame,    # `review_id product_id title text`
     products:pd.DataFrame,   # `product_id text price`
-    batch_size:int=64,       # Reviews at once
+    batch_size:int|None=None,# Reviews at once, see `predict_inputs`
     show:bool=False,         # Whether to show a progress bar
     preset:Preset|None=None, # What to run on; `None` for the model's own device
 ) -> pd.DataFrame:           # `review_id score spread`, in the order of the reviews
