@@ -48,7 +48,7 @@ def is_problem(r, status):
 schema = schemathesis.openapi.from_asgi('/openapi.json', create_app(Shop(), settings=ServiceSettings(hosts=('*',))))
 
 @schema.parametrize()
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_random_requests_never_break_the_service(case):
     "All of schemathesis's checks but one: that `{}` says nothing to go by cannot be told in a schema."
     response = case.call()
@@ -269,7 +269,7 @@ locked = schemathesis.openapi.from_asgi('/openapi.json', create_app(Shop(), sett
                                         headers={'x-api-key': 'a long secret'})
 
 @locked.parametrize()
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_random_requests_with_a_key(case):
     "Without a key is another test: here two headers bring it, and taking one away changes nothing."
     case.call_and_validate(headers={'authorization': 'Bearer a long secret'}, excluded_checks=[positive_data_acceptance, ignored_auth])

@@ -91,8 +91,9 @@ class Recommender:
     @cached_property
     def titles(self) -> list:
         "(id, title in lower case, between spaces) of all products."
-        table = self.products[['product_id', 'title']].fillna('')
-        return [(i, f' {t} '.casefold()) for i, t in table.itertuples(index=False)]
+        table = self.products
+        titles = (' ' + table.title.fillna('') + ' ').str.casefold()
+        return list(zip(table.product_id, titles))
 
 # %% ../../nbs/63_recommend.recommender.ipynb #f0e9011a
 @patch(cls_method=True)
@@ -150,8 +151,9 @@ def known(self:Recommender,
     gone = [repr(i[:100]) for i in ids if i not in found]
     if gone and notes is None: raise RecsysError(f'{what}: there is no product {gone[0]} in this index')
     if gone:
-        more = f' and {len(gone) - 3:,} more' if len(gone) > 3 else ''
-        notes.append(f'Not in this index, so left out of `{what}`: {", ".join(gone[:3])}{more}.')
+        some = ', '.join(gone[:3])
+        more = f' and {len(gone) - 3:,} more' if gone[3:] else ''
+        notes.append(f'Not in this index, so left out of `{what}`: {some}{more}.')
     return [found[i] for i in ids if i in found]
 
 # %% ../../nbs/63_recommend.recommender.ipynb #fe677342
@@ -221,11 +223,13 @@ def read(self:Recommender,
     parts = [understand(t, self.brands.keys()) for t in _texts(text)]
     wanted = [u.text for u in parts if u.text]
     unwanted = [d for u in parts for d in u.dislike]
-    notes = [f'“{a}” was not read as a limit; write “under {a}” or “around {a}”.' for u in parts for a in u.unclear]
+    unclear = [a for u in parts for a in u.unclear]
+    notes = [f'“{a}” was not read as a limit; write “under {a}” or “around {a}”.' for a in unclear]
     had = self.known(history, 'history', ['meaning'], notes)
     liked = self.known(like, 'like', ['meaning'], notes) + had[-_recent:]
     owned = self.known(exclude, 'exclude', notes=notes)
-    if not (liked or wanted): self.known([*as_tuple(like), *as_tuple(history)], 'like') # nothing is left to go by
+    if not (liked or wanted): # nothing is left to go by
+        self.known([*as_tuple(like), *as_tuple(history)], 'like')
     dislike = [str(d) for d in _texts(dislike)]
     against = self.index.store.retrieve(dislike, ['meaning']) if dislike else {}
     unwanted = [clean(d) for d in dislike if d not in against] + unwanted
@@ -283,8 +287,11 @@ def tightness(self:Recommender, filters, n_found) -> list:
     def without(*names):
         free = {n: getattr(anything, n) for n in names}
         return self.index.count(replace(filters, **free))
-    counts = [f'{without(n):,} without {spoken({n: getattr(filters, n)})}' for n in tight]
-    if len(tight) > 1: counts.append(f'{without(*tight):,} without any of these')
+    counts = []
+    for name in tight:
+        said = spoken({name: getattr(filters, name)})
+        counts.append(f'{without(name):,} without {said}')
+    if tight[1:]: counts.append(f'{without(*tight):,} without any of these')
     passing, so_far = without(), 'No product passes all conditions'
     if n_found: so_far = f'Only {passing:,} passed all conditions'
     if n_found and passing != n_found: so_far += f', variants of {n_found:,}'
@@ -414,7 +421,8 @@ _fields = ('text', 'k', 'history', 'like', 'dislike', 'exclude',
 
 @patch
 def _read_request(self:Recommender, request, k):
-    name = repr(str(request.get('id', request.get('text', '')))[:60])
+    name = request.get('id', request.get('text', ''))
+    name = repr(str(name)[:60])
     given = {f: v for f, v in request.items() if f != 'id' and v is not None}
     for wrong in sorted(given.keys() - set(_fields)):
         raise RecsysError(f'request {name}: no such field {wrong!r}; there are id, {", ".join(_fields)}')
