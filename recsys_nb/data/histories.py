@@ -23,11 +23,16 @@ def _pairs(
     t, # Interactions: `user_id`, `product_id`, `timestamp`
 ):     # `before`, `product_id`, `weight`: a row for each pair that was had in this order
     "How much people's histories say that a product comes after another."
-    order = ibis.window(group_by='user_id', order_by=[t.timestamp.asc(nulls_first=False), t.product_id])
+    order = ibis.window(
+        group_by='user_id',
+        order_by=[t.timestamp.asc(nulls_first=False), t.product_id])
     steps = []
     for d in range(1, _farthest + 1):
         before = t.product_id.lag(d).over(order)
-        steps.append(t.select('product_id', before=before, weight=ibis.literal(_fading**(d - 1))))
+        steps.append(t.select(
+            'product_id',
+            before=before,
+            weight=ibis.literal(_fading**(d - 1))))
     forward = ibis.union(*steps).filter(_.before.notnull() & (_.before != _.product_id))
     back = forward.select(product_id='before', before='product_id', weight=_.weight * _backwards)
     both = forward.select('before', 'product_id', 'weight').union(back.select('before', 'product_id', 'weight'))
@@ -44,7 +49,9 @@ def followers(
     "What comes after each product, the strongest followers of each."
     p = _pairs(t)
     p = p.mutate(total=_.weight.sum().over(ibis.window(group_by='before')))
-    place = ibis.row_number().over(ibis.window(group_by='before', order_by=[p.weight.desc(), p.product_id]))
+    place = ibis.row_number().over(ibis.window(
+        group_by='before',
+        order_by=[p.weight.desc(), p.product_id]))
     p = p.mutate(place=place).filter(_.place < _most_followers)
     return p.select('product_id', 'before', weight=_.weight / _.total**_damping)
 
@@ -57,10 +64,15 @@ def rebuys(
 ):     # `product_id`, `again`: the share of those who had it that had it again, pulled towards the share of all
     "How often each product is had again by somebody who had it."
     had = t.group_by('user_id', 'product_id').agg(n=_.count())
-    each = had.group_by('product_id').agg(people=_.count(), repeats=_.n.sum() - _.count())
-    repeats, people = (c.sum().over(ibis.window()) for c in (each.repeats, each.people))
+    each = had.group_by('product_id').agg(
+        people=_.count(),
+        repeats=_.n.sum() - _.count())
+    repeats, people = (c.sum().over(ibis.window())
+        for c in (each.repeats, each.people))
     usual = repeats / (repeats + people)
-    return each.select('product_id', again=(each.repeats + _assumed * usual) / (each.people + _assumed))
+    return each.select(
+        'product_id',
+        again=(each.repeats + _assumed * usual) / (each.people + _assumed))
 
 # %% ../../nbs/17_data.histories.ipynb #2f6eb8c0
 _longest = 10 # Products of a history that are kept, the latest
@@ -72,11 +84,18 @@ def histories_of(
     limit:int=10_000,  # At most so many of them
 ):                     # `id`, `user_id`, `history` (a list, oldest first), `next`
     "The products that people had before each interaction of a part."
-    order = ibis.window(group_by='user_id', order_by=[t.timestamp.asc(nulls_first=False), t.product_id])
-    earlier = [t.product_id.lag(d).over(order) for d in range(_longest, 0, -1)]
-    asked = t.mutate(history=ibis.array(earlier).filter(lambda p: p.notnull()), place=ibis.row_number().over(order))
+    order = ibis.window(
+        group_by='user_id',
+        order_by=[t.timestamp.asc(nulls_first=False), t.product_id])
+    earlier = [t.product_id.lag(d).over(order)
+        for d in range(_longest, 0, -1)]
+    asked = t.mutate(
+        history=ibis.array(earlier).filter(lambda p: p.notnull()),
+        place=ibis.row_number().over(order))
     asked = asked.filter((_.part == part) & (_.history.length() > 0))
-    asked = asked.mutate(id=_.user_id + ' ' + _.place.cast('string')).order_by(_.id.hexdigest('md5'), _.id).limit(limit)
+    asked = asked.mutate(id=_.user_id + ' ' + _.place.cast('string')).order_by(
+        _.id.hexdigest('md5'),
+        _.id).limit(limit)
     return asked.select('id', 'user_id', 'history', next='product_id')
 
 # %% ../../nbs/17_data.histories.ipynb #79e4f849
@@ -92,6 +111,7 @@ def count_histories(
         t = engine.con.read_parquet(path)
         if part:
             t = t.filter(t.part == part)
-        found = [engine.con.to_pyarrow(expr).to_pandas() for expr in (followers(t), rebuys(t))]
+        found = [engine.con.to_pyarrow(expr).to_pandas()
+            for expr in (followers(t), rebuys(t))]
         engine.close()
     return tuple(found)

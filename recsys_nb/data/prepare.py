@@ -19,7 +19,7 @@ from ..core.files import (
     RecsysError, only_one, read_json, recover_folder, replace_folder, root_folder, write_json)
 from ..core.tables import markdown_table
 from .cleaning import (
-    families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, newest, one_per_product)
+    families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, one_per_product)
 from .reading import (
     DuckDB, Spark, as_lines, input_files, meta_fields, meta_lists, quoted, review_fields, unusable_lines)
 from recsys_nb.data.splitting import (
@@ -149,7 +149,9 @@ def _clean(e, r, p, s):
     if s.categories:
         _require_products(e, p, s.categories)
     narrow = 'row review_id product_id user_id timestamp rating key size'.split()
-    t = r.filter(_.product_id.notnull()).select(*narrow, removed=ibis.null('string'))
+    t = r.filter(_.product_id.notnull()).select(
+        *narrow,
+        removed=ibis.null('string'))
     t = e.save(_mark(t, p, s.categories, s.min_chars), 'marked')
     if s.categories:
         p = p.filter(in_categories(p, s.categories))
@@ -171,7 +173,9 @@ def _day(ms):
 # %% ../../nbs/18_data.prepare.ipynb #b1b74f5d
 def _time_cuts(e, t, s):
     "Where to cut time, and a text that says why that is impossible."
-    n = e.rows(t.agg(all=_.count(), dated=_.timestamp.count()))[0]
+    n = e.rows(t.agg(
+        all=_.count(),
+        dated=_.timestamp.count()))[0]
     undated = n['all'] - n['dated']
     if not n['all']:
         return None, 'there are no reviews'
@@ -180,8 +184,12 @@ def _time_cuts(e, t, s):
     t = t.filter(_.timestamp.notnull())
     cuts = named_cuts.get(s.cuts, s.cuts) or cut_points(e, t, s.fractions)
     if None in cuts: return None, 'too many reviews are of the same moment to cut between them'
-    found = e.rows(split_by_time(t, cuts).group_by('part').agg(a=_.timestamp.min(), b=_.timestamp.max()))
-    lost = sorted(set(parts) - {r['part'] for r in found}, key=parts.index)
+    found = e.rows(split_by_time(t, cuts).group_by('part').agg(
+        a=_.timestamp.min(),
+        b=_.timestamp.max()))
+    lost = sorted(
+        set(parts) - {r['part'] for r in found},
+        key=parts.index)
     if not lost:
         return list(map(int, cuts)), None
     first, last = min(r['a'] for r in found), max(r['b'] for r in found)
@@ -197,10 +205,13 @@ def _split_time(t, had, cuts):
 def _split_product(e, t, had, base, s):
     "Reviews and interactions, each in the part of its family."
     reviewed = base.group_by('family_id').agg(n=_.count())
-    others = had.anti_join(reviewed, 'family_id').select('family_id', n=ibis.literal(0, 'int64')).distinct()
+    others = had.anti_join(reviewed, 'family_id').select(
+        'family_id',
+        n=ibis.literal(0, 'int64')).distinct()
     sizes = e.save(reviewed.union(others), 'sizes')
     dealt = closest_split(e, sizes, s.fractions, s.seed).select('family_id', 'part')
-    return tuple(x.left_join(dealt, 'family_id').drop('family_id_right') for x in (t, had))
+    return tuple(x.left_join(dealt, 'family_id').drop('family_id_right')
+        for x in (t, had))
 
 # %% ../../nbs/18_data.prepare.ipynb #3deff403
 def _split_review(e, t, had, base, s):
@@ -210,7 +221,9 @@ def _split_review(e, t, had, base, s):
     t = t.left_join(base.select('place', 'part'), 'place').drop('place_right')
     said = base.filter(_.user_id != '').select('user_id', 'product_id', 'part').distinct()
     had = had.left_join(said, ['user_id', 'product_id']).drop('user_id_right', 'product_id_right')
-    return t, had.mutate(part=ibis.coalesce(had.part, held_out(had.place, shares)))
+    return t, had.mutate(part=ibis.coalesce(
+        had.part,
+        held_out(had.place, shares)))
 
 # %% ../../nbs/18_data.prepare.ipynb #feca87b3
 def _split(e, t, had, s):
@@ -245,9 +258,14 @@ def _write(e, r, t, had, p, out):
     kept = t.filter(_.removed.isnull()).select('row', 'family_id', 'part')
     warm = kept.filter(_.part == 'train').select('family_id', warm=True).distinct()
     full = r.join(kept, 'row').left_join(warm, 'family_id').drop('family_id_right')
-    full = full.mutate(informative=full['size'] >= min_informative, cold=full.warm.isnull())
+    full = full.mutate(
+        informative=full['size'] >= min_informative,
+        cold=full.warm.isnull())
     for part in parts:
-        e.export(full.filter(_.part == part).select(_columns['reviews']), out/f'{part}.parquet', 'review_id')
+        e.export(
+            full.filter(_.part == part).select(_columns['reviews']),
+            out/f'{part}.parquet',
+            'review_id')
     by = ['user_id', 'timestamp', 'product_id']
     e.export(had.select(_columns['interactions']), out/'interactions.parquet', by)
     e.export(p.select(_columns['products']), out/'products.parquet', 'product_id')
@@ -265,7 +283,9 @@ def _require_products(e, p, chosen):
 # %% ../../nbs/18_data.prepare.ipynb #77538740
 def _require_rows(e, t, had):
     "Raise a `RecsysError` if there were reviews and none is left, unless none has words and there are interactions."
-    found = e.rows(t.group_by('removed').agg(n=_.count(), words=_['size'].max()))
+    found = e.rows(t.group_by('removed').agg(
+        n=_.count(),
+        words=_['size'].max()))
     n = {r['removed']: r['n'] for r in found}
     if not n or None in n:
         return
@@ -286,7 +306,9 @@ def _count_lines(e, kind, sources):
     counted = []
     for f, original in sources.items():
         n = found.get(str(f), dict(file='', lines=0, unusable=0))
-        counted.append(n | dict(file=str(original), bytes=original.stat().st_size))
+        counted.append(n | dict(
+            file=str(original),
+            bytes=original.stat().st_size))
     return counted
 
 # %% ../../nbs/18_data.prepare.ipynb #7aa8638c
@@ -343,7 +365,8 @@ def _original(e, t, lost):
     "The row of the review that was kept instead of a copy, in a list that is empty if there is none."
     if lost['removed'] not in _repeats:
         return []
-    same = [t[c] == lost[c] for c in _repeats[lost['removed']]]
+    same = [t[c] == lost[c]
+        for c in _repeats[lost['removed']]]
     found = e.rows(t.filter(_.removed.isnull(), *same).order_by('review_id').select('row').limit(1))
     return [x['row'] for x in found]
 
@@ -352,12 +375,19 @@ def _examples(e, r, t):
     "One removed review per reason, and the kept one that it repeats."
     first = t.filter(_.removed.notnull()).group_by('removed').agg(row=_.row.argmin(_.review_id))
     lost = e.rows(t.join(first.select('row'), 'row'))
-    rows = {x['removed']: [x['row'], *_original(e, t, x)] for x in lost}
+    rows = {x['removed']: [x['row'], *_original(e, t, x)]
+        for x in lost}
     if not rows: return {}
     shown = r.filter(_.row.isin(sum(rows.values(), [])))
-    texts = e.rows(shown.select('row', 'product_id', 'rating', 'title', text=_.text.left(160)))
+    texts = e.rows(shown.select(
+        'row',
+        'product_id',
+        'rating',
+        'title',
+        text=_.text.left(160)))
     texts = {x.pop('row'): x for x in texts}
-    found = {step: texts[at[0]].copy() for step, at in rows.items()}
+    found = {step: texts[at[0]].copy()
+        for step, at in rows.items()}
     for step, at in rows.items():
         if len(at) > 1:
             found[step]['kept'] = texts[at[1]]
@@ -368,7 +398,12 @@ def _steps(n, removed, why, examples={}):
     "Rows before and after each step."
     found = []
     for step, m in removed.items():
-        found.append(dict(step=step, before=n, removed=m, after=n - m, why=why.get(step, '')))
+        found.append(dict(
+            step=step,
+            before=n,
+            removed=m,
+            after=n - m,
+            why=why.get(step, '')))
         if step in examples:
             found[-1]['example'] = examples[step]
         n -= m
@@ -423,8 +458,10 @@ def _split_facts(e):
     "Size, dates and kinds of each part."
     reviews = {r.pop('part'): r for r in e.ask(_of_parts)}
     had = {r['part']: r['n'] for r in e.ask(_had_in_parts)}
-    return {p: reviews.get(p, dict(reviews=0)) | dict(interactions=had.get(p, 0)) for p in parts}
+    return {p: reviews.get(p, dict(reviews=0)) | dict(interactions=had.get(p, 0))
+        for p in parts}
 
+# %% ../../nbs/18_data.prepare.ipynb #5d09e85f
 def _family_facts(e):
     "How many families there are, and the largest."
     return e.ask(_in_families)[0] | dict(example=[r['title'] for r in e.ask(_largest_family)])
@@ -443,7 +480,8 @@ def _quantiles(e, numbers):
     rows = e.ask(f'SELECT round(v::DOUBLE, 2) AS v, count(*) AS n FROM ({numbers}) GROUP BY 1 ORDER BY 1')
     if not rows:
         return dict(n=0, mean=None) | dict.fromkeys(_shares)
-    v, n = (np.array([r[c] for r in rows]) for c in 'vn')
+    v, n = (np.array([r[c] for r in rows])
+        for c in 'vn')
     ends = n.cumsum()
     places = np.stack([ends - n, ends - 1], axis=1).ravel() # of the first and the last of each value
     at = np.array(list(_shares.values())) * (ends[-1] - 1)
@@ -462,7 +500,8 @@ _counts = dict(
 # %% ../../nbs/18_data.prepare.ipynb #407edbe8
 def _distributions(e):
     "What the kept reviews and the products look like."
-    counts = {k: {str(r['value']): r['n'] for r in e.ask(sql)} for k, sql in _counts.items()}
+    counts = {k: {str(r['value']): r['n'] for r in e.ask(sql)}
+        for k, sql in _counts.items()}
     return counts | {k: _quantiles(e, sql) for k, sql in _numbers.items()}
 
 # %% ../../nbs/18_data.prepare.ipynb #d38f1544
@@ -542,7 +581,8 @@ def _example(step):
 def _section(heading, rows, columns):
     "A heading and a table; `columns` are keys of the rows, such as 'step why=because'."
     pairs = [(c.split('=') * 2)[:2] for c in columns.split()]
-    cells = [[row.get(key) for key, shown in pairs] for row in rows]
+    cells = [[row.get(key) for key, shown in pairs]
+        for row in rows]
     heads = [shown.replace('_', ' ') for key, shown in pairs]
     return f'## {heading}\n\n{markdown_table(cells, heads)}\n'
 
@@ -575,7 +615,10 @@ def _split_table(report):
     split, f, had = report['split'], report['families'], report['interactions']
     heading = (f'The split\n\nSplit {_how(split)}. *cold*: share of reviews whose product family is not in training; '
                f'*informative*: share with at least {min_informative} letters.')
-    yield _section(heading, [dict(part=p) | v for p, v in split['parts'].items()], _columns_of_parts)
+    yield _section(
+        heading,
+        [dict(part=p) | v for p, v in split['parts'].items()],
+        _columns_of_parts)
     yield f'{had["had"]:,} interactions of {had["users"]:,} users with {had["products"]:,} products.\n\n'
     if had['had'] and not any(v['reviews'] for v in split['parts'].values()):
         yield 'No review has words: there are interactions, and nothing for an encoder to learn from.\n\n'
@@ -593,9 +636,11 @@ def _details(report):
     yield '\n'
     whose = dict(reviews='reviews as read, before cleaning', products='products that were kept')
     for what, shares in report['missing'].items():
-        rows = [dict(field=field, share=f'{share:.1%}') for field, share in shares.items()]
+        rows = [dict(field=field, share=f'{share:.1%}')
+            for field, share in shares.items()]
         yield _section(f'Missing in {whose[what]}', rows, 'field share')
-    rows = [dict(of=k.replace('_', ' ')) | facts[k] for k in _numbers]
+    rows = [dict(of=k.replace('_', ' ')) | facts[k]
+        for k in _numbers]
     yield _section('Distributions', rows, ' '.join(rows[0]))
     for k in _counts:
         if facts[k]:
@@ -628,7 +673,13 @@ def _sources(e, files, kind, columns, always=False):
         packed = ('none', 'gzip')
         if e.name == 'spark':
             packed = packed[1:] if f.suffix == '.gz' else packed[:1]
-        found[as_lines(f, e.work, kind, columns or {}, packed, always)] = f
+        found[as_lines(
+            f,
+            e.work,
+            kind,
+            columns or {},
+            packed,
+            always)] = f
     return found
 
 # %% ../../nbs/18_data.prepare.ipynb #5f6395b9
@@ -639,7 +690,10 @@ def _save_raw(e, files, kind, columns):
     "Read and shape all files; lines that DuckDB finds too long are taken out of a copy first."
     shape, texts, lists = _shapes[kind]
     def read():
-        return e.save(shape(e.read(list(sources), texts, lists)), f'raw_{kind}', number=True)
+        return e.save(
+            shape(e.read(list(sources), texts, lists)),
+            f'raw_{kind}',
+            number=True)
     sources = _sources(e, files, kind, columns)
     try: return read(), sources
     except duckdb.InvalidInputException as err:
@@ -671,7 +725,6 @@ class PrepareSettings:
     cuts:tuple|str|None=None      # The first timestamps of val and test in milliseconds, or 'blair'
     columns:dict|None=None        # Field -> column of tables with names of their own, such as {'text': 'comment'}
     allow_unreadable:list|None=None # Fields of which most values may be unreadable, such as 'timestamp'
-    updates:list|None=None        # Files of `meta` that replace what others say of a product, the newest last
 
     def __post_init__(self):
         if isinstance(self.categories, str):
@@ -693,7 +746,9 @@ _splits = ['auto', 'time', 'product', 'review']
 # %% ../../nbs/18_data.prepare.ipynb #c0400306
 def _limits(s):
     "Of each setting, whether it makes sense, and what does."
-    f, cuts = s.fractions, named_cuts.get(s.cuts, s.cuts or (0, 1))
+    f, cuts = s.fractions, named_cuts.get(
+        s.cuts,
+        s.cuts or (0, 1))
     yield 'split', s.split in _splits, ' or '.join(_splits)
     yield 'max_bad', 0 <= s.max_bad <= 1, 'a share between 0 and 1'
     yield 'kcore', s.kcore >= 0, 'a number that is not negative'
@@ -722,19 +777,24 @@ def _read_all(e, out, reviews, meta, s):
     "All reviews, all products, how many lines each file has, and what could not be read."
     if not reviews:
         (e.work/'none.jsonl').write_text('')
-    r, r_from = _save_raw(e, reviews or [e.work/'none.jsonl'], 'reviews', s.columns)
+    r, r_from = _save_raw(
+        e,
+        reviews or [e.work/'none.jsonl'],
+        'reviews',
+        s.columns)
     p, p_from = _save_raw(e, meta, 'meta', s.columns)
     counted = dict(
         reviews=_count_lines(e, 'reviews', r_from) if reviews else [],
         meta=_count_lines(e, 'meta', p_from))
     _require_lines(e, counted['reviews'], r_from, s.max_bad)
     _require_lines(e, counted['meta'], p_from, s.max_bad)
-    _quarantine(e, out, r_from | p_from, counted['reviews'] + counted['meta'])
+    _quarantine(
+        e,
+        out,
+        r_from | p_from,
+        counted['reviews'] + counted['meta'])
     unread = list(_unread(e))
     _require_readable(unread, s.allow_unreadable or ())
-    updates = [str(read) for u in s.updates or () for read, file in p_from.items() if str(file) == u]
-    if updates:
-        p = e.save(newest(p, updates), 'newest')
     return r, p, counted, unread
 
 # %% ../../nbs/18_data.prepare.ipynb #f5d6013d

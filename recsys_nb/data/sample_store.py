@@ -99,7 +99,8 @@ def _level(
     "The level around which the stars of such a review vary, before rounding; it may lie outside 1 to 5."
     def at_stake(m):
         return _stakes.get(f'{m}+{purpose}', 1) * _stakes.get(f'{m}+{tier}', 1)
-    return _base_stars + sum(_stars[m] * at_stake(m) for m in mentions)
+    return _base_stars + sum(_stars[m] * at_stake(m)
+        for m in mentions)
 
 # %% ../../nbs/10_data.sample_store.ipynb #c50f308f
 def _star_odds(
@@ -117,7 +118,8 @@ def _best_prediction(
     "What the best possible model predicts, and the squared error that it still makes on average."
     odds = _star_odds(level)
     mean = sum(s * p for s, p in enumerate(odds, 1))
-    variance = sum((s - mean)**2 * p for s, p in enumerate(odds, 1))
+    variance = sum((s - mean)**2 * p
+        for s, p in enumerate(odds, 1))
     return dict(expected=mean, variance=variance)
 
 # %% ../../nbs/10_data.sample_store.ipynb #abf67d0b
@@ -162,7 +164,8 @@ def _named(p, rng):
     "The brand, series and colour of product `p`, and the title and bullets of its page."
     kind, brand = _kinds[p['category']], rng.choice(_names['brands'])
     series = f'{rng.choice(_names["series"])} {rng.choice("ABCDEKMPRTX")}{rng.randrange(100, 999)}'
-    bullets = [_expand(rng.choice(_sells[p[a]]), rng) for a in attributes if p[a] and rng.random() < .88]
+    bullets = [_expand(rng.choice(_sells[p[a]]), rng)
+        for a in attributes if p[a] and rng.random() < .88]
     rng.shuffle(bullets)
     noun = _expand(kind.sells, rng)
     colour = rng.choice(_names['colours'])
@@ -197,10 +200,14 @@ def _page(p, rng):
 _moods = _read_numbers('good:4.5 meh:3.1 bad:1.8') # the level of each
 _mood_odds = dict(great=(80, 15, 5), fair=(60, 30, 10), poor=(25, 30, 45))
 
+# %% ../../nbs/10_data.sample_store.ipynb #985457ec
 def _uninformative(kind, p, rng):
     "A mood, its level, and nothing mentioned."
     mood = rng.choices(list(_moods), _mood_odds[p['quality']])[0]
-    text = _expand(rng.choice(_phrases['moods'][mood]), rng, noun=kind.says)
+    text = _expand(
+        rng.choice(_phrases['moods'][mood]),
+        rng,
+        noun=kind.says)
     return text + rng.choice(['', '.', '!', '!!', ' :)']), _moods[mood], []
 
 # %% ../../nbs/10_data.sample_store.ipynb #e7f26bc6
@@ -214,7 +221,11 @@ def _informative(kind, p, brand, rng):
         phrases.insert(0, rng.choice(_around['openers']))
     if rng.random() < .2:
         phrases.append(rng.choice(_around['closers']))
-    slots = dict(noun=kind.says, sound=kind.sound, brand=brand, who=_around['somebody'][0])
+    slots = dict(
+        noun=kind.says,
+        sound=kind.sound,
+        brand=brand,
+        who=_around['somebody'][0])
     text = ' '.join(_expand(o, rng, **slots) for o in phrases)
     return text, _level(mentions, p['purpose'], p['tier']), mentions
 
@@ -276,10 +287,12 @@ def _launch(rng):
 def _loved(products, rng):
     "For each favourite purpose, how often each product is bought, added up."
     n = len(products)
-    loved = [0 if o < n // 60 else (o + 3)**-.55 for o in rng.sample(range(n), n)]
+    loved = [0 if o < n // 60 else (o + 3)**-.55
+        for o in rng.sample(range(n), n)]
     found = {}
     for taste in attributes['purpose']:
-        weights = [w * (3 if p['purpose'] == taste else 1) for p, w in zip(products, loved)]
+        weights = [w * (3 if p['purpose'] == taste else 1)
+            for p, w in zip(products, loved)]
         found[taste] = list(accumulate(weights))
     return found
 
@@ -362,7 +375,9 @@ def _plant(lines, defects, rng):
     free, counts = iter(rng.sample(lines, len(lines))), {}
     for defect in defects.strip().splitlines():
         name, share, how = defect.split(maxsplit=2)
-        counts[name] = max(1, round(float(share) * len(lines)))
+        counts[name] = max(
+            1,
+            round(float(share) * len(lines)))
         for line in islice(free, counts[name]):
             _spoil(line, how)
     return counts, list(free)
@@ -388,10 +403,12 @@ _extra_shares = _read_numbers('exact_duplicates:.02 second_reviews:.01 near_dupl
 def _extra_lines(honest, n, again, rng):
     "Lines on top of the `honest` ones, as pairs with their truth, and the counts; `again` writes another review."
     picks = (o for o in rng.sample(honest, len(honest)) if o[1]['mentions'])
-    counts = {k: max(1, round(share * n)) for k, share in _extra_shares.items()}
+    counts = {k: max(1, round(share * n))
+        for k, share in _extra_shares.items()}
     exact, second, near, orphans = (list(islice(picks, k)) for k in counts.values())
     more = [(dict(r), t) for r, t in exact]
-    more += [again(r, _later(r, rng)) for r, t in second]
+    more += [again(r, _later(r, rng))
+        for r, t in second]
     users = [_user(rng)[0] for _ in range(n)]
     for (r, t), user in zip(near, users):
         text = _disguised(r['text'], rng)
@@ -409,8 +426,12 @@ def _variant(p, page, reviews, rng):
     asin, old = _id(rng), page['details']['Color']
     colour = rng.choice([c for c in _names['colours'] if c != old])
     title = page['title'].replace(f'({old})', f'({colour})')
-    its_page = page | dict(title=title, parent_asin=asin, details=page['details'] | {'Color': colour})
-    copies = [(r | dict(asin=asin, parent_asin=asin), t) for r, t in reviews if r['parent_asin'] == p['product_id']]
+    its_page = page | dict(
+        title=title,
+        parent_asin=asin,
+        details=page['details'] | {'Color': colour})
+    copies = [(r | dict(asin=asin, parent_asin=asin), t)
+        for r, t in reviews if r['parent_asin'] == p['product_id']]
     return p | dict(product_id=asin, children=[asin]), its_page, copies
 
 # %% ../../nbs/10_data.sample_store.ipynb #d8cc51eb
@@ -419,14 +440,16 @@ def _variants(products, pages, reviews, n, rng):
     count = Counter(r['parent_asin'] for r, t in reviews if t['mentions'])
     most = 2 * len(reviews) / len(products)
     some = [i for i, p in enumerate(products) if 2 <= count[p['product_id']] <= most]
-    return [_variant(products[i], pages[i], reviews, rng) for i in rng.sample(some, n)]
+    return [_variant(products[i], pages[i], reviews, rng)
+        for i in rng.sample(some, n)]
 
 # %% ../../nbs/10_data.sample_store.ipynb #e99f0846
 def _products(n, rng):
     "One product of each kind, and the others by the kinds' shares."
     shares = [k for k in _kinds.values() for _ in range(k.weight)]
     others = n - len(_kinds)
-    chosen = [*_kinds.values(), *(shares[i * len(shares) // others] for i in range(others))]
+    chosen = [*_kinds.values(), *(shares[i * len(shares) // others]
+        for i in range(others))]
     turn, products = Counter(), []
     for kind in chosen:
         p = _hidden(kind, turn[kind.name], rng)
@@ -446,15 +469,24 @@ def _add_averages(pages, reviews):
     for page in pages:
         mine = given[page['parent_asin']]
         if mine:
-            page.update(average_rating=round(sum(mine) / len(mine), 1), rating_number=len(mine))
+            page.update(
+                average_rating=round(sum(mine) / len(mine), 1),
+                rating_number=len(mine))
 
 # %% ../../nbs/10_data.sample_store.ipynb #2db421cb
 def _soil(pages, reviews, families, n, again, rng):
     "Plant defects in what is of none of the `families`; the counts, and the reviews that come on top."
     plain = [o for o in reviews if o[0]['parent_asin'] not in families]
-    changed, free = _plant([r for r, t in plain], _review_defects, rng)
+    changed, free = _plant(
+        [r for r, t in plain],
+        _review_defects,
+        rng)
     free = {id(r) for r in free}
-    more, added = _extra_lines([o for o in plain if id(o[0]) in free], n, again, rng)
+    more, added = _extra_lines(
+        [o for o in plain if id(o[0]) in free],
+        n,
+        again,
+        rng)
     return changed | added, more
 
 # %% ../../nbs/10_data.sample_store.ipynb #c8b913cd
@@ -493,7 +525,9 @@ def _write_lines(path, lines, torn, rng):
     text = [json.dumps(o, ensure_ascii=False) for o in lines]
     for i in range(torn):
         at, first = rng.randrange(len(text)), text[0]
-        text.insert(at, '<html>503 Service Unavailable</html>' if i % 2 else first[:len(first) // 2])
+        text.insert(
+            at,
+            '<html>503 Service Unavailable</html>' if i % 2 else first[:len(first) // 2])
     with write_beside(path) as p, p.open('wb') as f, gzip.GzipFile('', 'wb', mtime=0, fileobj=f) as z:
         z.write(('\n'.join(text) + '\n').encode())
 
@@ -510,7 +544,10 @@ def _truth(products, pages, reviews):
         del p['children']
         hidden.append(p | dict(listed=p['product_id'] in listed))
     for r, t in reviews:
-        known = dict(user_id=r['user_id'], product_id=r['parent_asin'], timestamp=int(r['timestamp']))
+        known = dict(
+            user_id=r['user_id'],
+            product_id=r['parent_asin'],
+            timestamp=int(r['timestamp']))
         told.append(known | t)
     return dict(products=_columns(hidden), reviews=_columns(told))
 
@@ -531,7 +568,11 @@ def make_sample_store(
         raise RecsysError(f'n_reviews={n_reviews}: expected at least 6 for each of the {n_products} products')
     folder, rng = Path(folder), random.Random(seed)
     products, pages, reviews, counts = _make(n_products, n_reviews, seed)
-    _write_lines(folder/'reviews.jsonl.gz', [r for r, t in reviews], counts['reviews']['unreadable_lines'], rng)
+    _write_lines(
+        folder/'reviews.jsonl.gz',
+        [r for r, t in reviews],
+        counts['reviews']['unreadable_lines'],
+        rng)
     _write_lines(folder/'meta.jsonl.gz', pages, counts['meta']['unreadable_lines'], rng)
     head = dict(note=_note, seed=seed, n_reviews=n_reviews, defects=counts)
     write_json(folder/'.truth.json', head | _truth(products, pages, reviews))

@@ -21,7 +21,8 @@ def _plain(text, most=200):
     if len(text) > most:
         return ''
     s = unicodedata.normalize('NFKC', text.translate(_same))
-    s = ''.join(str(unicodedata.digit(c)) if c.isdecimal() else c for c in s)
+    s = ''.join(str(unicodedata.digit(c)) if c.isdecimal() else c
+        for c in s)
     return re.sub(r'\s+', ' ', s).strip().lower()
 
 # %% ../../nbs/14_data.values.ipynb #b9e65215
@@ -56,7 +57,8 @@ def _one_of(words):
     "A pattern for any of the words, of which those of Latin letters stand alone."
     alone = r'(?<![^\W\d_])(?:{})'
     words = sorted(words, key=len, reverse=True)
-    return alone.format('|'.join(re.sub(r'(?<=[a-z])$', r'(?![^\\W\\d_])', re.escape(w)) for w in words))
+    return alone.format('|'.join(re.sub(r'(?<=[a-z])$', r'(?![^\\W\\d_])', re.escape(w))
+        for w in words))
 
 _currency = rf'(?:{_one_of(_with_points + _others)}|[\u20a0-\u20cf৳฿])'
 
@@ -92,13 +94,15 @@ _each = re.compile(r' ?(?:for|pour|für|por|x|×|@|/) ?')
 # %% ../../nbs/14_data.values.ipynb #c121a874
 def _money(found, middle):
     "Which of the amounts are money, and whether they are clear."
-    own = [bool(m['before'] or m['after'] or m['dash']) for m in found]
+    own = [bool(m['before'] or m['after'] or m['dash'])
+        for m in found]
     money = own.copy()
     for i, between in enumerate(middle):
         if _range.fullmatch(between):
             money[i] |= own[i + 1]
             money[i + 1] |= own[i]
-    several = any(_each.fullmatch(s) and a != b for s, a, b in zip(middle, money, money[1:]))
+    several = any(_each.fullmatch(s) and a != b
+        for s, a, b in zip(middle, money, money[1:]))
     return money, not several
 
 # %% ../../nbs/14_data.values.ipynb #d4310b0a
@@ -135,13 +139,18 @@ def _sane(n):
 # %% ../../nbs/14_data.values.ipynb #b5bfd5a0
 _points = re.compile(_one_of(_with_points))
 
+# %% ../../nbs/14_data.values.ipynb #bc60d363
 def _lowest(amounts, thousands):
     "The lowest of the numbers of the plainest kind."
-    times = next((_multiples[m['times']] for m, *around in amounts[::-1] if m['times']), 1)
+    times = next(
+        (_multiples[m['times']] for m, *around in amounts[::-1] if m['times']),
+        1)
     kinds = defaultdict(list)
     for m, before, after in amounts:
         kinds[_kind(before, after)].append(_number(m['n'], thousands) * times)
-    return next((min(kinds[k]) for k in ('price', 'unit', 'list') if k in kinds), 0)
+    return next(
+        (min(kinds[k]) for k in ('price', 'unit', 'list') if k in kinds),
+        0)
 
 # %% ../../nbs/14_data.values.ipynb #ef7f741e
 @lru_cache(100_000)
@@ -161,7 +170,9 @@ def read_amount(
         return None
     thousands = any(m['dash'] for m in found) or _points.search(s) is not None
     amounts = list(zip(found, parts, parts[1:]))
-    return _sane(_lowest([a for a, m in zip(amounts, money) if m] or amounts, thousands))
+    return _sane(_lowest(
+        [a for a, m in zip(amounts, money) if m] or amounts,
+        thousands))
 
 # %% ../../nbs/14_data.values.ipynb #0c10ec02
 _first, _last = 788918400000, 4102444800000 # milliseconds
@@ -200,7 +211,8 @@ def _date(s):
     month, day = _months.get(g.get('name')) or int(g['m']), int(g['d'])
     if month > 12 and '/' in s:
         month, day = day, month
-    hour, minute, second = (int(g[k] or 0) for k in ('h', 'min', 's'))
+    hour, minute, second = (int(g[k] or 0)
+        for k in ('h', 'min', 's'))
     if g['half']:
         hour = hour % 12 + 12 * (g['half'] == 'pm')
     return datetime(int(g['y']), month, day, hour, minute, second)
@@ -295,7 +307,9 @@ def _or_read(read):
         return odd.ifelse(of(_where(odd, s, 'string')), n)
     return column
 
-_or_amount, _or_stars, _or_count, _or_time = map(_or_read, (read_amount, read_stars, read_count, read_time))
+_or_amount, _or_stars, _or_count, _or_time = map(
+    _or_read,
+    (read_amount, read_stars, read_count, read_time))
 
 # %% ../../nbs/14_data.values.ipynb #d066b968
 def _as_amount(s):
@@ -310,7 +324,11 @@ def _as_count(s):
 # %% ../../nbs/14_data.values.ipynb #a3182c9e
 def _as_time(s):
     n = _plain_number(s)
-    ms = ibis.cases((n < 1e11, n * 1000), (n < 1e14, n), (n < 1e17, n / 1000), else_=n / 1e6)
+    ms = ibis.cases(
+        (n < 1e11, n * 1000),
+        (n < 1e14, n),
+        (n < 1e17, n / 1000),
+        else_=n / 1e6)
     return _or_time(_within(ms, _first, _last), s).floor().cast('int64')
 
 # %% ../../nbs/14_data.values.ipynb #60a5dd40
@@ -320,7 +338,9 @@ def _unread(s, value):
 # %% ../../nbs/14_data.values.ipynb #3730b91a
 def _described(t):
     "With what a review is known and compared by."
-    t = t.mutate(key=letters((t.text == '').ifelse(t.title, t.text)))
+    t = t.mutate(key=letters((t.text == '').ifelse(
+        t.title,
+        t.text)))
     facts = [t.timestamp.cast('string').fill_null(''), t.rating.cast('string').fill_null('')]
     content = ibis.literal('\t').join([t.product_id, t.user_id, *facts, t.title, t.text])
     return t.mutate(
@@ -334,7 +354,10 @@ def shape_reviews(
 ):       # What a review has, and bad_timestamp bad_rating, the texts that were not understood
     "Reviews of every format under one set of names; a line of no use has a null product_id."
     t = all_given(raw)
-    when = ibis.coalesce(t.timestamp.nullif('0'), t.unixReviewTime.nullif('0'), t.reviewTime)
+    when = ibis.coalesce(
+        t.timestamp.nullif('0'),
+        t.unixReviewTime.nullif('0'),
+        t.reviewTime)
     t = t.select(
         'file',
         product_id=product_id(t),
@@ -353,11 +376,15 @@ def shape_reviews(
 def _first_given(a, b):
     return (a.length() > 0).ifelse(a, b)
 
+# %% ../../nbs/14_data.values.ipynb #1b50757b
 def _category_path(
     raw, # From `read` with `meta_fields` and `meta_lists`
 ):       # A list column
     "The main category and the levels below it, each once."
-    main = ibis.array([ibis.coalesce(raw.main_category, raw.main_cat, ibis.literal(''))])
+    main = ibis.array([ibis.coalesce(
+        raw.main_category,
+        raw.main_cat,
+        ibis.literal(''))])
     return clean_list(main.concat(_first_given(raw.categories, raw.category)))
 
 # %% ../../nbs/14_data.values.ipynb #9a7f2c68
@@ -393,7 +420,10 @@ def _figures(t):
     "Price, stars and how many gave them, with the texts that were not understood."
     priced = _where(t.price.re_search(r'\d'), t.price, 'string')
     t = t.mutate(priced=priced, stars=t.average_rating, many=t.rating_number)
-    t = t.mutate(price=_as_amount(t.priced), average_rating=_as_stars(t.stars), rating_number=_as_count(t.many))
+    t = t.mutate(
+        price=_as_amount(t.priced),
+        average_rating=_as_stars(t.stars),
+        rating_number=_as_count(t.many))
     t = t.mutate(
         bad_price=_unread(t.priced, t.price),
         bad_average_rating=_unread(t.stars, t.average_rating),
