@@ -20,6 +20,7 @@ _categories = """
     Patio_Lawn_and_Garden Pet_Supplies Software Sports_and_Outdoors Subscription_Boxes Tools_and_Home_Improvement
     Toys_and_Games Video_Games Unknown""".split()
 
+# %% ../../nbs/11_data.download.ipynb #0addeead
 def _plain(name):
     return re.sub(r'[^a-z]+', '', name.lower().replace('&', 'and'))
 
@@ -41,6 +42,7 @@ def _find_category(
 # %% ../../nbs/11_data.download.ipynb #ea40e844
 _repository = 'McAuley-Lab/Amazon-Reviews-2023'
 
+# %% ../../nbs/11_data.download.ipynb #3fcadaa4
 def _fetch(file, dest):
     path = dest/Path(file).name
     for there in (path, path.with_suffix('.jsonl.gz')):

@@ -161,6 +161,7 @@ def _clean(e, r, p, s):
 # %% ../../nbs/18_data.prepare.ipynb #fd499db8
 _of_the_line = ('unknown product', 'other category', 'invalid rating') # the others are for the words
 
+# %% ../../nbs/18_data.prepare.ipynb #21f08179
 def _interactions(t):
     "Who had what and when, whatever became of the words."
     t = t.filter(~t.removed.fill_null('').isin(_of_the_line) & (t.user_id != ''))
@@ -507,6 +508,7 @@ def _distributions(e):
 # %% ../../nbs/18_data.prepare.ipynb #d38f1544
 _absent = "avg(CASE WHEN coalesce(cast({0} AS STRING), '') IN ('', '[]') THEN 1e0 ELSE 0e0 END) AS {0}"
 
+# %% ../../nbs/18_data.prepare.ipynb #7d593dae
 def _missing(e, table, names):
     "The share of rows in which a field is null, or an empty text or list."
     shares = ', '.join(map(_absent.format, names.split()))

@@ -21,6 +21,7 @@ from .texts import given, non_values
 _formats = 'jsonl json ndjson csv tsv parquet'.split()
 endings = tuple(f'.{kind}{packed}' for kind in _formats for packed in ('', '.gz', '.zst', '.bz2', '.xz', '.zip'))
 
+# %% ../../nbs/13_data.reading.ipynb #a2af5e93
 def _of_kind(files, kind):
     meta = [f for f in files if f.name.startswith('meta')]
     if not kind or not meta or len(meta) == len(files):
@@ -75,6 +76,7 @@ _foreign = {
 def _begins(head, table):
     return next((what for magic, what in table.items() if head.startswith(magic)), None)
 
+# %% ../../nbs/13_data.reading.ipynb #a32daa9c
 def _no_data(path, what):
     return RecsysError(f'{path}: seems to be {what}; expected JSON, CSV or Parquet, so unpack or convert it')
 
@@ -189,6 +191,7 @@ def _cells(line):
     ways = [(next(csv.reader([line], delimiter=d), []), d) for d in ',\t;|']
     return max(ways, key=lambda way: len(way[0]))
 
+# %% ../../nbs/13_data.reading.ipynb #e55bc0c6
 def _is_rating(cells):
     return len(cells) in (3, 4) and all(re.fullmatch(r'-?\d+(\.\d+)?', c.strip()) for c in cells[2:])
 
@@ -225,6 +228,7 @@ def _layout(
 _longest = 16_000_000 # bytes
 _named = dict(nan=None, NaN=None, inf=None, null=None, true=True, false=False)
 
+# %% ../../nbs/13_data.reading.ipynb #6af027fb
 class _Names(ast.NodeTransformer):
     def visit_Name(self, node):
         return ast.Constant(_named[node.id]) if node.id in _named else node
@@ -683,6 +687,7 @@ def product_id(
 # %% ../../nbs/13_data.reading.ipynb #950c11c5
 _nobody = '-1 anonymous anon guest unknown ANONYMOUS ANON GUEST UNKNOWN Anonymous Anon Guest Unknown'.split()
 
+# %% ../../nbs/13_data.reading.ipynb #f4d02820
 def user_id(
     raw, # From `read`
 ):       # A text column; '' where the user is not known
@@ -728,6 +733,7 @@ _name = re.compile(
     r"""((["'])(?:reviewer|profile|user)_?[Nn]ame\2\s*:\s*)"""
     r"""("(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|[^,}]*)""")
 
+# %% ../../nbs/13_data.reading.ipynb #c2e816b6
 def _without_names(text): return _name.sub(r'\1"…"', text)
 
 # %% ../../nbs/13_data.reading.ipynb #c56a4d0a

@@ -126,6 +126,7 @@ def _best_prediction(
 _quality_odds = dict(budget=(25, 40, 35), mid=(45, 33, 22), premium=(65, 22, 13)) # great, fair, poor
 _price_factor = dict(budget=.5, mid=1., premium=2.2)
 
+# %% ../../nbs/10_data.sample_store.ipynb #4d4bd063
 def _id(rng):
     return 'B0' + ''.join(rng.choices('ABCDEFGHJKLMNPQRSTUVWXYZ0123456789', k=8))
 
@@ -155,6 +156,7 @@ _svg = (
     '<text x="100" y="82" font-family="sans-serif" font-size="22" text-anchor="middle" '
     'fill="hsl({hue},60%,25%)">{says}</text></svg>')
 
+# %% ../../nbs/10_data.sample_store.ipynb #620cde2a
 def _picture(says, hue):
     address = 'data:image/svg+xml,' + quote(_svg.format(hue=hue, says=says), safe='/:=,')
     return [dict(thumb=address, large=address, variant='MAIN', hi_res=None)]
@@ -233,6 +235,7 @@ def _informative(kind, p, brand, rng):
 _star_titles = 'One Star|Two Stars|Three Stars|Four Stars|Five Stars'.split('|')
 _title_levels = _read_numbers('good:4.4 meh:3.2 bad:-inf') # from which level a title of this mood is written
 
+# %% ../../nbs/10_data.sample_store.ipynb #53eaa9b2
 def _title(kind, level, rating, rng):
     mood = next(mood for mood, least in _title_levels.items() if level >= least)
     headlines = [*_phrases['headlines'][mood], 'my <noun>', '<noun>']
@@ -272,6 +275,7 @@ def _review(p, page, user, when, seen, rng):
 # %% ../../nbs/10_data.sample_store.ipynb #f64be447
 _day, _first, _last = 86_400_000, 1_546_300_800_000, 1_688_083_200_000 # 2019-01-01 and 2023-06-30, in milliseconds
 
+# %% ../../nbs/10_data.sample_store.ipynb #ec810e24
 def _user(rng):
     "An id, and a favourite purpose."
     return 'A' + ''.join(rng.choices('ABCDEFGHIJKLMNOPQRSTUVWXYZ234567', k=27)), rng.choice(attributes['purpose'])

@@ -17,6 +17,7 @@ from .texts import clean_list, clean_texts, letters, says
 # %% ../../nbs/14_data.values.ipynb #f2b3976f
 _same = str.maketrans('’−٫٬', "'-.,", '\ufe0f\xad\u200b\u200e\u200f\u2060\ufeff')
 
+# %% ../../nbs/14_data.values.ipynb #65a6603b
 def _plain(text, most=200):
     if len(text) > most:
         return ''
@@ -133,6 +134,7 @@ def _dotted(s):
     s = re.sub(r'(\d)€(\d\d)(?!\d)', r'\1.\2€', s)
     return re.sub(rf'({_currency} ?\d{{1,4}}) (\d\d)$', r'\1.\2', s)
 
+# %% ../../nbs/14_data.values.ipynb #ab0085e8
 def _sane(n):
     return n if .01 <= n <= 1e9 else None
 
@@ -177,6 +179,7 @@ def read_amount(
 # %% ../../nbs/14_data.values.ipynb #0c10ec02
 _first, _last = 788918400000, 4102444800000 # milliseconds
 
+# %% ../../nbs/14_data.values.ipynb #f59618a2
 def _in_milliseconds(n):
     for unit in (1000, 1, 1e-3, 1e-6):
         if _first <= n * unit < _last:
@@ -285,6 +288,7 @@ def _where(condition, value, kind):
     "A value, or null where a condition does not hold."
     return condition.ifelse(value, ibis.null(kind))
 
+# %% ../../nbs/14_data.values.ipynb #89828df9
 def _plain_number(s):
     "A number written as one; null where it is not, or not finite."
     plain = s.re_search(r'^ *[-+]?\d{1,30}(\.\d{0,30})?([eE][-+]?\d{1,2})? *$')
@@ -315,9 +319,11 @@ _or_amount, _or_stars, _or_count, _or_time = map(
 def _as_amount(s):
     return _or_amount(_within(_plain_number(s), .01, 1e9), s)
 
+# %% ../../nbs/14_data.values.ipynb #5f74fd23
 def _as_stars(s):
     return _or_stars(_plain_number(s), s)
 
+# %% ../../nbs/14_data.values.ipynb #9b80f0a1
 def _as_count(s):
     return _or_count(_within(_plain_number(s), 0, 1e9), s).floor().cast('int64')
 
