@@ -137,7 +137,6 @@ def test_blair_cut_points(tmp_path):
 
 def test_the_report_says_why_it_is_not_a_split_by_time(tmp_path):
     reviews, meta = store(tmp_path)
-    assert 'why' not in prepare(reviews, meta, 'x', tmp_path).report['split']
     assert 'why' not in prepare(reviews, meta, 'x', tmp_path, split='product').report['split'] # as asked
     undated = write(tmp_path/'undated.jsonl', [review(f'u{i}', f'P{i % 5}', sentence(i), timestamp=None) for i in range(20)])
     at_once = write(tmp_path/'at_once.jsonl', [review(f'u{i}', f'P{i % 5}', sentence(i), 0) for i in range(20)])
@@ -147,7 +146,7 @@ def test_the_report_says_why_it_is_not_a_split_by_time(tmp_path):
         data = prepare(file, meta, 'x', tmp_path)
         assert data.report['split']['by'] == 'product' and why in data.report['split']['why']
         assert f'seed 0 (not by time: {why}' in (data.path/'report.md').read_text(encoding='utf-8') and why in data._repr_markdown_()
-        with pytest.raises(RecsysError, match=f'split by time: {why}'): prepare(file, meta, 'x', tmp_path, split='time')
+    with pytest.raises(RecsysError, match=f'split by time: {why}'): prepare(file, meta, 'x', tmp_path, split='time')
 
 def test_category_length_and_core(tmp_path):
     reviews, _ = store(tmp_path)
