@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from ir_measures import nDCG, R, RR
 
 from recsys_nb.evaluation.fusion import bm25_scorer, count_words, fit_weights, popularity_scorer, tfidf_scorer, trials
-from recsys_nb.evaluation.queries import history_task, keyword_task
+from recsys_nb.evaluation.queries import fitting_queries, history_task, keyword_task
 from recsys_nb.core.files import RecsysError
 from recsys_nb.evaluation.certainty import bootstrap_interval
 from recsys_nb.evaluation.metrics import Catalogue, chance, rank, ranking_metrics, top_k
@@ -194,14 +194,28 @@ def test_keywords_are_answered_by_what_they_name(electronics):
     fit, test = (keyword_task(electronics.products, part) for part in ('fit', 'test'))
     assert not set(fit['query']) & set(test['query']) and len(fit) + len(test) == len(task)
 
+@pytest.mark.parametrize('cold', [True, False])
+def test_weights_are_fitted_on_new_and_known_products(electronics, cold):
+    "Whatever the validation part holds, both kinds are asked for, and what they ask for is not known."
+    train = electronics.train
+    val = electronics.val if cold else train.sample(400, random_state=1)
+    data = SimpleNamespace(products=electronics.products, train=train.drop(val.index, errors='ignore') if not cold else train, val=val)
+    kinds, hidden = fitting_queries(data)
+    known = data.train.drop(hidden.index)
+    assert min(len(kinds[k]) for k in ('warm', 'cold', 'keywords')) > 80 and len(hidden) < len(train)/5
+    for kind, has in (('warm', True), ('cold', False)):
+        assert all((min(r) in set(known.family_id)) is has for r in kinds[kind].relevant), kind
+    asked = set(pd.concat([kinds['warm'], kinds['cold']])['query'])
+    assert len(asked & set((known.title.fillna('') + '. ' + known.text).str.strip('. '))) < 10
+
 def test_the_fitted_mixture_is_no_worse_than_its_parts(electronics):
     cat, val = Catalogue.of(electronics.products), electronics.val
     texts, relevant = val.text.tolist(), cat.relevant(val)
     signals = dict(meaning=tfidf_scorer(cat.texts)(texts), words=bm25_scorer(cat.texts)(texts))
     asked = trials(signals, cat.families, relevant, [count_words(t) for t in texts])
     fitted = fit_weights(dict(reviews=asked))
-    mean = {share: np.mean([t.score(fitted.with_words(share)) for t in asked]) for share in (0, .5, 1)}
-    assert np.mean([t.score(fitted) for t in asked]) >= max(mean.values()) - .002
+    mean = {share: asked.scores(fitted.with_words(share)).mean() for share in (0, .5, 1)}
+    assert asked.scores(fitted).mean() >= max(mean.values()) - .002
 
 def test_histories_never_look_ahead():
     rng = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import numpy as np, pandas as pd, pytest
 
 from recsys_nb.core.files import RecsysError
 from recsys_nb.index.build import IndexSettings, index_folder, index_products
-from recsys_nb.index.products import Query, followed, ProductIndex, with_scores
+from recsys_nb.index.products import ProductIndex, Query, followed, index_format, with_scores
 from recsys_nb.index.qdrant import EdgeStore, ServerStore, ServerUnavailable
 from recsys_nb.evaluation.fusion import Keywords
 from recsys_nb.index.stores import Candidate, ExactStore, Filters, passes, payload_of
@@ -44,7 +44,8 @@ def filled(store, products, vectors, scores, seed=None):
         if seed is not None and rng.random() < .5:
             said = vectors[r['_at']] + .3*rng.normal(size=(rng.integers(1, 5), 8))
             v['reviews'] = (said/np.linalg.norm(said, axis=1, keepdims=True)).astype(np.float32)
-        points.append((payload_of(r) | dict(reviews=[], sentences=[]), v))
+            v['review_words'] = kw.document(' '.join(rng.choice(vocabulary, 6)))
+        points.append((payload_of(r) | dict(reviews=[], n_reviews=len(v.get('reviews', ())), sentences=[]), v))
     store.upsert(points)
     store.finish()
     manifest = dict(avg_len=4., dim=8, fingerprint='x', n_products=len(p), weights=dict(star=.01, mean=3.), has_reviews=seed is not None)
@@ -203,8 +204,8 @@ def test_an_index_of_another_version(tmp_path):
     products, vectors, _ = catalogue(10)
     index_products(tmp_path/'idx', products, vectors, 'x').close()
     file = tmp_path/'idx'/'manifest.json'
-    file.write_text(file.read_text().replace('"format": 3', '"format": 1'))
-    with pytest.raises(RecsysError, match='another version.*build it anew with `recsys index`'): ProductIndex.open(tmp_path/'idx')
+    file.write_text(file.read_text().replace(f'"format": {index_format}', '"format": 3'))
+    with pytest.raises(RecsysError, match='another version.*format 3, not 4.*build it anew with `recsys index`'): ProductIndex.open(tmp_path/'idx')
 
 def encode(texts):
     "Eight numbers that depend on the words, and praise that can be told from complaints."
@@ -378,7 +379,7 @@ def test_what_others_had_afterwards_is_the_same_everywhere(tmp_path):
     after, asked = followed(pairs), Query(history=tuple(pairs.before[:5]))
     payloads = [payload_of(r) for r in products.to_dict('records')]
     def answers(store):
-        index = ProductIndex(store, dict(name='t', format=3, n_products=30, dim=8, avg_len=4, fingerprint='x', has_histories=True), tmp_path)
+        index = ProductIndex(store, dict(name='t', format=index_format, n_products=30, dim=8, avg_len=4, fingerprint='x', has_histories=True), tmp_path)
         index.put(payloads, vectors, {}, after)
         before = index.search_many([asked], 10, exact=True)[0]
         index.put(payloads[:9], vectors[:9], {})

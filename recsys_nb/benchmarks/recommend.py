@@ -105,12 +105,12 @@ def two_tasks(
 
 # %% ../../nbs/96_benchmarks.recommend.ipynb #d1f7b7a9
 def rank_fusion(
-    t,              # A `Trial`
-) -> np.ndarray:    # (n,) what each candidate is worth
+    t,              # `Trials`
+) -> np.ndarray:    # (n_queries, n) what each candidate is worth
     "Reciprocal rank fusion of meaning and words; a product without any of the words has no place among these."
     words = t.signals['words']
-    place = lambda v: 1 + np.argsort(np.argsort(-v.round(6), kind='stable'))
-    return 1/(60 + place(t.signals["meaning"])) + np.where(words > 0, 1/(60 + place(words)), 0)
+    def place(v): return 1 + np.argsort(np.argsort(-np.nan_to_num(v, nan=-9).round(6), kind='stable'))
+    return 1/(60 + place(t.signals['meaning'])) + np.where(words > 0, 1/(60 + place(words)), 0)
 
 # %% ../../nbs/96_benchmarks.recommend.ipynb #e34b0e29
 def hybrid_quality(
@@ -124,8 +124,8 @@ def hybrid_quality(
     rows = []
     for task, queries in two_tasks(data).items():
         trials, groups = trials_of(rec.index, rec.model, queries), queries.group.to_numpy()
-        ways = {way: np.array([t.score(w) for t in trials]) for way, w in weights.items()}
-        ways['rank fusion'] = np.array([t.ndcg(rank_fusion(t)) for t in trials])
+        ways = {way: trials.scores(w) for way, w in weights.items()}
+        ways['rank fusion'] = trials.ndcg(rank_fusion(trials))
         best = max(('meaning', 'words'), key=lambda w: ways[w].mean())
         for way, v in ways.items():
             low, high = bootstrap_interval(v, groups)

@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['score_metrics', 'error_intervals', 'with_stars', 'tfidf_ridge', 'encoder_ridge', 'score_baselines', 'model_rows',
-           'ScoreReport', 'errors_per_star', 'score_report', 'evaluate_scores', 'calibration', 'plot_calibration',
-           'few_reviews_check']
+           'ScoreReport', 'errors_per_star', 'score_report', 'evaluate_scores', 'calibration', 'plot_calibration']
 
 # %% ../../nbs/35_evaluation.stars.ipynb #e1678091
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..core.files import RecsysError
 from ..core.machine import Preset, base_encoder
+from ..core.tables import markdown_table
 from .certainty import Verdict, bootstrap_means
 from ..models.dual_encoder import DualEncoderSBERT
-from ..models.product_scores import shrink, variance_between, variance_within
 from ..models.score_model import ScoreInputs, review_texts
 
 # %% ../../nbs/35_evaluation.stars.ipynb #f617c1f7
@@ -131,13 +130,16 @@ class ScoreReport:
     note:str='The score model reads the review that it scores: its error says how well it reads stars out of a text.'
 
 # %% ../../nbs/35_evaluation.stars.ipynb #a91075cb
+def _cells(frame, first):
+    "A frame as strings, its index as the first column; counts are whole, what is not known is empty"
+    def cell(column, v): return '' if v != v else f'{v:.0f}' if column == 'n' else f'{v:.3f}'
+    shown = frame.astype(float).apply(lambda column: [cell(column.name, v) for v in column])
+    return shown.rename_axis(first).reset_index()
+
 @patch
 def _repr_markdown_(self:ScoreReport):
-    line = lambda cells: f'| {" | ".join(map(str, cells))} |'
-    def rows(d, first):
-        cells = [[i, *(f'{v:.0f}' if c == 'n' else '' if v != v else f'{v:.3f}' for c, v in zip(d.columns, r))] for i, r in zip(d.index, d.to_numpy(float))]
-        return '\n'.join(map(line, [[first, *d.columns], ['---']*(d.shape[1] + 1), *cells]))
-    return f"{rows(self.table, self.part + ' reviews')}\n\n{rows(self.per_star, 'stars given')}\n\n{self.note}\n\n`{self.verdict}`"
+    tables = [markdown_table(_cells(d, name)) for d, name in ((self.table, f'{self.part} reviews'), (self.per_star, 'stars given'))]
+    return '\n\n'.join([*tables, self.note, f'`{self.verdict}`'])
 
 # %% ../../nbs/35_evaluation.stars.ipynb #069ecc3d
 @patch
@@ -223,34 +225,3 @@ def plot_calibration(
     ax.errorbar(c.score, c.stars, 1.96*c.error, fmt='o', ms=6, color=accent, ecolor=accent, elinewidth=1.5, capsize=3)
     return finish_plot(ax, f'Stars by predicted score, {len(c)} groups', xlabel='predicted score', ylabel='mean stars', aspect='equal',
                    xlim=(.8, 5.2), ylim=(.8, 5.2), xticks=stars, yticks=stars)
-
-# %% ../../nbs/35_evaluation.stars.ipynb #9ca392ed
-def _shrunken_means(owner, values, ids):
-    "Means per product, shrunk towards the mean of all products by empirical Bayes."
-    g = pd.Series(np.asarray(values, float)).groupby(np.asarray(owner)).agg(['mean', 'count', 'var']).reindex(ids)
-    within, prior = variance_within(g, float(np.var(values))), float(g['mean'].mean())
-    return shrink(g['mean'], g['count'], prior, within, variance_between(g['mean'], g['count'], within))[0]
-
-# %% ../../nbs/35_evaluation.stars.ipynb #940616b1
-def _correlation(a, b): return float(np.corrcoef(a, b)[0, 1]) if np.std(a) > 0 and np.std(b) > 0 else 0.
-
-# %% ../../nbs/35_evaluation.stars.ipynb #5b2bb690
-def few_reviews_check(
-    predictions:pd.DataFrame, # `product_id rating score`, of products the model was not trained on
-    few:int=3,                # How many reviews of a product are seen
-    least:int=5,              # How many others it needs at least
-    repeats:int=100,          # Ways to choose the few
-    seed:int=0,               # For the choosing
-) -> dict:                    # Mean correlations `from_texts`, `from_stars`, `from_both`; the `share` of choices where both beat stars; the number of `products`
-    "Compare scores from a few texts, from the stars of the same reviews, and from the mean of the two, with the mean stars of the others."
-    d, rng, out = predictions[['product_id', 'rating', 'score']].eval('both = (rating + score)/2'), np.random.default_rng(seed), []
-    d = d[d.groupby('product_id').rating.transform('size') >= few + least]
-    ids = d.product_id.unique()
-    if len(ids) < 3: raise RecsysError(f'few_reviews_check: {len(ids)} products have {few + least} reviews or more; at least 3 are needed')
-    for _ in range(repeats):
-        place = pd.Series(rng.random(len(d)), d.index).groupby(d.product_id).rank()
-        seen, other = d[place <= few], d[place > few].groupby('product_id').rating.mean().reindex(ids)
-        out.append([_correlation(_shrunken_means(seen.product_id, seen[c], ids), other) for c in ('score', 'rating', 'both')])
-    texts, stars, both = np.array(out).T
-    return dict(from_texts=float(texts.mean()), from_stars=float(stars.mean()), from_both=float(both.mean()), share=float((both > stars).mean()),
-                products=len(ids))

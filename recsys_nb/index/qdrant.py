@@ -32,7 +32,7 @@ def qdrant_filter(
     return lib.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
 
 # %% ../../nbs/51_index.qdrant.ipynb #1b2bed15
-_candidate_fields = ['product_id', 'family_id', 'score'] # the others are fetched for the few that are shown
+_candidate_fields = ['product_id', 'family_id', 'score', 'n_reviews'] # the others are fetched for the few that are shown
 
 def _vectors_of(point, names):
     found = point.vector if names else {}
@@ -91,19 +91,19 @@ def candidates(self:QdrantStore,
         if not q.asked: return self._best_scored(q, filters[i])
         payloads = {j: p.payload for name in q.asked for j, p in first[i, name].items()}
         values = {n: {j: p.score for j, p in first[i, n].items()} | more.get((i, n), {}) for n in q.asked}
-        return [_candidate(p, {n: v[j] for n, v in values.items() if j in v}) for j, p in payloads.items()]
+        return [Candidate.of(p, {n: v[j] for n, v in values.items() if j in v}) for j, p in payloads.items()]
     return [one(i, q) for i, q in enumerate(lookups)]
 
 def _by_id(points): return {p.id: p for p in points}
-def _candidate(payload, signals):
-    return Candidate(payload['product_id'], payload['family_id'], payload.get('score'), signals)
+
+
 
 # %% ../../nbs/51_index.qdrant.ipynb #54820a70
 @patch
 def _best_scored(self:QdrantStore, q, f):
     scored, others = self.send([self.request('score', None, q.n, f, False), self.request(None, None, q.n, f, False)])
     payloads = {p.id: p.payload for p in [*scored, *others]}.values()
-    return sorted((_candidate(p, {}) for p in payloads), key=lambda c: (-(c.score or 0), c.product_id))[:q.n]
+    return sorted((Candidate.of(p, {}) for p in payloads), key=lambda c: (-(c.score or 0), c.product_id))[:q.n]
 
 # %% ../../nbs/51_index.qdrant.ipynb #3fcb5dae
 _in_use = ('this index is open in another program (a running `recsys serve`?); stop that first, '

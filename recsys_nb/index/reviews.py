@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import re
 import numpy as np, pandas as pd
 from ..data.texts import review_text, sentences
-from ..evaluation.fusion import Keywords, chosen_reviews
+from ..evaluation.fusion import Keywords, chosen_reviews, heard
 
 # %% ../../nbs/52_index.reviews.ipynb #b72a24b9
 _praise = '''I love it. | It works perfectly. | Great quality and very comfortable. | It does exactly what I wanted.
@@ -63,12 +63,11 @@ class Said:
     sentence_vectors:np.ndarray=()                # (n, dim)
 
 # %% ../../nbs/52_index.reviews.ipynb #5c3a45e1
-_heard = 2 # Twice as many reviews are listened to as are searched
 _longest = 1000 # Characters of a review that are kept
 
 def _records(reviews, n):
     "The chosen reviews of each family, as dicts"
-    kept = chosen_reviews(reviews, _heard*n)
+    kept = chosen_reviews(reviews, heard*n)
     columns = [c for c in ('review_id', 'title', 'text', 'rating') if c in kept]
     rows = [{k: v for k, v in r.items() if pd.notna(v)} for r in kept[columns].to_dict('records')]
     for r in rows: r['text'] = r['text'][:_longest]

@@ -118,7 +118,13 @@ def payload_of(
     return p | (dict(brand_key=key_of(p['brand'])) if 'brand' in p else {})
 
 # %% ../../nbs/50_index.stores.ipynb #470bb77f
-vector_kinds = dict(meaning='one', reviews='several', words='bm25', histories='sparse', sentences='kept')
+vector_kinds = dict(
+    meaning='one',
+    reviews='several',
+    words='bm25',
+    review_words='bm25',
+    histories='sparse',
+    sentences='kept')
 
 # %% ../../nbs/50_index.stores.ipynb #b6e1edb2
 @dataclass
@@ -136,6 +142,11 @@ class Candidate:
     family_id:str       # Its family
     score:float|None    # Predicted stars
     signals:dict        # Name of a vector -> value; without what the product lacks and words it does not share
+    n_reviews:int=0     # How many of its reviews are kept; of none, no review can say anything
+    @classmethod
+    def of(cls, payload, signals):
+        "From what a store keeps of a product."
+        return cls(payload['product_id'], payload['family_id'], payload.get('score'), signals, payload.get('n_reviews', 0))
 
 # %% ../../nbs/50_index.stores.ipynb #5bce8d29
 class ExactStore:
@@ -191,8 +202,5 @@ def candidates(self:ExactStore,
         values = {s: {i: v for i, v in self.values(s, a).items() if i in known} for s, a in q.asked.items()}
         by = values or dict(score={i: p.get('score') or 0 for i, p in known.items()})
         found = dict.fromkeys(i for v in by.values() for i in _best(v, q.n))
-        return [candidate(i, known[i], values) for i in found]
-    def candidate(i, payload, values):
-        signals = {s: v[i] for s, v in values.items() if i in v}
-        return Candidate(i, payload['family_id'], payload.get('score'), signals)
+        return [Candidate.of(known[i], {s: v[i] for s, v in values.items() if i in v}) for i in found]
     return [one(q) for q in lookups]
