@@ -18,7 +18,7 @@ from ..core.files import RecsysError, only_one, progress, read_json
 from ..core.files import recover_folder, root_folder, swap_folder, write_json
 from ..core.runs import RunFolder, find_run
 from ..data.histories import count_histories
-from ..evaluation.fusion import Trial, chosen_reviews, count_words, fit_weights
+from ..evaluation.fusion import Trials, chosen_reviews, count_words, fit_weights, heard
 from ..evaluation.queries import fitting_queries
 from .products import ProductIndex, Query, followed, index_format, read_manifest, signals_of, sound, with_scores
 from .qdrant import EdgeStore, ServerStore
@@ -132,15 +132,15 @@ def _begun_store(part, name, dim, s, client):
     return store
 
 # %% ../../nbs/54_index.build.ipynb #e022e77d
-def _average_length(products, reviews, per_family):
-    "Words of an average document: a product's text and the reviews of its family that are searched"
+def _average_lengths(products, reviews, per_family):
+    "Words of an average product's text, and of an average one with what is kept of its reviews"
     sample = products.sample(min(len(products), 10_000), random_state=0)
     words = sample.text.fillna('').map(count_words)
-    if len(reviews) and 'family_id' in sample:
-        own = chosen_reviews(reviews[reviews.family_id.isin(sample.family_id)], per_family)
-        said = own.text.str[:1000].map(count_words).groupby(own.family_id).sum()
-        words = words + sample.family_id.map(said).fillna(0)
-    return float(words.mean() or 1)
+    lengths = dict(avg_len=float(words.mean()))
+    if not len(reviews) or 'family_id' not in sample: return lengths
+    own = chosen_reviews(reviews[reviews.family_id.isin(sample.family_id)], heard*per_family)
+    said = sample.family_id.map(own.text.str[:1000].map(count_words).groupby(own.family_id).sum())
+    return lengths | (dict(review_avg_len=float((words + said).mean())) if said.notna().any() else {})
 
 def _fill(index, part, products, vectors, reviews, encode, s, batch, after):
     "Put the products that are still missing into an index"
@@ -169,11 +169,11 @@ def _first_manifest(name, fingerprint, dim, products, reviews, s):
         n_products=len(products),
         url=s.url,
         quantised=s.quantise,
-        avg_len=_average_length(products, reviews, s.per_family),
         per_family=s.per_family,
         known=s.known,
         has_scores=bool('score' in products and products.score.notna().any()),
-        built_at=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+        built_at=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        **_average_lengths(products, reviews, s.per_family))
 
 # %% ../../nbs/54_index.build.ipynb #eb73b12f
 def index_products(
@@ -241,41 +241,39 @@ def trials_of(
     index:ProductIndex,   # The index
     model,                # Its model
     queries:pd.DataFrame, # query and relevant, a set of families
-) -> list:                # `Trial`s
+) -> Trials:
     "Ask the index once for each query."
     texts = queries['query'].tolist()
     lookups = [index.lookup(Query(v, t)) for v, t in zip(model.encode(texts, side='user'), texts)]
     found = [c for i in range(0, len(lookups), 64) for c in index.store.candidates(lookups[i:i+64])]
-    return [_trial(*o) for o in zip(found, lookups, texts, queries.relevant)]
-
-def _trial(found, lookup, text, relevant):
-    found = sorted(found, key=lambda c: c.product_id)
-    families = np.array([c.family_id for c in found])
-    return Trial(signals_of(found, lookup.asked), families, relevant, count_words(text))
+    found = [sorted(candidates, key=lambda c: c.product_id) for candidates in found]
+    signals = [signals_of(candidates, q.asked) for candidates, q in zip(found, lookups)]
+    families = [[c.family_id for c in candidates] for candidates in found]
+    return Trials.of(signals, families, queries.relevant.tolist(), [count_words(t) for t in texts])
 
 # %% ../../nbs/54_index.build.ipynb #ee089a8d
 def fitted_weights(
-    index:ProductIndex, # An index that knows the training reviews
+    index:ProductIndex, # An index that knows the training reviews, without the hidden ones
     model,              # Its model
-    data,               # `PreparedData`: its validation reviews and products are read
+    queries:dict,       # Kind -> queries that it may not know, from `fitting_queries`
 ) -> dict:              # For the manifest: the weights, and what was measured
-    "Fit how much each signal counts, on validation data."
-    queries = {k: q for k, q in fitting_queries(data).items() if len(q) >= 20}
-    kinds = {k: trials_of(index, model, q) for k, q in queries.items()}
+    "Fit how much each signal counts."
+    kinds = {k: trials_of(index, model, q) for k, q in queries.items() if len(q) >= 20}
     best = fit_weights(kinds)
     if not kinds: return dict(weights=asdict(best), fit=dict(note='too few validation queries: default weights'))
     ways = dict(hybrid=best, dense=best.with_words(0), bm25=best.with_words(1))
-    shown = {way: {k: float(np.mean([t.score(w) for t in ts])) for k, ts in kinds.items()} for way, w in ways.items()}
+    shown = {way: {k: float(ts.scores(w).mean()) for k, ts in kinds.items()} for way, w in ways.items()}
     return dict(weights=asdict(best), fit=shown | dict(queries={k: len(t) for k, t in kinds.items()}))
 
 # %% ../../nbs/54_index.build.ipynb #309fa1d8
 _review_columns = ['family_id', 'review_id', 'title', 'text', 'rating']
 
-def _reviews_of(data, parts, per_family):
+def _reviews_of(data, parts, per_family, hidden=()):
     "The reviews that can be chosen: twice as many of each family as are searched, read some rows at a time."
     kept = None
     for part in parts:
         for rows in read_batches(data, part, _review_columns, 200_000):
+            rows = rows[~rows.review_id.isin(hidden)]
             kept = chosen_reviews(pd.concat([kept, rows], ignore_index=True), 2*per_family)
     return kept
 
@@ -347,7 +345,7 @@ def build_index(
     def user_tower(texts): return model.encode(texts, side='user')
 
     def finish(index, part):
-        if not part.done('weights'): part.mark('weights', fitted_weights(index, model, data))
+        if not part.done('weights'): part.mark('weights', fitted_weights(index, model, queries))
         shown_columns(data).to_parquet(part.path/'products.parquet')
         if file.exists(): contents(data, scores, followers, s.known).to_parquet(part.path/'contents.parquet')
         if source is None: model.save(part.path/'model')
@@ -356,10 +354,12 @@ def build_index(
     folder = root_folder(root)/'outputs'/'index'/(name or data.name)
     file = getattr(data, 'path', Path())/'interactions.parquet' # data that only live in memory have none
     followers = count_histories(file, 'train' if s.known == 'train' else None)[0] if file.exists() else None
-    later = _reviews_of(data, ['val', 'test'], s.per_family) if s.known == 'all' else None
+    queries, hidden = fitting_queries(data)
+    reviews = _reviews_of(data, ['train'], s.per_family, set(hidden.review_id))
+    later = [hidden, _reviews_of(data, ['val', 'test'] if s.known == 'all' else [], s.per_family)]
     return index_products(
-        folder, data.products, product_tower, model.fingerprint, model.dim, scores,
-        _reviews_of(data, ['train'], s.per_family), user_tower, s, client, finish, later, followers)
+        folder, data.products, product_tower, model.fingerprint, model.dim, scores, reviews,
+        user_tower, s, client, finish, pd.concat(later), followers)
 
 # %% ../../nbs/54_index.build.ipynb #be3c3df3
 def index_folder(

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..core.files import RecsysError, read_json, recover_folder, write_json
-from ..evaluation.fusion import Keywords, Weights, count_words, mix
+from ..evaluation.fusion import Keywords, Weights, chatty, count_words, mix
 from .qdrant import EdgeStore, ServerStore
 from .reviews import Said, listen, text_of
 from ..evaluation.histories import recency
@@ -33,7 +33,10 @@ def signals_of(
 ) -> dict:      # Signal -> (n,), as `mix` takes them; `stars` are the predicted scores
     "The values of candidates as arrays."
     absent = {name: np.nan if vector_kinds[name] in ('one', 'several') else 0. for name in asked}
-    signals = {name: np.array([c.signals.get(name, absent[name]) for c in found], float) for name in asked}
+    def value(c, name):
+        unsaid = name == 'review_words' and not c.n_reviews # no zero: nobody had anything to say
+        return np.nan if unsaid else c.signals.get(name, absent[name])
+    signals = {name: np.array([value(c, name) for c in found], float) for name in asked}
     return signals | dict(stars=np.array([c.score for c in found], float)) # `None` becomes NaN
 
 _brought = 10 # A signal brought what is among its first ten
@@ -66,6 +69,7 @@ class ProductIndex:
     ):
         self.store, self.manifest, self.folder = store, manifest, folder
         self.keywords = Keywords(manifest['avg_len'])
+        self.review_keywords = Keywords(manifest.get('review_avg_len', 100), **chatty)
         self.weights = Weights(**manifest.get('weights', {}))
     @property
     def fingerprint(self) -> str:
@@ -130,6 +134,7 @@ def lookup(self:ProductIndex,
         vector = np.asarray(q.vector, np.float32)
         asked = dict(meaning=vector, reviews=vector) if self.manifest.get('has_reviews') else dict(meaning=vector)
     if words[0]: asked['words'] = words
+    if words[0] and self.manifest.get('has_reviews'): asked['review_words'] = words
     if q.history and self.manifest.get('has_histories'): asked['histories'] = remembered(q.history)
     return Lookup(asked, n, q.filters)
 
@@ -192,7 +197,7 @@ def search(self:ProductIndex,
     return self.search_many([Query(vector, text or '', filters)], k, **how)[0]
 
 # %% ../../nbs/53_index.products.ipynb #5baf8d61
-index_format = 3 # Of the folder: 2 has reviews in the store, 3 histories
+index_format = 4 # Of the folder: 2 has reviews in the store, 3 histories, 4 the words of reviews apart
 
 def read_manifest(
     folder:Path, # An index's folder
@@ -201,8 +206,8 @@ def read_manifest(
     if not (folder/'manifest.json').exists(): raise RecsysError(f'{folder}: no index here; `recsys index` builds one')
     manifest = read_json(folder/'manifest.json')
     if manifest.get('format') != index_format:
-        raise RecsysError(f'{folder}: this index was built by another version of recsys_nb; '
-                          'build it anew with `recsys index`')
+        raise RecsysError(f'{folder}: this index was built by another version of recsys_nb (format '
+                          f'{manifest.get("format", 1)}, not {index_format}); build it anew with `recsys index`')
     return manifest
 
 @patch(cls_method=True)
@@ -244,14 +249,16 @@ def put(self:ProductIndex,
         after = {i: v['histories'] for i, (_, v) in standing.items() if 'histories' in v}
     for payload, vector in zip(payloads, vectors):
         own = said.get(payload['family_id'], Said())
-        document = '\n'.join([payload.get('text', ''), *map(text_of, own.reviews[:len(own.vectors)])])
+        texts = [payload.get('text', ''), *map(text_of, own.reviews)] if own.reviews else []
         made = dict(
             meaning=vector,
             reviews=own.vectors,
-            words=self.keywords.document(document),
+            words=self.keywords.document(payload.get('text', '')),
+            review_words=self.review_keywords.document('\n'.join(texts)),
             sentences=own.sentence_vectors)
         if payload['product_id'] in after: made['histories'] = after[payload['product_id']]
-        points.append((payload | dict(reviews=own.reviews, sentences=own.sentences), made))
+        kept = dict(reviews=own.reviews, n_reviews=len(own.reviews), sentences=own.sentences)
+        points.append((payload | kept, made))
     self.store.upsert(points)
 
 # %% ../../nbs/53_index.products.ipynb #a2859f4c
