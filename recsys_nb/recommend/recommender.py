@@ -353,7 +353,12 @@ def _pool(wish):
     return max(50, 4*wish.k) if wish.diversity else wish.k
 
 # %% ../../nbs/63_recommend.recommender.ipynb #8d317c6e
-_brought_by = dict(meaning='metadata', reviews='review', words='words', histories='history')
+_brought_by = dict(
+    meaning='metadata',
+    reviews='review',
+    words='words',
+    review_words='review',
+    histories='history')
 
 def _followed(wish, vectors):
     "The title of the product that they had which a result follows most, if it follows any"
@@ -384,7 +389,7 @@ def answer(self:Recommender,
                 payload,
                 similarity=None if similarity is None else round(similarity, 4),
                 value=hit.value,
-                because=[_brought_by[b] for b in hit.because],
+                because=list(dict.fromkeys(_brought_by[b] for b in hit.because)),
                 follows=_followed(wish, vectors) if 'histories' in hit.because else None,
                 **why))
     return Recommendations(items, wish.understood, self.advice(wish, len(items)), seconds)
