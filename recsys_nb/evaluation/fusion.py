@@ -140,6 +140,7 @@ def nearest(self:Heard,
     values[:, owners] = np.maximum.reduceat(cosines, starts, axis=1)
     return values[:, self.families]
 
+# %% ../../nbs/32_evaluation.fusion.ipynb #e4c830ba
 @patch
 def shared_words(self:Heard, queries:list) -> np.ndarray:
     "(n_queries, n_products) the words of queries that a product and its reviews have, as BM25 counts them."
@@ -232,6 +233,7 @@ def _filled_up(rows, nothing):
     for row, own in zip(out, rows): row[:len(own)] = own
     return out
 
+# %% ../../nbs/32_evaluation.fusion.ipynb #7c1cda5d
 @patch(cls_method=True)
 def of(cls:Trials,
     signals:list,  # For each query: signal -> (n,), candidates in the order of their ids
@@ -263,6 +265,7 @@ def ndcg(self:Trials,
     first = np.argsort(-best[:, :-1], axis=1, kind='stable')[:, :10]
     return ndcg(np.take_along_axis(self.good, first, 1), np.arange(10) < self.n_good[:, None])
 
+# %% ../../nbs/32_evaluation.fusion.ipynb #76b86ae1
 @patch
 def scores(self:Trials, weights:Weights) -> np.ndarray:
     "NDCG@10 of each query under these weights."
@@ -288,6 +291,7 @@ def _moved(weights, what, signal, step):
     own = getattr(weights, what)
     return replace(weights, **{what: own + step if signal is None else own | {signal: own.get(signal, 0) + step}})
 
+# %% ../../nbs/32_evaluation.fusion.ipynb #c70fad50
 def _climbed(kinds, best, signals, enough):
     "Weights of these signals that nothing improves; a kind counts up to what is enough for it"
     def quality(weights): return np.mean([min(ts.scores(weights).mean(), enough.get(kind, 1)) for kind, ts in kinds.items()])

@@ -72,6 +72,7 @@ def hidden_reviews(
     hidden[left.index[:min(warm, tenth)]] = 'warm'
     return hidden
 
+# %% ../../nbs/33_evaluation.queries.ipynb #97b0aa9f
 def _telling(reviews):
     return reviews.informative if 'informative' in reviews else pd.Series(True, index=reviews.index)
 
@@ -90,9 +91,11 @@ def fitting_queries(
     found = {kind: _as_queries(own) for kind, own in kinds.items()}
     return found | dict(keywords=_keywords_of(data.products, n)), data.train[hidden != '']
 
+# %% ../../nbs/33_evaluation.queries.ipynb #de9d626e
 def _as_queries(reviews):
     return pd.DataFrame(dict(query=review_queries(reviews), relevant=[{f} for f in reviews.family_id]), columns=['query', 'relevant'])
 
+# %% ../../nbs/33_evaluation.queries.ipynb #351499c7
 def _keywords_of(products, n):
     try: task = keyword_task(products, 'fit')
     except RecsysError: return _as_queries(pd.DataFrame(columns=['title', 'text', 'family_id']))
@@ -117,6 +120,7 @@ def history_task(
     found = parts.iloc[[i for i, *_ in targets]][['review_id', 'user_id', 'product_id', 'timestamp']].reset_index(drop=True)
     return found.assign(history=[parts.iloc[start:stop] for _, start, stop in targets])
 
+# %% ../../nbs/33_evaluation.queries.ipynb #40c4b0d1
 def _drawn_targets(parts, part, longest, limit):
     "(row, where its history starts and stops) of at most `limit` targets, drawn before any history is cut out"
     times, families = parts.timestamp.to_numpy(), parts.family_id.to_numpy()

@@ -120,6 +120,7 @@ class RetrievalReport:
 # %% ../../nbs/34_evaluation.retrieval.ipynb #d1e09e3d
 def hybrid_name(encoder:str) -> str: "What the mixture of an encoder and BM25 is called"; return f'hybrid ({encoder} + BM25)'
 
+# %% ../../nbs/34_evaluation.retrieval.ipynb #0a3851e6
 @patch
 def add(self:RetrievalReport,
     task:QuerySet,           # What was measured

@@ -76,6 +76,7 @@ class Unfinished:
         self.state[what] = value
         write_json(self.file, self.state)
 
+# %% ../../nbs/54_index.build.ipynb #092a35d3
 @contextmanager
 def resumable_folder(
     path:str|Path, # The folder to build
@@ -109,6 +110,7 @@ def _drop_collection(m, client):
     if store.exists(): store.call('delete_collection', store.collection)
     store.close()
 
+# %% ../../nbs/54_index.build.ipynb #73b93546
 @contextmanager
 def _new_index(folder, key, client):
     "`resumable_folder` for an index: also removes the collection of the one that is replaced"
@@ -142,6 +144,7 @@ def _average_lengths(products, reviews, per_family):
     said = sample.family_id.map(own.text.str[:1000].map(count_words).groupby(own.family_id).sum())
     return lengths | (dict(review_avg_len=float((words + said).mean())) if said.notna().any() else {})
 
+# %% ../../nbs/54_index.build.ipynb #306c8b7a
 def _fill(index, part, products, vectors, reviews, encode, s, batch, after):
     "Put the products that are still missing into an index"
     start, place = part.done('products'), reviews.groupby('family_id').indices if len(reviews) else {}
@@ -277,6 +280,7 @@ def _reviews_of(data, parts, per_family, hidden=()):
             kept = chosen_reviews(pd.concat([kept, rows], ignore_index=True), 2*per_family)
     return kept
 
+# %% ../../nbs/54_index.build.ipynb #c9a9feb4
 def reviews_known(
     data,           # `PreparedData`
     known:str,      # 'all' or 'train'
@@ -294,10 +298,12 @@ def _hashes(frame):
     plain = {c: frame[c].astype(float if frame[c].dtype.kind in 'iufb' else str) for c in frame}
     return pd.util.hash_pandas_object(pd.DataFrame(plain), index=False).to_numpy()
 
+# %% ../../nbs/54_index.build.ipynb #1454ed6d
 def _sums(keys, hashes):
     "The sum of the hashes of each key: the same in any order."
     return pd.Series(hashes).groupby(np.asarray(keys)).sum()
 
+# %% ../../nbs/54_index.build.ipynb #a7837a31
 def _review_hashes(data, known):
     "A hash of each family's reviews."
     parts = ('train', 'val', 'test') if known == 'all' else ('train',)
@@ -323,6 +329,7 @@ def contents(
     if followers is not None: follows = _sums(followers.product_id, _hashes(followers[['before', 'weight']].round(6)))
     return found.assign(follows=follows.reindex(found.index, fill_value=0).to_numpy(np.uint64))
 
+# %% ../../nbs/54_index.build.ipynb #d7afe1f4
 def shown_columns(data) -> pd.DataFrame:
     "The products table without its long columns."
     return data.products.drop(columns=['text', 'features', 'description', 'images'], errors='ignore')

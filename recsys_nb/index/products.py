@@ -39,6 +39,7 @@ def signals_of(
     signals = {name: np.array([value(c, name) for c in found], float) for name in asked}
     return signals | dict(stars=np.array([c.score for c in found], float)) # `None` becomes NaN
 
+# %% ../../nbs/53_index.products.ipynb #cc7ce0de
 _brought = 10 # A signal brought what is among its first ten
 
 def _because(signals, i):
@@ -47,6 +48,7 @@ def _because(signals, i):
     names = sorted(places, key=places.get)
     return [n for n in names if places[n] < _brought] or names[:1]
 
+# %% ../../nbs/53_index.products.ipynb #b62f0bc9
 def ordered(
     found:list,       # `Candidate`s
     asked,            # Names of the vectors that were asked for
@@ -123,6 +125,7 @@ class Query:
     filters:Filters=Filters()     # What the products must be
     history:tuple=()              # Ids of products that somebody had, oldest first
 
+# %% ../../nbs/53_index.products.ipynb #9896b367
 @patch
 def lookup(self:ProductIndex,
     q:Query,   # What is searched for
@@ -210,6 +213,7 @@ def read_manifest(
                           f'{manifest.get("format", 1)}, not {index_format}); build it anew with `recsys index`')
     return manifest
 
+# %% ../../nbs/53_index.products.ipynb #c74722c1
 @patch(cls_method=True)
 def open(cls:ProductIndex,
     folder:str|Path,       # An index's folder
@@ -311,6 +315,7 @@ def _check_columns(frame, what, needed):
         raise RecsysError(f'{what}: no column {", ".join(gone)}; '
                           f'expected rows of a prepared table, with {", ".join(needed)}')
 
+# %% ../../nbs/53_index.products.ipynb #20dd8901
 @patch
 def add(self:ProductIndex,
     products:pd.DataFrame,         # Rows of a products table: new ones, or new versions of known ones
@@ -338,6 +343,7 @@ def remove(self:ProductIndex,
     self.store.delete(as_tuple(ids))
     self._changed()
 
+# %% ../../nbs/53_index.products.ipynb #12920f3a
 @patch
 def _changed(self:ProductIndex, **more):
     "Note in the manifest what has changed, and how many products there are now."
@@ -353,6 +359,7 @@ def _known_vectors(said):
         known |= dict(zip(map(text_of, own.reviews), own.vectors))
     return known
 
+# %% ../../nbs/53_index.products.ipynb #1942d25d
 @patch
 def add_reviews(self:ProductIndex,
     reviews:pd.DataFrame, # family_id, review_id, text; `title` and `rating` where there are such
@@ -369,6 +376,7 @@ def add_reviews(self:ProductIndex,
     self._changed(has_reviews=bool(changed or self.manifest.get('has_reviews')))
     return changed
 
+# %% ../../nbs/53_index.products.ipynb #047a0e3a
 @patch
 def _add_reviews(self:ProductIndex, reviews, families, encode):
     products, said = self.standing(families)

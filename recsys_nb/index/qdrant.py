@@ -18,6 +18,7 @@ from .stores import Candidate, Filters, Lookup, conditions, point_id, vector_kin
 # %% ../../nbs/51_index.qdrant.ipynb #9cbaf36e
 def _has_ids(lib, ids): return lib.HasIdCondition(set(ids)) if lib is edge else lib.HasIdCondition(has_id=list(ids))
 
+# %% ../../nbs/51_index.qdrant.ipynb #4b9e2c26
 def qdrant_filter(
     lib,       # `qdrant_edge`, or `qdrant_client.models`
     f:Filters, # The conditions
@@ -38,10 +39,12 @@ def _vectors_of(point, names):
     found = point.vector if names else {}
     return {n: _read(found[n]) for n in names if n in found}
 
+# %% ../../nbs/51_index.qdrant.ipynb #361be4f6
 def _read(vector):
     if hasattr(vector, 'indices'): return list(vector.indices), list(vector.values)
     return np.array(vector, np.float32)
 
+# %% ../../nbs/51_index.qdrant.ipynb #4f0b0610
 class QdrantStore:
     "What a folder and a server have in common."
     def retrieve(self,
@@ -94,9 +97,8 @@ def candidates(self:QdrantStore,
         return [Candidate.of(p, {n: v[j] for n, v in values.items() if j in v}) for j, p in payloads.items()]
     return [one(i, q) for i, q in enumerate(lookups)]
 
+# %% ../../nbs/51_index.qdrant.ipynb #87d8dfb1
 def _by_id(points): return {p.id: p for p in points}
-
-
 
 # %% ../../nbs/51_index.qdrant.ipynb #54820a70
 @patch
@@ -196,11 +198,13 @@ def _update(self:EdgeStore, operation):
         self.shard.update(operation)
         self.shard.flush()
 
+# %% ../../nbs/51_index.qdrant.ipynb #de4e84c2
 def _writable(vectors, sparse):
     "Vectors as lists; empty ones are left out."
     there = {n: v for n, v in vectors.items() if len(v) and (not isinstance(v, tuple) or len(v[0]))}
     return {n: sparse(*v) if isinstance(v, tuple) else np.asarray(v).tolist() for n, v in there.items()}
 
+# %% ../../nbs/51_index.qdrant.ipynb #bbd33c26
 @patch
 def upsert(self:EdgeStore,
     points:list, # Pairs of a payload and a dict of vectors
@@ -209,6 +213,7 @@ def upsert(self:EdgeStore,
     made = [edge.Point(point_id(p['product_id']), _writable(v, edge.SparseVector), p) for p, v in points]
     self._update(edge.UpdateOperation.upsert_points(made))
 
+# %% ../../nbs/51_index.qdrant.ipynb #796d66b7
 @patch
 def delete(self:EdgeStore, ids):
     "Remove products."
@@ -227,16 +232,19 @@ def count(self:EdgeStore, filters=Filters()) -> int:
     "How many pass."
     return self.shard.count(edge.CountRequest(filter=qdrant_filter(edge, filters)))
 
+# %% ../../nbs/51_index.qdrant.ipynb #e660df7d
 @patch
 def facet(self:EdgeStore, key, n=100_000) -> dict:
     "The most frequent values of a field, with counts."
     return {h.value: h.count for h in self.shard.facet(edge.FacetRequest(key, limit=n)).hits}
 
+# %% ../../nbs/51_index.qdrant.ipynb #a735ef4d
 @patch
 def fetch(self:EdgeStore, ids, vectors):
     "Points by their ids."
     return self.shard.retrieve(ids, True, vectors)
 
+# %% ../../nbs/51_index.qdrant.ipynb #25180c29
 @patch
 def page(self:EdgeStore, at, n, vectors, f=None):
     "Some points, and where to go on."
@@ -254,6 +262,7 @@ def request(self:EdgeStore, name, asked, n, f, exact):
     params = edge.SearchParams(exact=exact, quantization=edge.QuantizationSearchParams(rescore=True, oversampling=2.))
     return edge.QueryRequest(limit=n, query=query, filter=f, params=params, with_payload=_candidate_fields)
 
+# %% ../../nbs/51_index.qdrant.ipynb #7be5bd79
 @patch
 def send(self:EdgeStore, requests) -> list:
     "A list of points for each request."
@@ -380,6 +389,7 @@ def upsert(self:ServerStore,
     made = [m.PointStruct(id=point_id(p['product_id']), payload=p, vector=_writable(v, sparse)) for p, v in points]
     self.call('upsert', self.collection, made, wait=True)
 
+# %% ../../nbs/51_index.qdrant.ipynb #364d55e3
 @patch
 def delete(self:ServerStore, ids):
     "Remove products."
@@ -401,16 +411,19 @@ def count(self:ServerStore, filters=Filters()) -> int:
     "How many pass."
     return self.call('count', self.collection, qdrant_filter(self.lib, filters), exact=True).count
 
+# %% ../../nbs/51_index.qdrant.ipynb #e9884bc5
 @patch
 def facet(self:ServerStore, key, n=100_000) -> dict:
     "The most frequent values of a field, with counts."
     return {h.value: h.count for h in self.call('facet', self.collection, key, limit=n).hits}
 
+# %% ../../nbs/51_index.qdrant.ipynb #4af8f7bb
 @patch
 def fetch(self:ServerStore, ids, vectors):
     "Points by their ids."
     return self.call('retrieve', self.collection, ids, with_payload=True, with_vectors=vectors)
 
+# %% ../../nbs/51_index.qdrant.ipynb #748041b1
 @patch
 def page(self:ServerStore, at, n, vectors, f=None):
     "Some points, and where to go on."
@@ -428,6 +441,7 @@ def request(self:ServerStore, name, asked, n, f, exact):
     params = m.SearchParams(exact=exact, quantization=m.QuantizationSearchParams(rescore=True, oversampling=2.))
     return m.QueryRequest(limit=n, filter=f, params=params, with_payload=_candidate_fields, **query)
 
+# %% ../../nbs/51_index.qdrant.ipynb #86800924
 @patch
 def send(self:ServerStore, requests) -> list:
     "A list of points for each request."

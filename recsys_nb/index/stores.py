@@ -29,6 +29,7 @@ def key_of(name) -> str:
 # %% ../../nbs/50_index.stores.ipynb #d68b57d6
 def _not_negative(v): return isinstance(v, Real) and 0 <= v < np.inf
 
+# %% ../../nbs/50_index.stores.ipynb #76089e79
 @dataclass(frozen=True)
 class Filters:
     "Conditions that a product has to meet."
@@ -72,6 +73,7 @@ def _holds(payload, key, kind, value):
     low, high = value
     return v is not None and (low is None or v >= low) and (high is None or v <= high)
 
+# %% ../../nbs/50_index.stores.ipynb #96ad8b96
 def passes(
     f:Filters,    # The conditions
     payload:dict, # What is known about a product
@@ -97,6 +99,7 @@ def _number(row, field):
     if _not_negative(v): return v
     raise RecsysError(f'product {row["product_id"]}: {field}={v!r}: expected a number that is not negative')
 
+# %% ../../nbs/50_index.stores.ipynb #aece544b
 def _list(row, field):
     v = row.get(field)
     if isinstance(v, str):
@@ -191,6 +194,7 @@ def values(self:ExactStore,
 # %% ../../nbs/50_index.stores.ipynb #0943aa62
 def _best(values, n): return sorted(values, key=lambda i: (-values[i], i))[:n]
 
+# %% ../../nbs/50_index.stores.ipynb #f84b6bab
 @patch
 def candidates(self:ExactStore,
     lookups:list,      # `Lookup`s
