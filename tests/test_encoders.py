@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from recsys_nb.core.files import RecsysError
 from recsys_nb.models.dual_encoder import DualEncoderSBERT, StaticEmbedding, make_tower
-from recsys_nb.training.encoder import attention_of, settle
+from recsys_nb.training.encoder import settle
 
 try: from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 except ImportError: from sentence_transformers.models import Pooling, Transformer
@@ -102,11 +102,7 @@ def test_loading_leaves_the_progress_bars_of_transformers_alone():
     assert logging.is_progress_bar_enabled()
 
 @pytest.mark.parametrize('family', [*families, 'static'])
-def test_every_family_learns_with_the_attention_it_has(tmp_path, family):
+def test_every_family_learns(tmp_path, family):
     model = DualEncoderSBERT(write_base(tmp_path, family, {}), max_tokens=24).eval()
     settle(model, dropout=False, frozen=1 if family != 'static' else 0)
-    tokens = model.tokenize(texts)
-    plain = model(tokens, 'user')
-    with attention_of(model, 'matrix'): ours = model(tokens, 'user')
-    torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-4) # also the same look: both ways, or back only
-    ours.square().sum().backward()
+    model(model.tokenize(texts), 'user').square().sum().backward()

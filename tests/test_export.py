@@ -2,8 +2,8 @@
 import logging, subprocess, sys, threading, warnings
 import numpy as np, pandas as pd, pytest, torch
 from transformers import AutoTokenizer, BertConfig, BertModel
-from recsys_nb.core.files import RecsysError
-from recsys_nb.core.machine import Preset, resolve_base
+from recsys_nb.core.files import RecsysError, read_json
+from recsys_nb.core.machine import Preset, installed, resolve_base
 from recsys_nb.core.runs import new_run, set_state
 from recsys_nb.training.settings import EncoderConfig, ScoreConfig
 from recsys_nb.models.encoding import quietly
@@ -23,7 +23,20 @@ def tiny_base(tmp_path_factory):
     AutoTokenizer.from_pretrained(resolve_base()).save_pretrained(folder)
     return str(folder)
 
-def programs(paths): return [torch.jit.load(p) if p.suffix == '.jit' else torch.export.load(p).module() for p in paths]
+def open_onnx(path):
+    "A function that ONNX Runtime computes."
+    session = pytest.importorskip('onnxruntime').InferenceSession(str(path))
+    def run(**inputs):
+        found = [torch.tensor(o) for o in session.run(None, {k: v.numpy() for k, v in inputs.items()})]
+        return found if len(found) > 1 else found[0]
+    return run
+
+def open_program(path):
+    if path.suffix == '.jit': return torch.jit.load(path)
+    return open_onnx(path) if path.suffix == '.onnx' else torch.export.load(path).module()
+
+def programs(paths): return [open_program(p) for p in paths]
+endings = ['.jit', '.pt2'] + ['.onnx']*all(map(installed, ('onnx', 'onnxscript', 'onnxruntime')))
 
 @pytest.fixture(scope='module')
 def encoder_run(tiny_base, tmp_path_factory):
@@ -37,7 +50,9 @@ def encoder_run(tiny_base, tmp_path_factory):
 
 def test_towers_equal_on_other_shapes(encoder_run):
     run, model, paths = encoder_run
-    assert [p.name for p in paths] == ['user_tower.jit', 'user_tower.pt2', 'product_tower.jit', 'product_tower.pt2']
+    assert [p.name for p in paths] == [f'{side}_tower{e}' for side in ('user', 'product') for e in endings]
+    facts = read_json(run.path/'export.json')
+    assert facts['files'] == [p.name for p in paths] and facts['prompts'] == dict(user='', product='')
     texts = ['headset', 'a quiet mechanical keyboard for the office', 'very ' * 60] + ['mouse'] * 8
     for side in ('user', 'product'):
         expected = model.encode(texts, side, preset=cpu)
@@ -47,6 +62,16 @@ def test_towers_equal_on_other_shapes(encoder_run):
                 with torch.no_grad(): np.testing.assert_allclose(f(**b).numpy(), expected[batch], atol=1e-5)
                 wide = {k: torch.nn.functional.pad(v, (0, 7)) for k, v in b.items()}
                 with torch.no_grad(): np.testing.assert_allclose(f(**wide).numpy(), expected[batch], atol=1e-5)
+
+def test_towers_that_are_one_are_exported_once(tiny_base, tmp_path, monkeypatch):
+    "And without the packages of ONNX the other two are written."
+    monkeypatch.setattr('recsys_nb.models.export.find_spec', lambda name: None)
+    run = new_run(EncoderConfig(data='none'), tmp_path)
+    DualEncoderSBERT(tiny_base, max_tokens=16).save(run.path)
+    set_state(run, 'finished')
+    paths = export_run(run)
+    assert [p.name for p in paths] == ['user_tower.jit', 'user_tower.pt2', 'product_tower.jit', 'product_tower.pt2']
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(paths[:2], paths[2:]))
 
 def test_score_model_equal_on_other_shapes(tiny_base, tmp_path):
     model = ReviewMetadataScoreModel(tiny_base, max_tokens=40).eval()
@@ -84,9 +109,7 @@ def test_two_threads_that_trace_leave_logging_and_warnings_as_they_were():
     for t in threads: t.join()
     assert (logging.root.manager.disable, list(warnings.filters)) == before
 
-def test_serving_needs_torch_and_tokenizers_only(encoder_run, tmp_path):
-    run, model, _ = encoder_run
-    code = '''
+torch_program = '''
 import sys, torch
 from tokenizers import Tokenizer
 f, t = torch.jit.load(sys.argv[1] + '/user_tower.jit'), Tokenizer.from_file(sys.argv[1] + '/user_tower/tokenizer.json')
@@ -96,7 +119,22 @@ v = f(input_ids=torch.tensor([o.ids for o in e]), attention_mask=torch.tensor([o
 assert not {'transformers', 'sentence_transformers', 'recsys_nb', 'numpy.testing'} & set(sys.modules)
 print(*v.flatten().tolist())
 '''
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code, str(run.path)], capture_output=True, text=True, cwd=tmp_path)
+onnx_program = '''
+import sys, numpy as np, onnxruntime
+from tokenizers import Tokenizer
+f, t = onnxruntime.InferenceSession(sys.argv[1] + '/user_tower.onnx'), Tokenizer.from_file(sys.argv[1] + '/user_tower/tokenizer.json')
+t.enable_truncation(48), t.enable_padding()
+e = t.encode_batch(['a quiet keyboard', 'headset'])
+v, = f.run(['vector'], dict(input_ids=np.array([o.ids for o in e]), attention_mask=np.array([o.attention_mask for o in e])))
+assert not {'torch', 'transformers', 'sentence_transformers', 'recsys_nb'} & set(sys.modules)
+print(*v.flatten().tolist())
+'''
+
+@pytest.mark.parametrize('program, needs', [(torch_program, 'torch'), (onnx_program, 'onnxruntime')], ids=['torch', 'onnxruntime'])
+def test_serving_needs_one_runtime_and_tokenizers_only(encoder_run, tmp_path, program, needs):
+    pytest.importorskip(needs)
+    run, model, _ = encoder_run
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', program, str(run.path)], capture_output=True, text=True, cwd=tmp_path)
     assert not done.returncode, done.stderr
     served = np.array([float(x) for x in done.stdout.split()]).reshape(2, 16)
     np.testing.assert_allclose(served, model.encode(['a quiet keyboard', 'headset'], preset=cpu), atol=1e-5)

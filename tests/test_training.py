@@ -15,7 +15,7 @@ from recsys_nb.training.datasets import draw_evenly, possible_pairs, read_column
 from recsys_nb.data.prepare import load_prepared, prepare
 from recsys_nb.data.sample_store import make_sample_store
 from recsys_nb.training.encoder import EncoderTask, train_encoder, validation_sample
-from recsys_nb.training.loop import Plan, Team, gather_rows, seed_step
+from recsys_nb.training.loop import Plan, Team, seed_step
 
 def make_tiny(folder, seed=0):
     "A random two-layer BERT as a SentenceTransformer folder."
@@ -148,7 +148,7 @@ def test_a_run_under_way_is_left_alone(corner, tmp_path, monkeypatch):
     assert train_encoder(data_of(corner), corner[1], root=tmp_path, preset='cpu', max_steps=1).state == 'finished'
 
 def test_every_process_has_a_pair_to_train_on(corner, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, 'join_team', lambda preset: Team(count=20))
+    monkeypatch.setattr(Team, 'of', lambda preset: Team(count=20))
     with pytest.raises(RecsysError, match='at least 40'): train_encoder(data_of(corner), corner[1], root=tmp_path)
 
 def test_the_evaluation_runs_where_the_training_ran(corner, tmp_path, monkeypatch):
@@ -164,7 +164,7 @@ def test_what_cannot_be_trained_leaves_no_run(corner, tmp_path):
 
 def test_gathering_alone_changes_nothing():
     rows = torch.randn(3, 2, requires_grad=True)
-    assert gather_rows(Team(), rows, 3) is rows
+    assert Team().gather(rows, 3) is rows
 
 
 # ---- settings
@@ -215,7 +215,7 @@ def test_an_old_run_is_read_unless_it_used_what_is_gone(tmp_path):
 # ---- a plan, and what it draws
 
 def test_too_little_time_means_less_data_and_a_resumed_run_keeps_to_the_plan(corner, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, 'measure_rate', lambda task, config: 10.)
+    monkeypatch.setattr(loop, 'measure_rate', lambda task: 10.)
     config = replace(corner[1], time='15s')
     run = train_encoder(data_of(corner), config, root=tmp_path, preset='cpu', max_steps=1, screen=False)
     plan = Plan(**read_json(run.path/'plan.json'))
@@ -223,7 +223,7 @@ def test_too_little_time_means_less_data_and_a_resumed_run_keeps_to_the_plan(cor
     assert f'{plan.examples:,} of {plan.available:,} pairs' in (run.path/'model_card.md').read_text()
     assert 'plan: ' in (run.path/'train.log').read_text()
     set_state(run, 'interrupted')
-    monkeypatch.setattr(loop, 'measure_rate', lambda task, config: 1e6) # a faster machine
+    monkeypatch.setattr(loop, 'measure_rate', lambda task: 1e6) # a faster machine
     train_encoder(data_of(corner), None, root=tmp_path, preset='cpu', resume='latest', max_steps=1, screen=False)
     assert Plan(**read_json(run.path/'plan.json')) == plan
 
@@ -239,7 +239,7 @@ def test_trying_a_step_changes_nothing(corner):
     task = EncoderTask(data_of(corner), corner[1])
     before = {k: v.clone() for k, v in task.model.state_dict().items()}
     ticks = iter(range(0, 1000, 2))
-    assert loop.measure_rate(task, corner[1], clock=lambda: next(ticks)) == len(task.pairs)/2
+    assert loop.measure_rate(task, clock=lambda: next(ticks)) == len(task.pairs)/2
     assert all(torch.equal(v, before[k]) for k, v in task.model.state_dict().items())
     assert all(p.grad is None for p in task.model.parameters())
 
@@ -272,5 +272,5 @@ def test_training_never_reads_a_whole_table(corner, monkeypatch):
     task = EncoderTask(data, corner[1])
     task.load(64)
     task.evaluate()
-    loop.data_fingerprint(data)
+    loop._data_fingerprint(data)
     assert not {'train', 'val', 'test', 'products'} & set(vars(data))

@@ -18,7 +18,7 @@ class RecsysError(Exception):
 
 # %% ../../nbs/00_core.files.ipynb #739aaf6e
 def root_folder(
-    root:str|Path|None=None, # A folder, or `None` for `RECSYS_HOME` or else the current folder
+    root=None,               # A folder, or `None` for `RECSYS_HOME` or else the current folder
 ) -> Path:                   # The folder that holds `data/` and `outputs/`
     "The folder below which a project keeps its data and its outputs."
     return Path(root or os.environ.get('RECSYS_HOME') or '.')
@@ -36,7 +36,7 @@ def writing_in(folder):
 # %% ../../nbs/00_core.files.ipynb #a7a89d75
 @contextmanager
 def write_beside(
-    path:str|Path, # The file to write; its folder is made when it is missing
+    path,          # The file to write; its folder is made when it is missing
 ):
     "Yield a path to write to, which becomes `path` only if the block succeeds."
     path = Path(path)
@@ -53,7 +53,7 @@ def _aside(path): return path.with_name(f'.{path.name}.old')
 
 # %% ../../nbs/00_core.files.ipynb #4c4e76a8
 def recover_folder(
-    path:str|Path, # A folder that `swap_folder` writes
+    path,          # A folder that `swap_folder` writes
 ) -> Path:         # The same path
     "Put back the previous folder if a killed `swap_folder` left none."
     path = Path(path)
@@ -72,8 +72,8 @@ def _remove_aside(path):
 
 # %% ../../nbs/00_core.files.ipynb #8510336b
 def swap_folder(
-    part:str|Path, # The new folder, whole
-    path:str|Path, # Whose place it takes, whatever is there
+    part,          # The new folder, whole
+    path,          # Whose place it takes, whatever is there
 ):
     "Rename `part` to `path`; killed at any moment, it leaves `recover_folder` the old folder or the new one to find."
     part, path = Path(part), Path(path)
@@ -89,7 +89,7 @@ def swap_folder(
 # %% ../../nbs/00_core.files.ipynb #0da54347
 @contextmanager
 def replace_folder(
-    path:str|Path, # The folder to write
+    path,          # The folder to write
 ):
     "Yield an empty folder, which takes the place of `path` only if the block succeeds."
     path = recover_folder(path)
@@ -109,7 +109,7 @@ def _plain(o):
 
 # %% ../../nbs/00_core.files.ipynb #bb23797d
 def write_json(
-    path:str|Path, # The file to write
+    path,          # The file to write
     obj,           # Anything JSON can hold; dataclasses, paths and numpy numbers are converted
 ):
     "Write `obj` as readable JSON, all or nothing."
@@ -118,7 +118,7 @@ def write_json(
 
 # %% ../../nbs/00_core.files.ipynb #45ad0811
 def read_json(
-    path:str|Path, # The file to read
+    path,          # The file to read
 ):
     "Read a JSON file; a missing or torn one is a `RecsysError` that names it."
     try: return json.loads(Path(path).read_text(encoding='utf-8'))
@@ -135,7 +135,7 @@ def _clear_parts(path):
 # %% ../../nbs/00_core.files.ipynb #76f939c3
 @contextmanager
 def only_one(
-    path:str|Path, # What is being written
+    path,          # What is being written
     what:str,      # What to call it in the message
 ):
     "Hold a lock on `path` for the block, or raise a `RecsysError` if another process holds it."
@@ -173,7 +173,7 @@ def progress(
 
 # %% ../../nbs/00_core.files.ipynb #cfb5ad1d
 def sha256_of(
-    path:str|Path, # A file
+    path,          # A file
 ) -> str:          # Its SHA-256, hexadecimal
     "The SHA-256 of a file, read in pieces of a mebibyte."
     digest = hashlib.sha256()

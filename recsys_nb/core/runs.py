@@ -77,7 +77,7 @@ def _new_folder(parent, name):
 # %% ../../nbs/02_core.runs.ipynb #d45796f0
 def new_run(
     config,                   # A dataclass of settings with a `kind`, one of `run_kinds`
-    root:str|Path|None=None,  # See `root_folder`
+    root=None,                # See `root_folder`
 ) -> RunFolder:
     "Make a new run's folder, named by the time, with its settings in it."
     parent = root_folder(root)/'outputs'/run_kinds[config.kind]
@@ -92,7 +92,7 @@ def new_run(
 # %% ../../nbs/02_core.runs.ipynb #38db3b14
 def all_runs(
     kind:str,                # 'encoder' or 'score'
-    root:str|Path|None=None, # See `root_folder`
+    root=None,               # See `root_folder`
 ) -> list:                   # `RunFolder`s, oldest first
     "All runs of one kind."
     parent = root_folder(root)/'outputs'/run_kinds[kind]
@@ -100,9 +100,9 @@ def all_runs(
 
 # %% ../../nbs/02_core.runs.ipynb #be290f0f
 def find_run(
-    name:str|Path='latest',  # 'latest', a timestamp, or a run's folder
-    kind:str|None=None,      # 'encoder', 'score', or `None` for either
-    root:str|Path|None=None, # See `root_folder`
+    name='latest',           # 'latest', a timestamp, or a run's folder
+    kind=None,               # 'encoder', 'score', or `None` for either
+    root=None,               # See `root_folder`
 ) -> RunFolder:
     "The run of that name; `RecsysError` lists those there are."
     path = Path(name)

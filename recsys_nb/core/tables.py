@@ -33,4 +33,4 @@ def markdown_table(
     rows = [list(r) for r in rows]
     rules = [_rule(c) for c in zip(*rows)] or ['---'] * len(head)
     lines = [map(_cell, head), rules, *(map(_cell, r) for r in rows)]
-    return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+    return ''.join('| ' + ' | '.join(line) + ' |\n' for line in lines)

@@ -18,9 +18,11 @@ def variance_between(
 ) -> float:
     "How far groups truly differ, chance taken off."
     x, n = np.asarray(means, float), np.asarray(counts, float)
-    spare = n.sum() - (n**2).sum() / n.sum()
+    spare = n.sum() - (n**2).sum()/n.sum()
     if len(x) < 2 or spare <= 0: return 0.
-    return max(0., ((n * (x - np.average(x, weights=n))**2).sum() - (len(x) - 1) * within) / spare)
+    apart = x - np.average(x, weights=n)
+    by_chance = (len(x) - 1)*within
+    return max(0., ((n*apart**2).sum() - by_chance)/spare)
 
 # %% ../../nbs/24_models.product_scores.ipynb #3b3a2fd4
 def shrink(
@@ -31,9 +33,10 @@ def shrink(
     between:float, # Variance of the groups about the prior
 ) -> tuple:        # Shrunk means (groups,) and their standard errors (groups,)
     "Pull means towards a prior, the more the fewer values they rest on."
-    noise = within / np.asarray(counts, float)
-    w = between / np.maximum(between + noise, 1e-12)
-    return prior + w * (np.asarray(means, float) - prior), np.sqrt(w * noise)
+    noise = within/np.asarray(counts, float)
+    weight = between/np.maximum(between + noise, 1e-12)
+    shrunk = prior + weight*(np.asarray(means, float) - prior)
+    return shrunk, np.sqrt(weight*noise)
 
 # %% ../../nbs/24_models.product_scores.ipynb #28696268
 def variance_within(
@@ -42,23 +45,31 @@ def variance_within(
 ) -> float:
     "The variance of single values about their group's mean."
     g = groups[groups['count'] > 1]
-    return float(np.average(g['var'], weights=g['count'] - 1)) if len(g) else otherwise
+    if g.empty: return otherwise
+    return float(np.average(g['var'], weights=g['count'] - 1))
 
 # %% ../../nbs/24_models.product_scores.ipynb #d6cf045a
+def _first_and_last(path):
+    "The widest and the narrowest of a product's categories."
+    if path is None or not len(path): return ''
+    return f'{path[0]} / {path[-1]}'
+
 def _category(products):
+    "The category of each product, by its id."
     p = products.drop_duplicates('product_id').set_index('product_id')
     if 'categories' not in p: return pd.Series('', p.index)
-    return p.categories.map(lambda c: f'{c[0]} / {c[-1]}' if c is not None and len(c) else '')
+    return p.categories.map(_first_and_last)
 
 # %% ../../nbs/24_models.product_scores.ipynb #628e83cc
 def _category_prior(means, category):
     "For each product the mean of its category's products, shrunk towards the mean of all."
     known = pd.DataFrame(dict(mean=means, category=category)).dropna()
     g = known.groupby('category')['mean'].agg(['mean', 'count', 'var'])
-    within = variance_within(g)
+    mean, count = g['mean'], g['count']
     overall = known['mean'].mean()
-    between = variance_between(g['mean'], g['count'], within)
-    shrunk, _ = shrink(g['mean'], g['count'], overall, within, between)
+    within = variance_within(g)
+    between = variance_between(mean, count, within)
+    shrunk, _ = shrink(mean, count, overall, within, between)
     return category.map(pd.Series(shrunk, g.index)).fillna(overall)
 
 # %% ../../nbs/24_models.product_scores.ipynb #37a609c1
@@ -69,18 +80,31 @@ def product_scores(
     star_share:float=0.5,     # What a review's own stars count beside its predicted score; 0 where they may be bought
 ) -> pd.DataFrame:            # `product_id score count low high`, a row per product, also without reviews (count 0)
     "Mean score of the reviews per product, shrunk towards its category, with a 95% interval."
+    r = _scored(predictions, reviews, star_share)
+    category = _category(products)
+    g = r.groupby('product_id').score.agg(['mean', 'count', 'var'])
+    g = g.reindex(category.index)
+    mean, count = g['mean'], g['count'].fillna(0).astype(int)
+    known = count > 0
+    prior = _category_prior(mean, category)
+    within = variance_within(g, float(r.score.var(ddof=0)))
+    apart = (mean - prior)[known]
+    between = variance_between(apart, count[known], within)
+    score, error = shrink(mean.fillna(prior), count.clip(lower=1), prior, within, between)
+    error = np.where(known, error, between**0.5)
+    table = dict(
+        score=score,
+        count=count,
+        low=np.clip(score - 1.96*error, 1, 5),
+        high=np.clip(score + 1.96*error, 1, 5))
+    return pd.DataFrame(table, index=g.index).rename_axis('product_id').reset_index()
+
+def _scored(predictions, reviews, star_share):
+    "`product_id score` of each review, whose own stars count for their share."
     owner = reviews[['review_id', 'product_id']].assign(rating=numbers_of(reviews, 'rating'))
     owner = owner.drop_duplicates('review_id')
     r = predictions[['review_id', 'score']].merge(owner, on='review_id')
-    r['score'] += star_share*(r.rating.where(r.rating.between(1, 5)) - r.score).fillna(0)
     if r.empty: raise RecsysError('product scores: no predicted reviews to average')
-    category = _category(products)
-    g = r.groupby('product_id').score.agg(['mean', 'count', 'var']).reindex(category.index)
-    prior, g = _category_prior(g['mean'], category), g.assign(count=g['count'].fillna(0).astype(int))
-    known, within = g['count'] > 0, variance_within(g, float(r.score.var(ddof=0)))
-    between = variance_between((g['mean'] - prior)[known], g['count'][known], within)
-    score, error = shrink(g['mean'].fillna(prior), g['count'].clip(lower=1), prior, within, between)
-    error = np.where(known, error, between**0.5)
-    low, high = (np.clip(score + side*error, 1, 5) for side in (-1.96, 1.96))
-    table = dict(score=score, count=g['count'], low=low, high=high)
-    return pd.DataFrame(table, index=g.index).rename_axis('product_id').reset_index()
+    stars = r.rating.where(r.rating.between(1, 5))
+    r['score'] += star_share*(stars - r.score).fillna(0)
+    return r
