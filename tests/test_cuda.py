@@ -3,10 +3,10 @@ from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch
 from recsys_nb.core.machine import find_preset
 from recsys_nb.models.dual_encoder import DualEncoderSBERT
-from recsys_nb.models.encoding import few_texts
 from recsys_nb.models.score_model import ReviewMetadataScoreModel
 from recsys_nb.training.encoder import EncoderTask
-from recsys_nb.training.loop import Position, join_team, load_checkpoint, save_checkpoint, train_step
+from recsys_nb.training import loop
+from recsys_nb.training.loop import Team, train_step
 from recsys_nb.training.settings import EncoderConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
@@ -42,12 +42,12 @@ def test_vectors_are_those_of_the_processor(model, preset, least):
     assert cosines(found[:400], exact).min() > least
 
 def test_a_few_texts_are_encoded_exactly(model):
-    texts = [about(i) for i in range(few_texts)]
+    texts = [about(i) for i in range(64)]
     assert cosines(model.encode(texts, preset='cuda'), model.encode(texts, preset='cpu')).min() > .9999
 
 def gradient(preset, piece=64):
     task = EncoderTask(store(), EncoderConfig(batch_size=32, piece=piece))
-    task.team = join_team(preset)
+    task.team = Team.of(find_preset(preset))
     task.load(task.available)
     task.model.to(task.team.device).train()
     torch.manual_seed(0)
@@ -67,15 +67,15 @@ def test_a_batch_in_pieces_has_the_same_gradient():
 def test_training_in_bfloat16_lowers_the_loss(tmp_path):
     config = EncoderConfig(batch_size=32)
     task = EncoderTask(store(), config)
-    task.team = join_team('cuda')
+    task.team = Team.of(find_preset('cuda'))
     task.load(task.available)
     task.model.to('cuda').train()
-    optimizer = torch.optim.AdamW(task.parameter_groups(config), fused=True)
+    optimizer = torch.optim.AdamW(task.parameter_groups(), fused=True)
     losses = [train_step(task, optimizer, b, config.clip) for epoch in range(1, 6) for b in task.train_batches(epoch)]
     assert np.mean(losses[-2:]) < .9*np.mean(losses[:2])
-    save_checkpoint(tmp_path/'last', task.model, Position(step=10), optimizer)
+    loop._save_checkpoint(tmp_path/'last', task.model, loop._Position(step=10), optimizer)
     elsewhere = DualEncoderSBERT()
-    assert load_checkpoint(tmp_path/'last', elsewhere).step == 10
+    assert loop._load_checkpoint(tmp_path/'last', elsewhere).step == 10
     assert next(elsewhere.parameters()).device.type == 'cpu'
 
 def test_scores_are_those_of_the_processor():

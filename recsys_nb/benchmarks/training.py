@@ -20,7 +20,7 @@ from ..models.info_nce import info_nce
 from ..evaluation.metrics import review_queries
 from ..training.datasets import possible_pairs, tokenize_pairs
 from ..training.encoder import EncoderTask
-from ..training.loop import join_team, rate_factor, seed_step, train_step
+from ..training.loop import Team, rate_factor, seed_step, train_step
 from ..training.settings import EncoderConfig
 
 # %% ../../nbs/92_benchmarks.training.ipynb #d50f1539
@@ -71,11 +71,11 @@ def train_ours(
     c = _config(batch_size, **settings)
     task, seen = EncoderTask(data, c), 0
     task.symmetric = task.mask_families = as_it_comes
-    task.team = join_team()
+    task.team = Team.of(find_preset())
     start = time.perf_counter()
     task.load(task.available)
     task.model.to(task.team.device).train()
-    optimizer = torch.optim.AdamW(task.parameter_groups(c), fused=task.team.device != 'mps')
+    optimizer = torch.optim.AdamW(task.parameter_groups(), fused=task.team.device != 'mps')
     batches = task.train_batches(1)[:steps]
     for i, b in enumerate(batches):
         for g in optimizer.param_groups: g['lr'] = c.lr*rate_factor(i, len(batches), c.warmup)

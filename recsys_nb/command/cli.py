@@ -28,189 +28,252 @@ def _tidy(words):
     for name in ('--reviews', '--meta'): early.add_argument(name, nargs='+', action='extend', default=[])
     try: found, rest = early.parse_known_args(words)
     except argparse.ArgumentError as e: raise RecsysError(f'{e.argument_name}: expected a path') from None
-    paths = [('--reviews', p) for p in found.reviews] + [('--meta', p) for p in found.meta]
-    return found.root, [*rest[:1], *(w for pair in paths for w in pair), *rest[1:]]
+    paths = []
+    for p in found.reviews: paths += ['--reviews', p]
+    for p in found.meta: paths += ['--meta', p]
+    return found.root, [*rest[:1], *paths, *rest[1:]]
 
 # %% ../../nbs/81_command.cli.ipynb #15b005ea
-app = typer.Typer(help='Recommend Amazon products from what people say: clean, train, index, recommend. '
-                       '`--root DIR` (or RECSYS_HOME; default: the current folder) says where data/ and outputs/ live.',
-                  no_args_is_help=True, add_completion=False, rich_markup_mode='markdown', pretty_exceptions_enable=False)
+_about = '''Recommend Amazon products from what people say: clean, train, index, recommend.
+`--root DIR` (or RECSYS_HOME; default: the current folder) says where data/ and outputs/ live.'''
 
+app = typer.Typer(
+    help=' '.join(_about.split()),
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode='markdown',
+    pretty_exceptions_enable=False)
+
+# %% ../../nbs/81_command.cli.ipynb #0987a23d
+def _command(example):
+    "Make the function below a command."
+    return app.command(example.split()[0], epilog=f'Example: `recsys {example}`')
+
+# %% ../../nbs/81_command.cli.ipynb #4812564e
 _given_root = ContextVar('_given_root', default=None) # of this call of the command: nothing outside it is changed
 
 def _root():
     "Where this call of the command works."
     return root_folder(_given_root.get())
 
-def _example(words): return f'Example: `recsys {words}`'
+def _data(name):
+    "The data set of that name."
+    from recsys_nb.data.prepare import load_prepared
+    return load_prepared(name, _root())
 
 # %% ../../nbs/81_command.cli.ipynb #0901e243
-def _alone(name, value, others):
-    "Refuse an option beside others; `others` holds their names and values."
-    beside = [o for o, v in others.items() if v not in (None, False, [], ())]
-    if value not in (None, False, [], ()) and beside:
-        raise RecsysError(f'--{name} does not go with --{beside[0].replace("_", "-")}: leave out one of them')
+def _alone(name, others):
+    "Refuse an option that was given beside others; `others` holds their names and values."
+    beside = [o for o, v in others.items() if v not in (None, [])]
+    if not beside: return
+    other = beside[0].replace('_', '-')
+    raise RecsysError(f'--{name} does not go with --{other}: leave out one of them')
 
 # %% ../../nbs/81_command.cli.ipynb #a3c922d4
 def _say(*words):
     "Tell the person something, on standard error."
     print(*words, file=sys.stderr, flush=True)
 
-def _plain(o): return o.tolist() if hasattr(o, 'tolist') else str(o)
+def _plain(o):
+    "What JSON can hold in place of `o`."
+    return o.tolist() if hasattr(o, 'tolist') else str(o)
 
 def _print_json(obj):
     "Print one JSON object on standard output."
-    unicode = (sys.stdout.encoding or '').lower().replace('-', '') == 'utf8'
-    print(json.dumps(obj, ensure_ascii=not unicode, default=_plain))
+    encoding = (sys.stdout.encoding or '').lower().replace('-', '')
+    print(json.dumps(obj, ensure_ascii=encoding != 'utf8', default=_plain))
 
 # %% ../../nbs/81_command.cli.ipynb #3245cdc6
-def _print_table(title, columns, rows, **kw):
-    "Print a table; `columns` are pairs of a name and how it is aligned."
-    t = Table(title=Text(title) if title else None, title_justify='left', title_style='bold', header_style='bold', **kw)
-    for name, justify in columns: t.add_column(name, justify=justify, overflow='fold')
-    for row in rows: t.add_row(*(Text(str(v)) for v in row))
-    width = max(100, min(160, Console().width))
-    Console(width=width, highlight=False, force_jupyter=False).print(t)
-
-# %% ../../nbs/81_command.cli.ipynb #5c7c99b2
-def _short(v):
-    "A cell of a table of metrics."
-    if not isinstance(v, float): return str(v)
-    if v != v: return ''
-    return f'{v:.0f}' if v == int(v) and abs(v) > 1 else f'{v:.3f}'
-
-def _print_frame(frame, title=''):
-    "Print a data frame as a table for reading."
-    columns = [(str(c), 'right' if frame[c].dtype.kind in 'if' else 'left') for c in frame.columns]
-    _print_table(title, columns, [map(_short, row) for row in frame.itertuples(index=False)])
+def _cell(value, form):
+    "What stands in a cell."
+    if value is None or value != value: return '–'
+    if not isinstance(value, float): return str(value)
+    if form: return format(value, form)
+    whole = value == int(value) and abs(value) > 1
+    return format(value, '.0f' if whole else '.3f')
 
 # %% ../../nbs/81_command.cli.ipynb #2917bbee
+def _print_frame(
+    frame,    # A data frame
+    title='', # Above it
+    forms={}, # How the numbers of a column are written, where not with three digits
+    **look,   # Of rich's `Table`
+):
+    "Print a data frame as a table for reading."
+    table = Table(title=Text(title), title_justify='left', title_style='bold', header_style='bold', **look)
+    for name, column in frame.items():
+        justify = 'right' if column.dtype.kind in 'if' else 'left'
+        table.add_column(str(name), justify=justify, overflow='fold')
+    for row in frame.itertuples(index=False):
+        cells = [_cell(v, forms.get(name, '')) for name, v in zip(frame, row)]
+        table.add_row(*map(Text, cells))
+    width = max(100, min(160, Console().width))
+    Console(width=width, highlight=False, force_jupyter=False).print(table)
+
+# %% ../../nbs/81_command.cli.ipynb #e3ebe585
+_shown = dict(title='product', price='price', similarity='similarity', score='stars', why='why')
+
 def _print_recommendations(recs, query=''):
     "Print recommendations as a table: product, price, similarity, predicted score and why."
-    from recsys_nb.recommend.results import shown_number
-    columns = [('product', 'left'), ('price', 'right'), ('similarity', 'right'), ('stars', 'right'), ('why', 'left')]
-    rows = [(r.title, shown_number(r.price, ',.2f'), shown_number(r.similarity, '.3f'), shown_number(r.score, '.2f'), r.why or '') for r in recs]
-    if rows: _print_table(query and f'"{query}"', columns, rows, show_lines=True)
+    frame = recs.to_frame()[list(_shown)].rename(columns=_shown)
+    title = f'"{query}"' if query else ''
+    if recs: _print_frame(frame, title, dict(price=',.2f', stars='.2f'), show_lines=True)
     if recs.advice: print(recs.advice)
 
 # %% ../../nbs/81_command.cli.ipynb #9031a7f9
-_Data = Annotated[str, typer.Option(help='Name of a prepared data set')]
-_Json = Annotated[bool, typer.Option('--json', help='Print JSON and nothing else')]
-_Preset = Annotated[str, typer.Option(help='auto, cpu, cuda or mps')]
-_Name = Annotated[str, typer.Option(help='What to call the data set and the index')]
-_Paths = Annotated[Optional[list[str]], typer.Option(help='Files, folders or globs')]
-_Several = Optional[list[str]]
-_Categories = Annotated[_Several, typer.Option(help='Keep this category, at any level; may be given several times')]
-_Split = Annotated[str, typer.Option(help='auto, time, product or blair')]
+def _option(told, *names, kind=str, **more):
+    "The type of an option: what its help says, names other than the parameter's, what it holds, limits."
+    return Annotated[Optional[kind], typer.Option(*names, help=told, **more)]
+
+def _several(told, *names, **more):
+    "The type of an option that may be given several times."
+    return _option(told, *names, kind=list[str], **more)
 
 # %% ../../nbs/81_command.cli.ipynb #32402d53
+_Data = _option('Name of a prepared data set')
+_Json = _option('Print JSON and nothing else', '--json', kind=bool)
+_Preset = _option('auto, cpu, cuda or mps')
+_Name = _option('What to call the data set and the index')
+_Paths = _several('Files, folders or globs')
+_Categories = _several('Keep this category, at any level; may be given several times')
+_Split = _option('auto, time, product or blair')
+_Choice = _option('For everything that is random', kind=int)
+
+# %% ../../nbs/81_command.cli.ipynb #686fb167
 def _share(text):
     "A share such as 5% or 0.05."
-    try: v = float(text.rstrip('%'))/(100 if text.endswith('%') else 1)
+    try: value = float(text.rstrip('%'))
     except ValueError: raise RecsysError(f'--max-bad {text}: expected a share such as 5% or 0.05') from None
-    if not 0 <= v <= 1: raise RecsysError(f'--max-bad {text}: expected a share between 0% and 100%')
-    return v
+    if text.endswith('%'): value /= 100
+    if not 0 <= value <= 1: raise RecsysError(f'--max-bad {text}: expected a share between 0% and 100%')
+    return value
 
 def _columns_of(names):
     "What `--map` says."
-    pairs = [p.split('=') for p in names.split(',')] if names else []
-    if any(len(p) != 2 or not all(p) for p in pairs): raise RecsysError(f'--map {names}: expected FIELD=COLUMN,FIELD=COLUMN')
-    return dict(pairs) or None
+    if not names: return None
+    pairs = [p.split('=') for p in names.split(',')]
+    if all(len(p) == 2 and all(p) for p in pairs): return dict(pairs)
+    raise RecsysError(f'--map {names}: expected FIELD=COLUMN,FIELD=COLUMN')
 
-def _prepared(reviews, meta, split, max_bad='5%', **settings):
+# %% ../../nbs/81_command.cli.ipynb #c1c7dd24
+def _prepared(reviews, meta, split, max_bad='5%', names=None, **settings):
     "Clean and split what was named."
     from recsys_nb.data.prepare import prepare
     if not reviews and not meta: raise RecsysError('expected --reviews, --meta or both')
+    given = {n: v for n, v in settings.items() if v not in (None, [])}
     how = dict(split='time', cuts='blair') if split == 'blair' else dict(split=split)
-    return prepare(reviews=reviews or [], meta=meta or [], root=_root(), max_bad=_share(max_bad), **how, **settings)
+    return prepare(
+        reviews=reviews or [],
+        meta=meta or [],
+        root=_root(),
+        max_bad=_share(max_bad),
+        columns=_columns_of(names),
+        **how, **given)
 
 def _tell_data(data, to=print):
     "Say what was prepared and where its report is."
     to(data._repr_markdown_())
     to(f'The whole report: {data.path/"report.md"}')
 
-# %% ../../nbs/81_command.cli.ipynb #686fb167
-@app.command('prepare', epilog=_example('prepare --reviews reviews.jsonl.gz --meta meta.jsonl.gz --name toys'))
+# %% ../../nbs/81_command.cli.ipynb #49e37f36
+@_command('prepare --reviews reviews.jsonl.gz --meta meta.jsonl.gz --name toys')
 def _prepare(
-    name:_Name, reviews:_Paths=None, meta:_Paths=None, categories:_Categories=None, split:_Split='auto',
-    engine:Annotated[str, typer.Option(help='duckdb or spark')]='duckdb',
-    spark_master:Annotated[Optional[str], typer.Option(help='Address of a Spark cluster')]=None,
-    memory:Annotated[Optional[str], typer.Option(help='Memory for the engine, as 4GB; DuckDB spills more to disk')]=None,
-    max_bad:Annotated[str, typer.Option(help='Share of unreadable lines that stops the run')]='5%',
-    names:Annotated[Optional[str], typer.Option('--map', help='Columns with names of their own, as rating=stars,text=comment')]=None,
-    allow_unreadable:Annotated[_Several, typer.Option(help='A field of which most values may be unreadable, as timestamp')]=None,
-    seed:int=0,
+    name:_Name,
+    reviews:_Paths=None,
+    meta:_Paths=None,
+    categories:_Categories=None,
+    split:_Split='auto',
+    engine:_option('duckdb or spark')='duckdb',
+    spark_master:_option('Address of a Spark cluster')=None,
+    memory:_option('Memory for the engine, as 4GB; DuckDB spills more to disk')=None,
+    max_bad:_option('Share of unreadable lines that stops the run')='5%',
+    names:_option('Columns with names of their own, as rating=stars,text=comment', '--map')=None,
+    allow_unreadable:_several('A field of which most values may be unreadable, as timestamp')=None,
+    seed:_Choice=0,
 ):
     "Clean raw reviews and metadata and split them."
+    given = locals()
     if spark_master and engine != 'spark': raise RecsysError('--spark-master: only with --engine spark')
-    settings = dict(engine=engine, spark_master=spark_master, memory=memory, seed=seed, columns=_columns_of(names),
-                    allow_unreadable=allow_unreadable or None)
-    _tell_data(_prepared(reviews, meta, split, max_bad, name=name, categories=categories or None, **settings))
+    _tell_data(_prepared(**given))
 
-# %% ../../nbs/81_command.cli.ipynb #9cb7a237
-@app.command('download', epilog=_example('download All_Beauty'))
+# %% ../../nbs/81_command.cli.ipynb #fe795d3c
+@_command('download All_Beauty')
 def _download(
     category:Annotated[str, typer.Argument(help='A category of Amazon Reviews 2023')],
-    dest:Annotated[Optional[Path], typer.Option(help='Folder to write to [default: data/raw]')]=None,
+    dest:_option('Folder to write to [default: data/raw]', kind=Path)=None,
 ):
     "Fetch the reviews and the metadata of a category of Amazon Reviews 2023."
     from recsys_nb.data.download import download
     for path in download(category, dest or _root()/'data'/'raw').values(): print(path)
 
 # %% ../../nbs/81_command.cli.ipynb #f4582a2e
-_Epochs = Annotated[Optional[int], typer.Option(help='Passes over the training data')]
-_BatchSize = Annotated[Optional[int], typer.Option(help='Examples a step')]
-_Rate = Annotated[Optional[float], typer.Option(help='Peak learning rate')]
-_Time = Annotated[Optional[str], typer.Option(help='How long each training may take, as 30m or 2h [default: auto]')]
-_Base = Annotated[Optional[str], typer.Option(help='The encoder to begin with: a folder, or a name on the hub')]
-_Seed = Annotated[Optional[int], typer.Option(help='For the order of the batches')]
-_Resume = Annotated[Optional[str], typer.Option(help='Go on with this interrupted run, or with the "latest"')]
-_Settings = Annotated[_Several, typer.Option('--set', metavar='NAME=VALUE', help='Any other setting; a wrong name lists them')]
+_Epochs = _option('Passes over the training data', kind=int)
+_BatchSize = _option('Examples a step', kind=int)
+_Rate = _option('Peak learning rate', kind=float)
+_Time = _option('How long each training may take, as 30m or 2h [default: auto]')
+_Base = _option('The encoder to begin with: a folder, or a name on the hub')
+_Resume = _option('Go on with this interrupted run, or with the "latest"')
+_Settings = _several('Any other setting; a wrong name lists them', '--set', metavar='NAME=VALUE')
 
 # %% ../../nbs/81_command.cli.ipynb #6315c6fb
 def _trained(train, cls, data, preset, resume, words, **given):
     "Train on a data set, and print where the run is."
-    from recsys_nb.data.prepare import load_prepared
     if any(w.startswith('data=') for w in words or ()):
         raise RecsysError('--set: expected NAME=VALUE of another setting; the data are named by --data')
-    _alone('resume', resume, dict(set=words, **given))
+    if resume: _alone('resume', dict(set=words, **given))
     config = cls.of(words, data=data, **given)
-    print(train(load_prepared(data, _root()), config, root=_root(), preset=preset, resume=resume).path)
+    print(train(_data(data), config, root=_root(), preset=preset, resume=resume).path)
 
 # %% ../../nbs/81_command.cli.ipynb #96b3e886
-@app.command('train-encoder', epilog=_example('train-encoder --data toys --epochs 2 --set batch_size=128'))
+@_command('train-encoder --data toys --epochs 2 --set batch_size=128')
 def _train_encoder(
-    data:_Data, preset:_Preset='auto', base:_Base=None, epochs:_Epochs=None, batch_size:_BatchSize=None, lr:_Rate=None, time:_Time=None,
-    temperature:Annotated[Optional[float], typer.Option(help='Divides the similarities in InfoNCE')]=None,
-    tied:Annotated[Optional[bool], typer.Option('--tied/--untied', help='One encoder for both towers, or one each')]=None,
-    seed:_Seed=None, settings:_Settings=None, resume:_Resume=None,
+    data:_Data,
+    preset:_Preset='auto',
+    base:_Base=None,
+    epochs:_Epochs=None,
+    batch_size:_BatchSize=None,
+    lr:_Rate=None,
+    time:_Time=None,
+    temperature:_option('Divides the similarities in InfoNCE', kind=float)=None,
+    tied:_option('One encoder for both towers, or one each', '--tied/--untied', kind=bool)=None,
+    seed:_Choice=None,
+    words:_Settings=None,
+    resume:_Resume=None,
 ):
     "Train the two towers of DualEncoderSBERT."
+    given = locals()
     from recsys_nb.training.encoder import train_encoder
-    _trained(train_encoder, EncoderConfig, data, preset, resume, settings, base=base, epochs=epochs, batch_size=batch_size,
-             lr=lr, time=time, temperature=temperature, tied=tied, seed=seed)
+    _trained(train_encoder, EncoderConfig, **given)
 
 # %% ../../nbs/81_command.cli.ipynb #b982b06b
-@app.command('train-score', epilog=_example('train-score --data toys --epochs 2'))
+@_command('train-score --data toys --epochs 2')
 def _train_score(
-    data:_Data, preset:_Preset='auto', base:_Base=None, epochs:_Epochs=None, batch_size:_BatchSize=None, lr:_Rate=None, time:_Time=None,
-    seed:_Seed=None, settings:_Settings=None, resume:_Resume=None,
+    data:_Data,
+    preset:_Preset='auto',
+    base:_Base=None,
+    epochs:_Epochs=None,
+    batch_size:_BatchSize=None,
+    lr:_Rate=None,
+    time:_Time=None,
+    seed:_Choice=None,
+    words:_Settings=None,
+    resume:_Resume=None,
 ):
     "Train ReviewMetadataScoreModel, which predicts stars."
+    given = locals()
     from recsys_nb.training.score import train_score
-    _trained(train_score, ScoreConfig, data, preset, resume, settings, base=base, epochs=epochs, batch_size=batch_size,
-             lr=lr, time=time, seed=seed)
+    _trained(train_score, ScoreConfig, **given)
 
 # %% ../../nbs/81_command.cli.ipynb #2e407fbf
 _Run = Annotated[str, typer.Argument(help='A run: its folder, its timestamp or "latest"')]
 
-@app.command('export', epilog=_example('export latest'))
+@_command('export latest')
 def _export(run:_Run):
-    "Write a run's models as TorchScript."
+    "Write a run's models as TorchScript, torch.export and, where onnx is installed, ONNX."
     from recsys_nb.models.export import export_run
     for path in export_run(find_run(run, root=_root())): print(path)
 
-@app.command('plot', epilog=_example('plot latest'))
+@_command('plot latest')
 def _plot(run:_Run):
     "Draw a run's training curves into its folder."
     from recsys_nb.analysis.plot_metrics import plot_run
@@ -231,56 +294,61 @@ def _evaluate_index(index, queries, qrels):
 def _evaluate_run(data, run):
     "What a person and what a script reads of a model's test."
     from recsys_nb.command.pipeline import evaluate_model, run_for
-    from recsys_nb.data.prepare import load_prepared
-    prepared, kind = load_prepared(data, _root()), 'encoder' if run == 'latest' else None
-    report = evaluate_model(prepared, None if run == 'base' else run_for(prepared, kind, run, _root()))
+    prepared = _data(data)
+    kind = 'encoder' if run == 'latest' else None
+    found = None if run == 'base' else run_for(prepared, kind, run, _root())
+    report = evaluate_model(prepared, found)
     return report, report.to_dict()
 
 # %% ../../nbs/81_command.cli.ipynb #a0ca9a5e
-@app.command('evaluate', epilog=_example('evaluate --data toys --run latest'))
+_Queries = _option('Lines of an id, a tab and a text, all answered', kind=Path)
+
+@_command('evaluate --data toys --run latest')
 def _evaluate(
-    data:Annotated[Optional[str], typer.Option(help='Evaluate a run on the test part of this data set')]=None,
-    run:Annotated[Optional[str], typer.Option(help='A run, "latest" (default: the newest encoder) or "base"')]=None,
-    index:Annotated[Optional[str], typer.Option(help='Evaluate this index')]=None,
-    queries:Annotated[Optional[Path], typer.Option(help='Lines of an id, a tab and a text')]=None,
-    qrels:Annotated[Optional[Path], typer.Option(help='TREC judgements')]=None,
+    data:_option('Evaluate a run on the test part of this data set')=None,
+    run:_option('A run, "latest" (default: the newest encoder) or "base"')=None,
+    index:_option('Evaluate this index')=None,
+    queries:_Queries=None,
+    qrels:_option('TREC judgements', kind=Path)=None,
     as_json:_Json=False,
 ):
     "Measure a run on its test data, or an index on given queries."
-    _alone('data', data, dict(index=index, queries=queries, qrels=qrels))
-    _alone('index', index, dict(run=run))
+    if data: _alone('data', dict(index=index, queries=queries, qrels=qrels))
+    if index: _alone('index', dict(run=run))
     if data: shown, found = _evaluate_run(data, run or 'latest')
     elif index and queries and qrels: shown, found = _evaluate_index(index, queries, qrels)
     else: raise RecsysError('expected --data NAME, or --index NAME with --queries and --qrels')
     _print_json(found) if as_json else print(shown)
 
 # %% ../../nbs/81_command.cli.ipynb #fff334df
-@app.command('index', epilog=_example('index --data toys --run latest'))
+@_command('index --data toys --run latest')
 def _index(
-    data:_Data, run:Annotated[Optional[str], typer.Option(help='The encoder: a run, "latest" (default) or "base"')]=None,
-    base:Annotated[Optional[str], typer.Option(help='With --run base: another one, a folder or a name on the hub')]=None,
-    score_run:Annotated[Optional[str], typer.Option(help='The score run whose product scores are stored')]=None,
-    url:Annotated[Optional[str], typer.Option(help='Address of a Qdrant server [default: embedded, in outputs/index]')]=None,
-    known:Annotated[str, typer.Option(help='Whose reviews it knows: all, to serve; train, to be measured')]='all',
-    time:Annotated[str, typer.Option(help='How long encoding reviews may take, as 30m; none: all that are wanted')]='auto',
+    data:_Data,
+    run:_option('The encoder: a run, "latest" (default) or "base"')=None,
+    base:_option('With --run base: another one, a folder or a name on the hub')=None,
+    score_run:_option('The score run whose product scores are stored')=None,
+    url:_option('Address of a Qdrant server [default: embedded, in outputs/index]')=None,
+    known:_option('Whose reviews it knows: all, to serve; train, to be measured')='all',
+    time:_option('How long encoding reviews may take, as 30m; none: all that are wanted')='auto',
 ):
     "Compute the product vectors and store them in Qdrant."
     from recsys_nb.command.pipeline import index_data, plan_index
-    from recsys_nb.data.prepare import load_prepared
     if base and run != 'base': raise RecsysError('--base: only with --run base')
-    prepared = load_prepared(data, _root())
+    prepared = _data(data)
     plan = plan_index(prepared, time)
     if plan.seconds > 60: _say(f'Plan: {plan}.')
     settings = dict(root=_root(), base=base, plan=plan, url=url, known=known)
     print(index_data(prepared, run or 'latest', score_run, **settings))
 
-# %% ../../nbs/81_command.cli.ipynb #afe5d6f9
-@app.command('update', epilog=_example('update --name toys --reviews today.jsonl.gz --meta changed.jsonl.gz'))
+# %% ../../nbs/81_command.cli.ipynb #27b6b9f1
+@_command('update --name toys --reviews today.jsonl.gz --meta changed.jsonl.gz')
 def _update(
-    name:Annotated[str, typer.Option(help='A prepared data set; its index, too, is brought up to date')],
-    reviews:_Paths=None, meta:_Paths=None,
-    remove:Annotated[_Several, typer.Option(help='A product that is gone, by its id; may be given several times')]=None,
-    memory:Annotated[Optional[str], typer.Option(help='Memory for cleaning, as 4GB')]=None, as_json:_Json=False,
+    name:_option('A prepared data set; its index, too, is brought up to date'),
+    reviews:_Paths=None,
+    meta:_Paths=None,
+    remove:_several('A product that is gone, by its id; may be given several times')=None,
+    memory:_option('Memory for cleaning, as 4GB')=None,
+    as_json:_Json=False,
 ):
     "Take new reviews, new and changed products and removals into a data set and its standing index."
     from recsys_nb.command.pipeline import update_all
@@ -292,166 +360,197 @@ def _update(
     print(f'index: {done["written"]:,} products written, {done["encoded"]:,} of them encoded, {done["removed"]:,} removed')
 
 # %% ../../nbs/81_command.cli.ipynb #855e25ef
+def _object(where, line):
+    "The JSON object of a line."
+    try: found = json.loads(line)
+    except ValueError as e: raise RecsysError(f'{where}: no JSON ({e})') from None
+    if isinstance(found, dict): return found
+    raise RecsysError(f'{where}: expected an object such as {{"text": "a mouse"}}')
+
 def _objects(path):
     "Yield where each object of a file of JSON lines is, and the object."
     try: lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
     except OSError as e: raise RecsysError(f'{path}: {e.strerror}') from None
     except UnicodeDecodeError: raise RecsysError(f'{path}: not UTF-8 text') from None
     for i, line in enumerate(lines, 1):
-        if not line.strip(): continue
-        try: found = json.loads(line)
-        except ValueError as e: raise RecsysError(f'{path}: line {i}: no JSON ({e})') from None
-        if not isinstance(found, dict): raise RecsysError(f'{path}: line {i}: expected an object such as {{"text": "a mouse"}}')
-        yield f'{path}: line {i}', {'id': str(i)} | found
+        where = f'{path}: line {i}'
+        if line.strip(): yield where, {'id': str(i)} | _object(where, line)
 
 # %% ../../nbs/81_command.cli.ipynb #14d7ec91
+def _complaint(where, wrong):
+    "What pydantic found wrong, in one line."
+    field = '.'.join(str(o) for o in wrong['loc'] if o not in ('one', 'several'))
+    why = wrong['msg'].removeprefix('Value error, ')
+    if isinstance(wrong['input'], (int, float, str)): why += f', got {str(wrong["input"])[:40]!r}'
+    return ': '.join(o for o in (where, field, why) if o)
+
 def _checked(where, asked, k):
     "A request as arguments of `recommend`, or a `RecsysError` about the first field that cannot be used."
     from pydantic import ValidationError
     from recsys_nb.serve.messages import Preferences
     try: p = Preferences.model_validate(asked)
-    except ValidationError as e:
-        wrong = e.errors()[0]
-        field = '.'.join(str(o) for o in wrong['loc'] if o not in ('one', 'several'))
-        why = wrong['msg'].removeprefix('Value error, ')
-        if isinstance(wrong['input'], (int, float, str)): why += f', got {str(wrong["input"])[:40]!r}'
-        raise RecsysError(': '.join(o for o in (where, field, why) if o)) from None
+    except ValidationError as e: raise RecsysError(_complaint(where, e.errors()[0])) from None
     return {'text': p.text, 'k': k, **p.model_dump(exclude_defaults=True)}
+
+# %% ../../nbs/81_command.cli.ipynb #b5b7c71f
+def _asked(preferences, queries, requests):
+    "Where each request stands, and what it says."
+    from recsys_nb.evaluation.trec import read_queries
+    if requests: return list(_objects(requests))
+    if queries: return [(f'{queries}: {i}', dict(id=i, text=t)) for i, t in read_queries(queries).items()]
+    return [('', dict(text=preferences or ''))]
 
 def _requests(preferences, queries, requests, shared, k):
     "All that is asked, as arguments of `recommend`."
-    from recsys_nb.evaluation.trec import read_queries
-    if requests: asked = list(_objects(requests))
-    elif queries: asked = [(f'{queries}: {i}', dict(id=i, text=t)) for i, t in read_queries(queries).items()]
-    else: asked = [('', dict(text=preferences or ''))]
+    asked = _asked(preferences, queries, requests)
     if not asked: raise RecsysError(f'{requests}: it is empty; expected a JSON object a line')
     found = [_checked(where, shared | own, k) for where, own in asked]
-    twice = [i for i, n in Counter(o.get('id') for o in found).items() if n > 1]
-    if twice: raise RecsysError(f'{requests}: id {twice[0]} is there twice')
+    for i, n in Counter(o.get('id') for o in found).items():
+        if n > 1: raise RecsysError(f'{requests}: id {i} is there twice')
     return found
 
 # %% ../../nbs/81_command.cli.ipynb #abde8bc9
 def _flat(answers):
     "A row for each recommendation of all answers."
     import pandas as pd
-    frames = [found.to_frame().assign(id=i, place=range(1, len(found) + 1)) for i, found in answers.items()]
-    frame = pd.concat(frames, ignore_index=True)
-    return frame[['id', 'place', *(c for c in frame.columns if c not in ('id', 'place'))]]
+    frames = {i: found.to_frame() for i, found in answers.items()}
+    flat = pd.concat(frames, names=['id', 'place']).reset_index()
+    return flat.assign(place=flat.place + 1)
 
-def _write_lines(path, answers):
-    "Write a JSON object a line."
-    lines = [json.dumps({'id': i, **found.to_dict()}, ensure_ascii=False, default=_plain) for i, found in answers.items()]
-    with write_beside(path) as part: part.write_text('\n'.join(lines) + '\n', encoding='utf-8', errors='replace')
-
-def _write_csv(path, answers):
-    "Write a table with a header."
-    with write_beside(path) as part: _flat(answers).to_csv(part, index=False)
-
-def _write_parquet(path, answers):
-    "Write a table with types."
-    with write_beside(path) as part: _flat(answers).to_parquet(part)
-
-_writers = {'.jsonl': _write_lines, '.csv': _write_csv, '.parquet': _write_parquet}
+def _lines(answers):
+    "A JSON object a line."
+    told = [{'id': i} | found.to_dict() for i, found in answers.items()]
+    return ''.join(json.dumps(o, ensure_ascii=False, default=_plain) + '\n' for o in told)
 
 # %% ../../nbs/81_command.cli.ipynb #ec83736e
-def _write_run(path, rec, asked):
+_endings = '.run', '.jsonl', '.csv', '.parquet'
+
+def _write_run(path, rec, requests):
     "Write a TREC run."
     from recsys_nb.evaluation.trec import write_run
-    lists = rec.rank({one.get('id', '1'): one for one in asked}, max(one['k'] for one in asked))
-    sizes = [one['k'] for one in asked]
-    write_run(path, {i: found[:k] for (i, found), k in zip(lists.items(), sizes)})
+    most = max(r['k'] for r in requests.values())
+    ranked = rec.rank(requests, most)
+    write_run(path, {i: ranked[i][:r['k']] for i, r in requests.items()})
 
 def _write(path, rec, asked):
     "Answer requests in a file."
-    if path.suffix == '.run': _write_run(path, rec, asked)
-    else: _writers[path.suffix](path, {one.get('id', '1'): o for one, o in zip(asked, rec.answer_all(asked))})
+    requests = {one.get('id', '1'): one for one in asked}
+    if path.suffix == '.run': _write_run(path, rec, requests)
+    else:
+        answers = dict(zip(requests, rec.answer_all(asked)))
+        with write_beside(path) as part:
+            if path.suffix == '.csv': _flat(answers).to_csv(part, index=False)
+            elif path.suffix == '.parquet': _flat(answers).to_parquet(part)
+            else: part.write_text(_lines(answers), encoding='utf-8', errors='replace')
     _say(f'{len(asked)} answered in {path}')
 
+# %% ../../nbs/81_command.cli.ipynb #49f95c42
 def _show(rec, asked, as_json):
     "Answer requests on the screen."
     for one, found in zip(asked, rec.answer_all(asked)):
-        if as_json: _print_json({k: one[k] for k in ('id',) if k in one} | found.to_dict())
+        name = dict(id=one['id']) if 'id' in one else {}
+        if as_json: _print_json(name | found.to_dict())
         else: _print_recommendations(found, ' '.join(one['text']))
 
-# %% ../../nbs/81_command.cli.ipynb #49f95c42
-def _ids(help): return Annotated[_Several, typer.Option(help=f'{help}, by its id; may be given several times')]
-
-_K = Annotated[Optional[int], typer.Option(help='How many products [default: 10]')]
-_Index = Annotated[Optional[str], typer.Option(help='Name of the index [default: the newest]')]
-_Names = Annotated[_Several, typer.Option(help='May be given several times: any of them')]
-_Dislike = Annotated[_Several, typer.Option(help='A product, by its id, or words')]
-_Diversity = Annotated[Optional[float], typer.Option(help='0: the best; 1: the most varied')]
-_Queries = Annotated[Optional[Path], typer.Option(help='Lines of an id, a tab and a text, all answered')]
-_Requests = Annotated[Optional[Path], typer.Option(help='A JSON object a line, all answered')]
-_Out = Annotated[Optional[Path], typer.Option(help='A file for the answers: .run (TREC), .jsonl, .csv or .parquet')]
-
 # %% ../../nbs/81_command.cli.ipynb #c49c1473
-@app.command('recommend', epilog=_example('recommend "a quiet keyboard for the office under 80 dollars"'))
+_Index = _option('Name of the index [default: the newest]')
+_Names = _several('May be given several times: any of them')
+_Number = Optional[float]
+
+def _ids(told): return _several(f'{told}, by its id; may be given several times')
+
+# %% ../../nbs/81_command.cli.ipynb #fde274ee
+@_command('recommend "a quiet keyboard for the office under 80 dollars"')
 def _recommend(
     preferences:Annotated[Optional[str], typer.Argument(help='What you look for, in your words')]=None,
-    index:_Index=None, k:_K=None, min_price:Optional[float]=None, max_price:Optional[float]=None, category:_Names=None,
-    brand:_Names=None, min_score:Optional[float]=None, history:_ids('A product you had, oldest first')=None,
-    like:_ids('A product you like')=None, dislike:_Dislike=None, exclude:_ids('A product not to show')=None,
-    diversity:_Diversity=None, queries:_Queries=None, requests:_Requests=None, out:_Out=None, as_json:_Json=False,
+    index:_Index=None,
+    k:_option('How many products [default: 10]', kind=int)=None,
+    min_price:_Number=None,
+    max_price:_Number=None,
+    category:_Names=None,
+    brand:_Names=None,
+    min_score:_Number=None,
+    history:_ids('A product you had, oldest first')=None,
+    like:_ids('A product you like')=None,
+    dislike:_several('A product, by its id, or words')=None,
+    exclude:_ids('A product not to show')=None,
+    diversity:_option('0: the best; 1: the most varied', kind=float)=None,
+    queries:_Queries=None,
+    requests:_option('A JSON object a line, all answered', kind=Path)=None,
+    out:_option('A file for the answers: .run (TREC), .jsonl, .csv or .parquet', kind=Path)=None,
+    as_json:_Json=False,
 ):
     "Recommend products that fit preferences."
-    from recsys_nb.recommend.recommender import Recommender
-    if preferences: _alone('queries', queries, dict(preferences=preferences))
-    _alone('requests', requests, dict(preferences=preferences, queries=queries))
-    _alone('json', as_json, dict(out=out))
-    endings = '.run', *_writers
-    if out and out.suffix not in endings: raise RecsysError(f'--out {out}: expected a name ending in {", ".join(endings)}')
+    given = locals()
+    _answer(**given)
+
+# %% ../../nbs/81_command.cli.ipynb #2c3398b0
+def _answer(preferences, index, k, queries, requests, out, as_json, **filters):
+    "Refuse what does not go together, and answer."
+    if preferences and queries: _alone('queries', dict(preferences=preferences))
+    if requests: _alone('requests', dict(preferences=preferences, queries=queries))
+    if as_json: _alone('json', dict(out=out))
+    if out and out.suffix not in _endings:
+        raise RecsysError(f'--out {out}: expected a name ending in {", ".join(_endings)}')
     if k is not None and k < 1: raise RecsysError(f'--k {k}: expected at least 1')
-    given = dict(min_price=min_price, max_price=max_price, category=category, brand=brand, min_score=min_score,
-                 history=history, like=like, dislike=dislike, exclude=exclude, diversity=diversity)
-    asked = _requests(preferences, queries, requests, {n: v for n, v in given.items() if v not in (None, [])}, k or 10)
+    shared = {n: v for n, v in filters.items() if v not in (None, [])}
+    asked = _requests(preferences, queries, requests, shared, k or 10)
+    from recsys_nb.recommend.recommender import Recommender
     with Recommender.load(_root(), index=index) as rec:
         if out: _write(out, rec, asked)
         else: _show(rec, asked, as_json)
 
 # %% ../../nbs/81_command.cli.ipynb #d3f2170b
-_Hosts = Annotated[_Several, typer.Option(help='A name that a proxy in front passes on; may be given several times')]
-_Cors = Annotated[_Several, typer.Option(help='An origin whose pages may call the API, as https://shop.example')]
-_Frames = Annotated[_Several, typer.Option(help='An origin whose pages may show the demo in a frame')]
-_RootPath = Annotated[str, typer.Option(help='The path below which a proxy shows it, as /api')]
-
-@app.command('serve', epilog=_example('serve --port 7860'))
+@_command('serve --port 7860')
 def _serve(
-    index:_Index=None, host:Annotated[str, typer.Option(help='The address to listen on')]='127.0.0.1',
-    port:Annotated[int, typer.Option(min=1, max=65535)]=7860, hosts:_Hosts=None, root_path:_RootPath='',
-    cors:_Cors=None, frames:_Frames=None,
-    rate:Annotated[int, typer.Option(min=0, help='Requests a minute from one address; 0: any number')]=0,
-    max_waiting:Annotated[int, typer.Option(min=1, help='Requests that may wait; more are refused')]=1000,
-    demo:Annotated[bool, typer.Option('--demo/--no-demo', help='With the demo page, or only the HTTP API')]=True,
-    url:Annotated[Optional[str], typer.Option(help='Address of the Qdrant server, where it has moved')]=None,
+    index:_Index=None,
+    host:_option('The address to listen on')='127.0.0.1',
+    port:_option('The port', kind=int, min=1, max=65535)=7860,
+    hosts:_several('A name that a proxy in front passes on; may be given several times')=None,
+    root_path:_option('The path below which a proxy shows it, as /api')='',
+    origins:_several('An origin whose pages may call the API, as https://shop.example', '--cors')=None,
+    frames:_several('An origin whose pages may show the demo in a frame')=None,
+    rate:_option('Requests a minute from one address; 0: any number', kind=int, min=0)=0,
+    max_waiting:_option('Requests that may wait; more are refused', kind=int, min=1)=1000,
+    demo:_option('With the demo page, or only the HTTP API', '--demo/--no-demo', kind=bool)=True,
+    url:_option('Address of the Qdrant server, where it has moved')=None,
 ):
     "Serve the HTTP API and the demo page. With RECSYS_API_KEY set, every request needs that key."
+    given = locals()
     from recsys_nb.serve.running import serve
-    if not demo: _alone('no-demo', True, dict(frames=frames))
-    serve(_root(), index=index, host=host, port=port, hosts=tuple(hosts or ()), demo=demo, url=url, root_path=root_path,
-          origins=tuple(cors or ()), frames=tuple(frames or ()), rate=rate, max_waiting=max_waiting)
+    if not demo: _alone('no-demo', dict(frames=frames))
+    for name in ('hosts', 'origins', 'frames'): given[name] = tuple(given[name] or ())
+    serve(_root(), **given)
 
 # %% ../../nbs/81_command.cli.ipynb #acf13c04
-@app.command('run', epilog=_example('run --reviews reviews.jsonl.gz --meta meta.jsonl.gz --name toys'))
-def _run_all(
-    name:_Name, reviews:_Paths=None, meta:_Paths=None, categories:_Categories=None, split:_Split='auto',
-    epochs:_Epochs=None, time:_Time=None, preset:_Preset='auto', seed:int=0,
+@_command('run --reviews reviews.jsonl.gz --meta meta.jsonl.gz --name toys')
+def _run(
+    name:_Name,
+    reviews:_Paths=None,
+    meta:_Paths=None,
+    categories:_Categories=None,
+    split:_Split='auto',
+    epochs:_Epochs=None,
+    time:_Time=None,
+    preset:_Preset='auto',
+    seed:_Choice=0,
 ):
     "Prepare, train both models, export, evaluate, index and recommend, in one go."
     from recsys_nb.command.pipeline import run_pipeline
-    data = _prepared(reviews, meta, split, name=name, categories=categories or None, seed=seed)
+    data = _prepared(reviews, meta, split, name=name, categories=categories, seed=seed)
     _tell_data(data, _say)
     _tell_result(run_pipeline(data, _root(), preset, say=_say, epochs=epochs, time=time))
 
 # %% ../../nbs/81_command.cli.ipynb #ed26ec86
-@app.command('demo', epilog=_example('demo'))
+@_command('demo')
 def _demo(
-    epochs:_Epochs=None, preset:_Preset='auto',
-    quick:Annotated[bool, typer.Option('--quick', help='A smaller store and one epoch, for a look')]=False,
+    epochs:_Epochs=None,
+    preset:_Preset='auto',
+    quick:_option('A smaller store and one epoch, for a look', '--quick', kind=bool)=False,
 ):
     "Run the whole engine on a synthetic store of tech products."
     from recsys_nb.command.pipeline import run_demo
-    epochs = 1 if epochs is None and quick else epochs
+    if quick and epochs is None: epochs = 1
     _tell_result(run_demo(_root(), quick, _say, preset=preset, epochs=epochs))
 
 # %% ../../nbs/81_command.cli.ipynb #b19934d2
@@ -464,7 +563,7 @@ def _tell_result(result):
     for what, path in result.written.items(): print(f'  {what:14s} {path}')
 
 # %% ../../nbs/81_command.cli.ipynb #77398e28
-@app.command('doctor', epilog=_example('doctor'))
+@_command('doctor')
 def _doctor(as_json:_Json=False):
     "Look at this machine: what computes, what is installed, what is missing."
     from recsys_nb.core.machine import doctor

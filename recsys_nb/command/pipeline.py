@@ -102,7 +102,7 @@ def index_data(
     index.close()
     return index.folder
 
-# %% ../../nbs/80_command.pipeline.ipynb #77c996b2
+# %% ../../nbs/80_command.pipeline.ipynb #ed9aa7e8
 def encoding_rate() -> float:
     "Texts of 100 words that the base encoder encodes in a second on this machine."
     from recsys_nb.core.machine import fastest
@@ -133,7 +133,7 @@ def __str__(self:IndexPlan):
     took = f': about {lasting(self.seconds)} for {self.products + self.texts:,} texts at {self.rate:.3g} a second' if self.rate else ''
     return f'index {self.products:,} products {said}{took}'
 
-# %% ../../nbs/80_command.pipeline.ipynb #bec501c1
+# %% ../../nbs/80_command.pipeline.ipynb #17455efe
 def plan_index(
     data,              # `PreparedData`
     time:str='auto',   # What encoding the reviews may take, see `seconds_of`
@@ -159,7 +159,7 @@ def training_times(data, time, preset) -> str:
     return (f'train both models on as many of {data.count("train"):,} reviews as {lasting(limit)} each allow, '
             'and measure each for about as long')
 
-# %% ../../nbs/80_command.pipeline.ipynb #9715402a
+# %% ../../nbs/80_command.pipeline.ipynb #caa9ed8e
 def update_all(
     name:str,                # A prepared data set, and its index
     reviews=(),              # Files of new reviews
@@ -288,7 +288,7 @@ def _first_answers(data, root, say):
         for r in recs: say(f'    {r.title}')
     return found.recommendations
 
-# %% ../../nbs/80_command.pipeline.ipynb #e26c8303
+# %% ../../nbs/80_command.pipeline.ipynb #f1cf5fda
 def run_demo(
     root:str|Path|None=None, # See `root_folder`
     quick:bool=False,        # A smaller store, and no answers before training

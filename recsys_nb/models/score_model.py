@@ -57,16 +57,19 @@ def score_and_spread(
     logits:torch.Tensor, # (batch, 5)
 ) -> tuple:              # Expected stars (batch,), between 1 and 5, and their standard deviation (batch,)
     "Turn logits over the stars into a score and a spread."
-    p, s = logits.float().softmax(-1), torch.tensor(stars, device=logits.device)
-    score = (p * s).sum(-1)
-    return score, (p * (s - score[:, None])**2).sum(-1).clamp_min(0).sqrt()
+    shares, values = logits.float().softmax(-1), torch.tensor(stars, device=logits.device)
+    score = (shares*values).sum(-1)
+    apart = values - score[:, None]
+    variance = (shares*apart**2).sum(-1)
+    return score, variance.clamp_min(0).sqrt()
 
 # %% ../../nbs/23_models.score_model.ipynb #cbd48fe1
 def star_targets(
     ratings:torch.Tensor, # (batch,), between 1 and 5
 ) -> torch.Tensor:        # (batch, 5), rows sum to 1 and have the rating as their expectation
     "Ratings as distributions over the stars."
-    return (1 - (ratings[:, None] - torch.tensor(stars, device=ratings.device)).abs()).clamp_min(0)
+    apart = ratings[:, None] - torch.tensor(stars, device=ratings.device)
+    return (1 - apart.abs()).clamp_min(0)
 
 # %% ../../nbs/23_models.score_model.ipynb #cd62dab1
 def star_loss(
@@ -75,7 +78,8 @@ def star_loss(
 ) -> torch.Tensor:        # A number
     "Cross-entropy over the stars plus half the squared error of their expectation."
     cross = F.cross_entropy(logits.float(), star_targets(ratings))
-    return cross + 0.5*((score_and_spread(logits)[0] - ratings)**2).mean()
+    score, _ = score_and_spread(logits)
+    return cross + F.mse_loss(score, ratings)/2
 
 # %% ../../nbs/23_models.score_model.ipynb #d48677f0
 class TokenConvolution(nn.Module):
@@ -89,8 +93,9 @@ class TokenConvolution(nn.Module):
     def forward(self, embedded, mask):
         "`embedded` (batch, tokens, dim) and `mask` (batch, tokens) -> (batch, width)"
         m = mask[:, :, None].to(embedded.dtype)
-        h = F.gelu(self.conv((self.norm(embedded) * m).transpose(1, 2))).transpose(1, 2)
-        return h.masked_fill(m == 0, -1e4).amax(1) * m.amax(1)
+        there = self.norm(embedded)*m
+        h = F.gelu(self.conv(there.transpose(1, 2))).transpose(1, 2)
+        return h.masked_fill(m == 0, -1e4).amax(1)*m.amax(1)
 
 # %% ../../nbs/23_models.score_model.ipynb #5ec213dc
 class PriceNetwork(nn.Module):
@@ -105,9 +110,11 @@ class PriceNetwork(nn.Module):
     def inputs(self, price):
         "`price` (batch,), NaN or negative where it is not known -> (batch, 2): standardised logarithm and flag"
         known = price >= 0 # False for NaN
-        z = (torch.log1p(torch.where(known, price, torch.zeros_like(price))) - self.mean) / self.scale
-        return torch.stack([torch.where(known, z, torch.zeros_like(z)), (~known).to(z.dtype)], 1)
-    def forward(self, price): return self.layers(self.inputs(price))
+        z = torch.log1p(price.where(known, 0)) - self.mean
+        return torch.stack([(z/self.scale).where(known, 0), (~known).to(z.dtype)], 1)
+    def forward(self, price):
+        "`price` (batch,) -> (batch, width)"
+        return self.layers(self.inputs(price))
 
 # %% ../../nbs/23_models.score_model.ipynb #95f06136
 @patch
@@ -137,11 +144,17 @@ class ReviewMetadataScoreModel(nn.Module):
         tokenizer=None,            # And its tokenizer
     ):
         super().__init__()
-        self.encoder, self.tokenizer = (encoder, tokenizer) if encoder is not None else _load_encoder(base)
-        max_tokens = min(max_tokens, getattr(self.encoder.config, 'max_position_embeddings', None) or max_tokens)
-        self.settings = dict(max_tokens=max_tokens, metadata_tokens=metadata_tokens, hidden=hidden, dropout=dropout,
-                             metadata_dropout=metadata_dropout, review_dropout=review_dropout)
-        d = self.encoder.config.hidden_size
+        if encoder is None: encoder, tokenizer = _load_encoder(base)
+        self.encoder, self.tokenizer = encoder, tokenizer
+        places = getattr(encoder.config, 'max_position_embeddings', None)
+        self.settings = dict(
+            max_tokens=min(max_tokens, places or max_tokens),
+            metadata_tokens=metadata_tokens,
+            hidden=hidden,
+            dropout=dropout,
+            metadata_dropout=metadata_dropout,
+            review_dropout=review_dropout)
+        d = encoder.config.hidden_size
         self.metadata, self.price = TokenConvolution(d), PriceNetwork()
         self.fuse = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(d + 64 + 16, hidden), nn.GELU(),
@@ -168,7 +181,9 @@ def _load_encoder(base):
 
 # %% ../../nbs/23_models.score_model.ipynb #f7c51698
 @patch(as_prop=True)
-def device(self:ReviewMetadataScoreModel): "Where the weights are"; return self.price.mean.device
+def device(self:ReviewMetadataScoreModel):
+    "Where the weights are"
+    return self.price.mean.device
 
 # %% ../../nbs/23_models.score_model.ipynb #64172440
 @patch
@@ -177,10 +192,11 @@ def pool_review(self:ReviewMetadataScoreModel,
     attention_mask, # (batch, tokens), 1 where there is a token
 ):                  # (batch, encoder's width); zeros for an empty review
     "The mean of the review's token vectors."
-    h = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+    found = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
     m = attention_mask[:, :, None].float()
-    there = (attention_mask.sum(1, keepdim=True) > 2).float() # more than [CLS] and [SEP]
-    return (h * m).sum(1) / m.sum(1).clamp_min(1) * there
+    count = m.sum(1)
+    mean = (found.last_hidden_state.float()*m).sum(1)/count.clamp_min(1)
+    return mean*(count > 2) # more than [CLS] and [SEP]
 
 # %% ../../nbs/23_models.score_model.ipynb #87b30f96
 @patch
@@ -202,10 +218,10 @@ def forward(self:ReviewMetadataScoreModel,
 @patch
 def forget(self:ReviewMetadataScoreModel, review, product, price):
     "Blank some rows' metadata and price, and some other rows' review."
-    u = torch.rand(len(review), 1, device=review.device)
-    r, m = self.settings['review_dropout'], self.settings['metadata_dropout']
-    keep_product = (u >= m).to(review.dtype)
-    return review * (u < 1 - r), product * keep_product, price * keep_product
+    chance = torch.rand(len(review), 1, device=review.device)
+    with_product = chance >= self.settings['metadata_dropout']
+    with_review = chance < 1 - self.settings['review_dropout']
+    return review*with_review, product*with_product, price*with_product
 
 # %% ../../nbs/23_models.score_model.ipynb #2b8e878a
 class ScoreInputs:
@@ -216,11 +232,10 @@ class ScoreInputs:
         price,         # (n,), NaN where not known
         rating=None,   # (n,), NaN where there is none
     ):
-        self.reviews = Tokens.of(reviews)
-        self.products = Tokens.of(products)
-        self.price = np.asarray(price, dtype=np.float32)
+        self.reviews, self.products = Tokens.of(reviews), Tokens.of(products)
         if rating is None: rating = np.full(len(reviews), np.nan)
-        self.rating = np.asarray(rating, dtype=np.float32)
+        self.price = np.asarray(price, np.float32)
+        self.rating = np.asarray(rating, np.float32)
         self.lengths = self.reviews.lengths
     def __len__(self): return len(self.reviews)
 
@@ -231,11 +246,13 @@ def batch(self:ScoreInputs,
     device='cpu', # Where to put the tensors
 ) -> dict:        # The arguments of the model's `forward`, and `rating`
     "Padded tensors of these reviews."
-    product = pad_batch([self.products[i] for i in rows], device=device)
-    number = lambda column: torch.tensor(column[rows], device=device)
     review = pad_batch([self.reviews[i] for i in rows], device=device)
-    metadata = dict(metadata_ids=product['input_ids'], metadata_mask=product['attention_mask'])
-    return review | metadata | dict(price=number(self.price), rating=number(self.rating))
+    product = pad_batch([self.products[i] for i in rows], device=device)
+    return review | dict(
+        metadata_ids=product['input_ids'],
+        metadata_mask=product['attention_mask'],
+        price=torch.tensor(self.price[rows], device=device),
+        rating=torch.tensor(self.rating[rows], device=device))
 
 # %% ../../nbs/23_models.score_model.ipynb #9089ff21
 def numbers_of(table, column):
@@ -276,7 +293,7 @@ def predict_inputs(self:ReviewMetadataScoreModel,
     inputs:ScoreInputs,        # Tokenised reviews
     batch_size:int|None=None,  # Reviews at once; `None`: few in float32, which then stay in the cache
     show:bool=False,           # Whether to show a progress bar
-    preset:Preset|None=None,   # What to run on; `None` for the model's own device
+    preset=None,               # What to run on; `None` for the model's own device
 ) -> tuple:                    # Scores (n,) and spreads (n,)
     "Scores of tokenised reviews, in their order."
     preset = preset or find_preset(self.device.type)
@@ -308,7 +325,7 @@ def predict(self:ReviewMetadataScoreModel,
     products:pd.DataFrame,   # `product_id text price`
     batch_size:int|None=None,# Reviews at once, see `predict_inputs`
     show:bool=False,         # Whether to show a progress bar
-    preset:Preset|None=None, # What to run on; `None` for the model's own device
+    preset=None,             # What to run on; `None` for the model's own device
 ) -> pd.DataFrame:           # `review_id score spread`, in the order of the reviews
     "Predicted stars of reviews."
     score, spread = self.predict_inputs(self.inputs(reviews, products), batch_size, show, preset)
@@ -317,31 +334,35 @@ def predict(self:ReviewMetadataScoreModel,
 # %% ../../nbs/23_models.score_model.ipynb #a1fc61b4
 @patch
 def save(self:ReviewMetadataScoreModel,
-    folder:str|Path, # Where; what is there is replaced
+    folder,          # Where; what is there is replaced
 ):
     "Write `config.json`, `model.safetensors` and the tokenizer."
     with replace_folder(folder) as part:
         self.tokenizer.save_pretrained(part)
-        encoder = self.encoder.config.to_diff_dict()
-        write_json(part/'config.json', dict(model=type(self).__name__, settings=self.settings, encoder=encoder))
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, part/'model.safetensors')
+        told = dict(model=type(self).__name__, settings=self.settings, encoder=self.encoder.config.to_diff_dict())
+        write_json(part/'config.json', told)
+        weights = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+        save_file(weights, part/'model.safetensors')
 
 # %% ../../nbs/23_models.score_model.ipynb #5ea32f3d
 def _model_folder(source, root):
-    if (Path(source)/'config.json').exists() and (Path(source)/'model.safetensors').exists(): return Path(source)
+    "The folder of a saved model, or of a run."
+    folder = Path(source)
+    if (folder/'config.json').exists() and (folder/'model.safetensors').exists(): return folder
     return find_run(source, 'score', root).path/'model'
 
 # %% ../../nbs/23_models.score_model.ipynb #858a7a32
 @patch(cls_method=True)
 def load(cls:ReviewMetadataScoreModel,
     source='latest',         # A folder written by `save`, a `RunFolder`, a run's name, or 'latest'
-    root:str|Path|None=None, # Where runs are looked up, see `root_folder`
+    root=None,               # Where runs are looked up, see `root_folder`
 ) -> ReviewMetadataScoreModel:
     "Read a saved model, ready to predict."
     from transformers import AutoConfig, AutoModel, AutoTokenizer
     folder = recover_folder(_model_folder(getattr(source, 'path', source), root))
     c = read_json(folder/'config.json')
-    if (found := c.get('model')) != cls.__name__:
+    found = c.get('model')
+    if found != cls.__name__:
         raise RecsysError(f'{folder/"config.json"}: model: expected {cls.__name__!r}, found {found!r}')
     encoder = AutoModel.from_config(AutoConfig.for_model(**c['encoder']))
     self = cls(encoder=_without_noise(encoder), tokenizer=AutoTokenizer.from_pretrained(folder), **c['settings'])

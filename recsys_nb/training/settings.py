@@ -146,6 +146,8 @@ def config(self:RunFolder):
     path = self.path/'config.json'
     given = {k: v for k, v in read_json(path).items() if k not in _gone or v != _gone[k]}
     old = [f'{k}={v}' for k, v in given.items() if k in _gone]
-    if old: raise RecsysError(f'{path}: {", ".join(old)}: this version has no such setting; commit 43e5e92 is the last that has')
+    if old:
+        raise RecsysError(f'{path}: {", ".join(old)}: this version has no such setting; '
+                          'commit 43e5e92 is the last that has')
     try: return _configs[self.kind](**given)
     except RecsysError as e: raise RecsysError(f'{path}: {e}') from None
