@@ -34,6 +34,7 @@ def _setting(name, value):
     if not isinstance(value, bool): return f'{name} {value}'
     return name if value else f'not {name}'
 
+# %% ../../nbs/analysis/plot_metrics.ipynb #2345c2cb
 def _labels(runs):
     "What to call each run in a legend: the settings that differ, or else its name."
     told = pd.DataFrame([asdict(r.config) for r in runs]).astype(object)
@@ -79,11 +80,13 @@ def _line(i):
 # %% ../../nbs/analysis/plot_metrics.ipynb #da20b856
 _chosen_by = {'val_ndcg@10', 'val_rmse'} # what the best epoch of an encoder and of a score model is chosen by
 
+# %% ../../nbs/analysis/plot_metrics.ipynb #e5f5e988
 def _best(d, column):
     "Epoch and value of a run's best row."
     at = d[column].idxmin() if _better(column) == 'lower' else d[column].idxmax()
     return d.epoch[at], d[column][at]
 
+# %% ../../nbs/analysis/plot_metrics.ipynb #538db501
 def _mark(ax, at, above, colour, ring):
     "Write a run's best value, in a ring or not."
     if ring: ax.plot(*at, 'o', ms=11, mfc='none', mec=colour, mew=1.6)
@@ -119,6 +122,7 @@ def _mark_all(ax, shown, column):
         above = at[1] == max(rivals) if len(rivals) > 1 else _better(column) == 'higher'
         _mark(ax, at, above, _line(i)['color'], column in _chosen_by)
 
+# %% ../../nbs/analysis/plot_metrics.ipynb #1ef512b1
 def _over_epochs(ax, last):
     "Whole epochs, from before training, in all plots alike."
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -74,10 +74,12 @@ def _say(*words):
     "Tell the person something, on standard error."
     print(*words, file=sys.stderr, flush=True)
 
+# %% ../../nbs/81_command.cli.ipynb #b775156c
 def _plain(o):
     "What JSON can hold in place of `o`."
     return o.tolist() if hasattr(o, 'tolist') else str(o)
 
+# %% ../../nbs/81_command.cli.ipynb #7d9b405c
 def _print_json(obj):
     "Print one JSON object on standard output."
     encoding = (sys.stdout.encoding or '').lower().replace('-', '')
@@ -148,6 +150,7 @@ def _share(text):
     if not 0 <= value <= 1: raise RecsysError(f'--max-bad {text}: expected a share between 0% and 100%')
     return value
 
+# %% ../../nbs/81_command.cli.ipynb #e88f218e
 def _columns_of(names):
     "What `--map` says."
     if not names: return None
@@ -170,6 +173,7 @@ def _prepared(reviews, meta, split, max_bad='5%', names=None, **settings):
         columns=_columns_of(names),
         **how, **given)
 
+# %% ../../nbs/81_command.cli.ipynb #540e0ebf
 def _tell_data(data, to=print):
     "Say what was prepared and where its report is."
     to(data._repr_markdown_())
@@ -267,12 +271,14 @@ def _train_score(
 # %% ../../nbs/81_command.cli.ipynb #2e407fbf
 _Run = Annotated[str, typer.Argument(help='A run: its folder, its timestamp or "latest"')]
 
+# %% ../../nbs/81_command.cli.ipynb #65deb811
 @_command('export latest')
 def _export(run:_Run):
     "Write a run's models as TorchScript, torch.export and, where onnx is installed, ONNX."
     from recsys_nb.models.export import export_run
     for path in export_run(find_run(run, root=_root())): print(path)
 
+# %% ../../nbs/81_command.cli.ipynb #c8cf39e1
 @_command('plot latest')
 def _plot(run:_Run):
     "Draw a run's training curves into its folder."
@@ -291,6 +297,7 @@ def _evaluate_index(index, queries, qrels):
     lines = [f'{k:12s} {v:.4f}' for k, v in found['metrics'].items()]
     return '\n'.join([*lines, f'{found["n_queries"]} queries']), found
 
+# %% ../../nbs/81_command.cli.ipynb #a22a173c
 def _evaluate_run(data, run):
     "What a person and what a script reads of a model's test."
     from recsys_nb.command.pipeline import evaluate_model, run_for
@@ -367,6 +374,7 @@ def _object(where, line):
     if isinstance(found, dict): return found
     raise RecsysError(f'{where}: expected an object such as {{"text": "a mouse"}}')
 
+# %% ../../nbs/81_command.cli.ipynb #9bedac6c
 def _objects(path):
     "Yield where each object of a file of JSON lines is, and the object."
     try: lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
@@ -384,6 +392,7 @@ def _complaint(where, wrong):
     if isinstance(wrong['input'], (int, float, str)): why += f', got {str(wrong["input"])[:40]!r}'
     return ': '.join(o for o in (where, field, why) if o)
 
+# %% ../../nbs/81_command.cli.ipynb #63c25264
 def _checked(where, asked, k):
     "A request as arguments of `recommend`, or a `RecsysError` about the first field that cannot be used."
     from pydantic import ValidationError
@@ -400,6 +409,7 @@ def _asked(preferences, queries, requests):
     if queries: return [(f'{queries}: {i}', dict(id=i, text=t)) for i, t in read_queries(queries).items()]
     return [('', dict(text=preferences or ''))]
 
+# %% ../../nbs/81_command.cli.ipynb #db2b2d66
 def _requests(preferences, queries, requests, shared, k):
     "All that is asked, as arguments of `recommend`."
     asked = _asked(preferences, queries, requests)
@@ -417,6 +427,7 @@ def _flat(answers):
     flat = pd.concat(frames, names=['id', 'place']).reset_index()
     return flat.assign(place=flat.place + 1)
 
+# %% ../../nbs/81_command.cli.ipynb #9c3ee295
 def _lines(answers):
     "A JSON object a line."
     told = [{'id': i} | found.to_dict() for i, found in answers.items()]
@@ -425,6 +436,7 @@ def _lines(answers):
 # %% ../../nbs/81_command.cli.ipynb #ec83736e
 _endings = '.run', '.jsonl', '.csv', '.parquet'
 
+# %% ../../nbs/81_command.cli.ipynb #ff82e7d8
 def _write_run(path, rec, requests):
     "Write a TREC run."
     from recsys_nb.evaluation.trec import write_run
@@ -432,6 +444,7 @@ def _write_run(path, rec, requests):
     ranked = rec.rank(requests, most)
     write_run(path, {i: ranked[i][:r['k']] for i, r in requests.items()})
 
+# %% ../../nbs/81_command.cli.ipynb #036555e5
 def _write(path, rec, asked):
     "Answer requests in a file."
     requests = {one.get('id', '1'): one for one in asked}

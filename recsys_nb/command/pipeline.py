@@ -24,6 +24,7 @@ def _finished(data, kind, root):
     "The finished runs on this data set, oldest first."
     return [r for r in all_runs(kind, root) if r.state == 'finished' and r.config.data == data.name]
 
+# %% ../../nbs/80_command.pipeline.ipynb #4c2a96b6
 def run_for(
     data,                    # `PreparedData`
     kind:str|None,           # 'encoder', 'score', or `None` for a run of either kind that is named
@@ -57,6 +58,7 @@ def _evaluate_encoder(data, run):
     models = {f'trained, {"tied" if r.config.tied else "untied"}': DualEncoderSBERT.load(r) for r in runs}
     return evaluate_retrieval(data, models, base=DualEncoderSBERT(run.config.base, max_tokens=run.config.max_tokens))
 
+# %% ../../nbs/80_command.pipeline.ipynb #f4aa8d59
 def _evaluate_score(data, run):
     "Measure a score model."
     from recsys_nb.evaluation.stars import evaluate_scores
@@ -113,6 +115,7 @@ def encoding_rate() -> float:
         return dict(encoding=lambda: model.encode(texts, side='product'))
     return len(texts)/fastest('65 texts of 100 words', ways).seconds['encoding']
 
+# %% ../../nbs/80_command.pipeline.ipynb #69d01fbb
 @dataclass
 class IndexPlan:
     "What an index is going to know, and how long encoding it takes."
@@ -127,6 +130,7 @@ class IndexPlan:
         "How long encoding takes, about; 0 where it was not measured"
         return (self.products + self.texts)/self.rate if self.rate else 0.
 
+# %% ../../nbs/80_command.pipeline.ipynb #b52c59a6
 @patch
 def __str__(self:IndexPlan):
     said = f'with up to {self.reviews} reviews of each' if self.reviews else 'without reviews, for which there is no time'
@@ -151,6 +155,7 @@ def plan_index(
         if limit is None or rate is None or texts <= limit*rate: break
     return IndexPlan(n, reviews, sentences, texts, rate)
 
+# %% ../../nbs/80_command.pipeline.ipynb #bc4253a6
 def training_times(data, time, preset) -> str:
     "What training is going to take."
     if not data.count('train'): return 'no training, for there are no reviews'
@@ -213,6 +218,7 @@ def _tell_encoder(result, measured):
     told = {k: v for k, v in measured['verdicts'].items() if k.startswith('reviews: trained')}
     result.notes += [f'{k}: {v}' for k, v in told.items()]
 
+# %% ../../nbs/80_command.pipeline.ipynb #1453486d
 def _tell_score(result, measured):
     "The table of a score model's test, and what it does not say."
     rows = pd.DataFrame(measured['rows']).T[['rmse', 'mae', 'within_one', 'n']]
@@ -228,6 +234,7 @@ def _models():
              'The index uses the base encoder, for no other was trained'),
             ('score model', ScoreConfig, train_score, _tell_score, 'The score model was not trained')]
 
+# %% ../../nbs/80_command.pipeline.ipynb #ee86f478
 def _train_all(result, data, root, preset, say, settings):
     "Train, export and tell of every model; what cannot be trained becomes a note."
     from recsys_nb.models.export import export_run
@@ -308,6 +315,7 @@ def run_demo(
     result.tables = beside | result.tables
     return result
 
+# %% ../../nbs/80_command.pipeline.ipynb #e54408b0
 def _beside(before, after):
     "The titles of two answers."
     rows = zip([r.title for r in before], [r.title for r in after])

@@ -88,10 +88,12 @@ def time_ways(
     if seconds[winner] >= (1 - gain)*seconds[plain]: winner = plain
     return Choice(winner, seconds, failed)
 
+# %% ../../nbs/01_core.machine.ipynb #606825e2
 def _reason(e):
     "An exception in one line."
     return f'{type(e).__name__}: {e}'.splitlines()[0]
 
+# %% ../../nbs/01_core.machine.ipynb #2b0a8f91
 def _seconds(work, clock):
     start = clock()
     work()
@@ -114,6 +116,7 @@ def cpu_name():
     named = re.search(r'^model name\s*:\s*(.*)', told, re.M)
     return named[1] if named else platform.processor() or platform.machine()
 
+# %% ../../nbs/01_core.machine.ipynb #43b28eb7
 def installed(
     name, # Of a package
 ):        # Its version, or `None`
@@ -131,6 +134,7 @@ def _machine_facts():
         limits={k: os.environ[k] for k in _limits if k in os.environ},
         versions={k: installed(k) for k in _runtimes})
 
+# %% ../../nbs/01_core.machine.ipynb #aa3cd393
 def _key():
     "This machine as it is now."
     facts = json.dumps(_machine_facts())
@@ -173,6 +177,7 @@ def _layer_steps():
         loss.backward()
     return dict(float32=lambda: step(False), bfloat16=lambda: step(True))
 
+# %% ../../nbs/01_core.machine.ipynb #84eb4098
 @cache
 def bfloat16_pays():
     "Whether this processor is faster in bfloat16 than in float32."
@@ -212,11 +217,13 @@ def find_preset(
     if device not in have: raise RecsysError(f'preset {name!r}: this machine has none (it has {", ".join(have)})')
     return _cpu_preset(form) if device == 'cpu' else _graphics_preset(device, form)
 
+# %% ../../nbs/01_core.machine.ipynb #bff52feb
 def _cpu_preset(form):
     "A named format is torch's; otherwise both are found out."
     if form: return Preset('cpu', 'cpu', form == 'bfloat16')
     return Preset('cpu', 'cpu', bfloat16_pays(), runtime=os.environ.get('RECSYS_RUNTIME', 'auto'))
 
+# %% ../../nbs/01_core.machine.ipynb #9f9a9f2d
 def _graphics_preset(device, form):
     "bfloat16 where the card has it."
     import torch

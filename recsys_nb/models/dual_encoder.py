@@ -89,6 +89,7 @@ def _width(tower):
     old = 'get_sentence_embedding_dimension'
     return getattr(tower, 'get_embedding_dimension' if hasattr(tower, 'get_embedding_dimension') else old)()
 
+# %% ../../nbs/20_models.dual_encoder.ipynb #41357e06
 def _open_base(base):
     "The base encoder as it comes, if it reads tokens."
     try:
@@ -120,6 +121,7 @@ def _readable_tokens(tower):
     padding = [getattr(t, 'padding_idx', None) for t in tables]
     return places - max((p + 1 for p in padding if p is not None), default=0)
 
+# %% ../../nbs/20_models.dual_encoder.ipynb #d4f7db31
 def _own_limit(tower):
     limit = tower.max_seq_length
     return limit if limit and limit < _endless else None # some tokenizers say 'as many as you like' as 10**30
@@ -177,11 +179,13 @@ def pad_batch(
     ids[real] = _joined(tokens)
     return dict(input_ids=_sent(ids, device), attention_mask=_sent(real.long(), device))
 
+# %% ../../nbs/20_models.dual_encoder.ipynb #b1136db1
 def _sent(numbers, device):
     "On its way to the device; nobody waits for a GPU."
     if torch.device(device).type != 'cuda': return numbers.to(device)
     return numbers.pin_memory().to(device, non_blocking=True)
 
+# %% ../../nbs/20_models.dual_encoder.ipynb #895bd50b
 def _joined(tokens):
     "All token numbers, text after text."
     return torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *(np.asarray(t, np.int64) for t in tokens)]))
@@ -202,6 +206,7 @@ def batch_of(self:DualEncoderSBERT,
     if left_out := _prompt_left_out(tower, self.prompt(side)): batch['prompt_length'] = left_out
     return batch
 
+# %% ../../nbs/20_models.dual_encoder.ipynb #b9328ad2
 def _prompt_left_out(tower, prompt):
     "How many tokens of the prompt pooling leaves out; 0 for most encoders."
     if not prompt or all(getattr(m, 'include_prompt', True) for m in tower): return 0
@@ -236,6 +241,7 @@ def _from_towers(towers):
     model.towers = nn.ModuleList(towers)
     return model.eval()
 
+# %% ../../nbs/20_models.dual_encoder.ipynb #ef14545d
 def _open_tower(folder):
     try:
         with without_bars(): return SentenceTransformer(str(recover_folder(folder)), device='cpu')

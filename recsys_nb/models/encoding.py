@@ -92,6 +92,7 @@ def _converted(model, side):
             openvino.save_model(program, part/'tower.xml', compress_to_fp16=False)
     return folder/'tower.xml'
 
+# %% ../../nbs/22_models.encoding.ipynb #4b456d78
 @lru_cache(maxsize=2)
 def _compiled(file, precision, threads):
     "The tower as a program for this processor, with a stream for every core."
@@ -152,6 +153,7 @@ def _vectors(model, side, tokens, read, size, device='cpu'):
     found = over_cores(work, parts) if device == 'cpu' else _one_ahead(map(work, parts))
     return ((now, vectors.cpu().numpy()) for now, vectors in found)
 
+# %% ../../nbs/22_models.encoding.ipynb #34d77092
 def _one_ahead(made):
     "The same things, each when the next has begun: a GPU computes one batch while the next is put together."
     before = None

@@ -60,6 +60,7 @@ def same_everywhere(
     by = ', '.join(f'{d:.1e}' for d in apart)
     raise RecsysError(f'export: the exported program differs from the model by {by}')
 
+# %% ../../nbs/25_models.export.ipynb #a1f310eb
 def _one(outputs):
     "A module's output, or all of several as one tensor."
     return outputs if isinstance(outputs, torch.Tensor) else torch.stack(outputs)
@@ -71,11 +72,13 @@ def _write_jit(module, program, examples, path, outputs):
     same_everywhere(module, script, examples)
     script.save(str(path))
 
+# %% ../../nbs/25_models.export.ipynb #f8bf0f51
 def _write_pt2(module, program, examples, path, outputs):
     "torch.export."
     same_everywhere(module, program.module(), examples)
     with path.open('wb') as f: torch.export.save(program, f)
 
+# %% ../../nbs/25_models.export.ipynb #71f5a4bc
 def _write_onnx(module, program, examples, path, outputs):
     "ONNX, run by ONNX Runtime to compare."
     import onnxruntime
@@ -92,11 +95,13 @@ def _write_onnx(module, program, examples, path, outputs):
 # %% ../../nbs/25_models.export.ipynb #f1a528e8
 _writers = {'.jit': _write_jit, '.pt2': _write_pt2, '.onnx': _write_onnx}
 
+# %% ../../nbs/25_models.export.ipynb #03277418
 def _formats():
     "The endings that can be written here."
     onnx = all(map(find_spec, ('onnx', 'onnxscript', 'onnxruntime')))
     return [ending for ending in _writers if onnx or ending != '.onnx']
 
+# %% ../../nbs/25_models.export.ipynb #ba357008
 def _write_exports(
     module,   # `ExportedTower` or `ExportedScoreModel`
     examples, # Dicts of arguments in various shapes; the first is the one to trace
@@ -131,6 +136,7 @@ def _score_example(size, reviews, products, price):
     del batch['rating']
     return batch
 
+# %% ../../nbs/25_models.export.ipynb #c0a9b457
 def score_examples(
     model, # `ReviewMetadataScoreModel`
 ):         # Dicts of arguments; the first is the one to trace
@@ -162,6 +168,7 @@ def export(self:DualEncoderSBERT,
         prompts={side: self.prompt(side) for side in sides})
     return written, facts
 
+# %% ../../nbs/25_models.export.ipynb #3e3d464e
 def _copied(source, path):
     "A copy, all or nothing."
     with write_beside(path) as part: shutil.copyfile(source, part)

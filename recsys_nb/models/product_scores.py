@@ -99,6 +99,7 @@ def product_scores(
         high=np.clip(score + 1.96*error, 1, 5))
     return pd.DataFrame(table, index=g.index).rename_axis('product_id').reset_index()
 
+# %% ../../nbs/24_models.product_scores.ipynb #51d4045e
 def _scored(predictions, reviews, star_share):
     "`product_id score` of each review, whose own stars count for their share."
     owner = reviews[['review_id', 'product_id']].assign(rating=numbers_of(reviews, 'rating'))

@@ -310,6 +310,7 @@ def predict_inputs(self:ReviewMetadataScoreModel,
     self.train(was)
     return out[0], out[1]
 
+# %% ../../nbs/23_models.score_model.ipynb #79a29bad
 @patch
 def _scored(self:ReviewMetadataScoreModel, inputs, preset, rows):
     "Some rows, and their scores and spreads."

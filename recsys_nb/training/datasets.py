@@ -62,6 +62,7 @@ def _slices(data, part, columns, size):
         there = [c for c in columns or names if c in names]
         yield from file.iter_batches(size, columns=there)
 
+# %% ../../nbs/41_training.datasets.ipynb #9b206be8
 def _frame(piece): return piece if isinstance(piece, pd.DataFrame) else piece.to_pandas()
 
 # %% ../../nbs/41_training.datasets.ipynb #e24dd51b
@@ -114,6 +115,7 @@ def some_rows(
     if len(rows) <= n: return np.asarray(rows)
     return np.sort(np.random.default_rng(seed).choice(rows, n, replace=False))
 
+# %% ../../nbs/41_training.datasets.ipynb #664e355f
 def smaller(
     data,          # `PreparedData`
     reviews:int,   # At most so many of val and of test, and ten times as many for training

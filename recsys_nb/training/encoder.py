@@ -168,11 +168,13 @@ def load(self:EncoderTask, n):
     drawn = draw_evenly(p.family.to_numpy(), p.informative.to_numpy(), n, c.seed)
     self.pairs = tokenize_pairs(self.data, p.iloc[drawn], self.model.tokenize, c.query_tokens, c.max_tokens)
 
+# %% ../../nbs/43_training.encoder.ipynb #9073dd3c
 @patch
 def train_batches(self:EncoderTask, epoch):
     "Pairs of like length."
     return epoch_batches(self.pairs, self.config.batch_size, self.config.seed, epoch)
 
+# %% ../../nbs/43_training.encoder.ipynb #0d77d11e
 @patch
 def evaluate(self:EncoderTask):
     "What the weights would find if training ended here."
@@ -184,6 +186,7 @@ def _encode_piece(task, tokens, side, seed):
     torch.manual_seed(seed)
     with task.team.autocast(): return task.model(tokens, side)
 
+# %% ../../nbs/43_training.encoder.ipynb #344db890
 def _encoders(task, queries, products, size, seed):
     "Functions that encode pieces of queries and products, and the permutation that puts their rows in order."
     sides = dict(user=queries, product=products)
@@ -235,6 +238,7 @@ def save(self:EncoderTask, run):
     blend_weights(self.model, self.base, self.config.keep_base)
     self.model.save(run.path)
 
+# %% ../../nbs/43_training.encoder.ipynb #4bdc8caf
 @patch
 def measure(self:EncoderTask, run):
     "`evaluate_retrieval` of the saved towers, on the test part if there is one."

@@ -111,6 +111,7 @@ def add_up(self:Team, parameters):
     parts = summed.split([g.numel() for g in grads])
     for p, part in zip(parameters, parts): p.grad = part.view_as(p)
 
+# %% ../../nbs/42_training.loop.ipynb #4835644f
 @patch
 def told(self:Team, thing):
     "What the leader has, in every process; what the others have is ignored."
@@ -144,16 +145,19 @@ class Task:
 def load(self:Task, n):
     "Draw `n` of the examples, and read them"
 
+# %% ../../nbs/42_training.loop.ipynb #67fb0224
 @patch
 def train_batches(self:Task, epoch):
     "The batches of an epoch (from 1), each a list"
     raise NotImplementedError
 
+# %% ../../nbs/42_training.loop.ipynb #7919cbd8
 @patch
 def loss(self:Task, batch, n):
     "The mean loss of this process's share of a batch of `n`"
     raise NotImplementedError
 
+# %% ../../nbs/42_training.loop.ipynb #06d823bf
 @patch
 def evaluate(self:Task):
     "A dict of figures on the validation part, among them `metric`"
@@ -165,6 +169,7 @@ def parameter_groups(self:Task):
     "Groups for AdamW"
     return decay_groups(self.model.parameters(), self.config.lr, self.config.weight_decay)
 
+# %% ../../nbs/42_training.loop.ipynb #4fbaf6e7
 @patch
 def backward(self:Task, batch, n, scale=1.):
     "Compute the loss of a batch, send `scale` times its gradient back, and return the loss."
@@ -180,10 +185,12 @@ class Measured:
     tables:str='No test reviews.'   # For the model card, in Markdown
     verdict:str=''                  # For the log
 
+# %% ../../nbs/42_training.loop.ipynb #752393a1
 @patch
 def save(self:Task, run):
     "Write the model into the run's folder"
 
+# %% ../../nbs/42_training.loop.ipynb #9b983c9a
 @patch
 def measure(self:Task, run):
     "Measure the model on the test part: `Measured`"
@@ -343,6 +350,7 @@ def _data_fingerprint(data):
         between = '\n'
     return digest.hexdigest()[:16]
 
+# %% ../../nbs/42_training.loop.ipynb #7ff22f99
 def same_data(
     run,  # `RunFolder`
     data, # `PreparedData`
@@ -360,6 +368,7 @@ def _check_base(run, task):
     raise RecsysError(f'run {run.name} started from other base weights ({then}) than {task.config.base} has now '
                       f'({task.fingerprint})')
 
+# %% ../../nbs/42_training.loop.ipynb #c1854dd0
 def _open_run(run, task, root):
     "The run's folder, a new one where there is none, which knows its data, its base and its plan."
     if run: _check_base(run, task)
@@ -526,10 +535,12 @@ def _new_task(cls, data, config, on):
     task.team, task.on = team, on
     return task
 
+# %% ../../nbs/42_training.loop.ipynb #2aeb2b88
 def _plan_of(run):
     "What a resumed run has planned, or `None`."
     if run and (run.path/'plan.json').exists(): return Plan(**read_json(run.path/'plan.json'))
 
+# %% ../../nbs/42_training.loop.ipynb #8095263f
 def _new_plan(task):
     "A plan for this machine."
     limit = seconds_of(task.config.time, task.team.device)

@@ -105,6 +105,7 @@ def load(self:ScoreTask, n):
     self.train = _read_inputs(self.model, self.data, 'train', drawn)
     self.model.price.fit(self.train.price)
 
+# %% ../../nbs/44_training.score.ipynb #9d09eb4a
 def _drawn(products, n, seed):
     "Positions of `n` reviews of as many products as possible."
     return draw_evenly(pd.factorize(products)[0], np.ones(len(products), bool), n, seed)
@@ -126,6 +127,7 @@ def train_batches(self:ScoreTask, epoch):
     batches = like_length_batches(self.train.lengths, c.batch_size, [c.seed, epoch], together=20)
     return [b.tolist() for b in batches]
 
+# %% ../../nbs/44_training.score.ipynb #87e6bfb2
 @patch
 def loss(self:ScoreTask, batch, n):
     "`star_loss` of a batch."
@@ -133,6 +135,7 @@ def loss(self:ScoreTask, batch, n):
     rating = inputs.pop('rating')
     return star_loss(self.model(**inputs), rating)
 
+# %% ../../nbs/44_training.score.ipynb #0031520d
 @patch
 def evaluate(self:ScoreTask):
     "`score_metrics` of the validation reviews, star words masked as in training."
@@ -186,6 +189,7 @@ def save(self:ScoreTask, run):
     scores = score_all(self.model, self.data, self.on, c.star_share, limit, c.seed)
     with write_beside(run.path/'product_scores.parquet') as p: scores.to_parquet(p)
 
+# %% ../../nbs/44_training.score.ipynb #19b7ba1d
 @patch
 def measure(self:ScoreTask, run):
     "`evaluate_scores` on the test part if there are stars in it."
@@ -196,6 +200,7 @@ def measure(self:ScoreTask, run):
     tables = f'{report.note}\n\n{report._repr_markdown_()}'
     return Measured(report.to_dict(), tables, report.verdict)
 
+# %% ../../nbs/44_training.score.ipynb #8fdf3295
 def _affordable(task, part):
     "The data, or a part of them, see `smaller`: what can be measured in the time that training had."
     limit = task.plan and task.plan.limit
@@ -204,6 +209,7 @@ def _affordable(task, part):
     if len(_starred(_ratings(task.data, part))) <= most: return task.data
     return smaller(task.data, most, most, task.config.seed)
 
+# %% ../../nbs/44_training.score.ipynb #9267b52b
 def _draw_calibration(report, path):
     "Predicted and given stars, as a picture."
     from matplotlib.figure import Figure
