@@ -1,0 +1,18 @@
+"The demo answers before it trains, and lays the answers from before and after side by side."
+from recsys_nb.command import pipeline
+
+def test_the_demo_answers_before_it_trains(monkeypatch, tmp_path):
+    said, asked = [], []
+    def no_training(result, data, root, preset, say, settings):
+        asked.append(settings)
+        say('Training …')
+    monkeypatch.setattr(pipeline, '_train_all', no_training)
+    monkeypatch.setattr(pipeline, 'demo_size', pipeline.quick_size)
+    result = pipeline.run_demo(tmp_path, say=lambda *words: said.append(' '.join(map(str, words))))
+    assert asked == [dict(time='30s')]
+    trained = said.index('Training …')
+    for q in pipeline.demo_preferences:
+        assert any(q in line for line in said[:trained])
+        table = result.tables[f'"{q}", before and after training']
+        assert len(table) == 3 and list(table.before) == list(table.after) # nothing was trained
+    assert len(result.recommendations) == 3
