@@ -339,10 +339,11 @@ def _unread(e):
         for name in names:
             n = e.ask(f"""
                 SELECT count(bad_{name}) AS unreadable, min(bad_{name}) AS example,
-                    count(bad_{name}) + count(nullif(cast({name} AS STRING), '[]')) AS of
+                    count(nullif(cast({name} AS STRING), '[]')) AS there
                 FROM raw_{kind} WHERE product_id IS NOT NULL""")[0]
+            of = n['unreadable'] + n.pop('there')
             if n['unreadable']:
-                yield dict(field=name) | n
+                yield dict(field=name, of=of) | n
 
 # %% ../../nbs/18_data.prepare.ipynb #e2ded02b
 def _require_readable(unread, allowed):

@@ -145,7 +145,7 @@ _usual = """
     title: review_title review_headline headline name product_title product_name
     timestamp: time date review_date
     store: manufacturer"""
-_usual = {name: field for field, names in re.findall('(.*): (.*)', _usual) for name in names.split()}
+_usual = {name: field for field, names in re.findall(r'(\w+): (.*)', _usual) for name in names.split()}
 
 # %% ../../nbs/13_data.reading.ipynb #b5850e08
 def _column_names(
