@@ -6,7 +6,7 @@
 __all__ = ['shares', 'review_words', 'bullet_words', 'title_words', 'steps', 'waited', 'lengths', 'vocabulary', 'texts_about',
            'kind_of', 'write_raw', 'StepTook', 'watch', 'run_step', 'Growth', 'growth', 'read_growth', 'plot_growth']
 
-# %% ../../nbs/98_benchmarks.growth.ipynb #0c64e87e
+# %% ../../nbs/98_benchmarks.growth.ipynb #0d3dd200
 import json, os, subprocess, sys, tempfile, threading, time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..core.files import RecsysError, read_json, write_json
 from ..core.machine import resolve_base
 from ..core.tables import markdown_table
 
-# %% ../../nbs/98_benchmarks.growth.ipynb #0ae2ac22
+# %% ../../nbs/98_benchmarks.growth.ipynb #a1dc4295
 shares = np.array([0, .1, .25, .5, .75, .9, .95, .99, 1])
 review_words = np.array([1, 2, 4, 11, 29, 73, 137, 678, 2974])
 bullet_words = np.array([7, 35, 62, 102, 157, 214, 256, 335, 411])
@@ -32,13 +32,13 @@ def lengths(
     logs = np.interp(rng.random(n), shares, np.log(quantiles))
     return np.maximum(1, np.exp(logs)).astype(int)
 
-# %% ../../nbs/98_benchmarks.growth.ipynb #041359d3
+# %% ../../nbs/98_benchmarks.growth.ipynb #c4474fed
 def vocabulary() -> np.ndarray:
     "Whole words of the base encoder's vocabulary, as JSON can hold them unchanged."
     lines = (Path(resolve_base())/'vocab.txt').read_text(encoding='utf-8').split()
     return np.array([w for w in lines if w.isascii() and w.isalpha() and len(w) > 1], dtype=object)
 
-# %% ../../nbs/98_benchmarks.growth.ipynb #6b5ce11a
+# %% ../../nbs/98_benchmarks.growth.ipynb #888c336a
 def texts_about(
     kinds:np.ndarray, # (n,) a number per text: what it is about
     sizes:np.ndarray, # (n,) words of each
@@ -57,7 +57,7 @@ def texts_about(
     starts = np.concatenate([[0], ends[last[:-1] - 1]])
     return [whole[a:b] for a, b in zip(starts.tolist(), (ends[last - 1] - 1).tolist())]
 
-# %% ../../nbs/98_benchmarks.growth.ipynb #71467d59
+# %% ../../nbs/98_benchmarks.growth.ipynb #21328101
 def kind_of(product, products):
     "The kind of each product, a number; a variant is of the same kind as what it varies."
     base = product - (product % 8 == 1)
@@ -76,11 +76,12 @@ def _product_lines(ids, products, words, rng):
         cost = 'null' if i % 3 == 0 else price
         half = len(bullet)//2
         yield (f'{{"main_category": "Shop", "title": "{title}", "average_rating": 4.1, "rating_number": 10, '
-               f'"features": ["{bullet[:half]}", "{bullet[half:]}"], "description": [], "price": {cost}, "images": [], "videos": [], '
-               f'"store": "{words[-1 - kind % 500]}", "categories": ["Shop", "Group {kind % 30}", "Kind {kind}"], "details": {{}}, '
+               f'"features": ["{bullet[:half]}", "{bullet[half:]}"], "description": [], "price": {cost}, '
+               f'"images": [], "videos": [], "store": "{words[-1 - kind % 500]}", '
+               f'"categories": ["Shop", "Group {kind % 30}", "Kind {kind}"], "details": {{}}, '
                f'"parent_asin": "B{i:09d}", "bought_together": null}}\n')
 
-# %% ../../nbs/98_benchmarks.growth.ipynb #dd69533b
+# %% ../../nbs/98_benchmarks.growth.ipynb #560d59bb
 _praise = 'love great perfect excellent beautiful happy best amazing wonderful easy'.split()
 _blame = 'broken waste terrible poor bad disappointed cheap wrong awful return'.split()
 _first_day, _days = 1_200_000_000_000, 490_000_000_000
@@ -95,17 +96,19 @@ def _review_lines(n, popular, users, products, words, rng):
     texts = texts_about(kind_of(product, products), size, words, rng)
     titles = texts_about(kind_of(product, products), 1 + size % 4, words, rng)
     mood, lines = rng.integers(0, 10, n), []
-    for p, u, s, t, text, title, m in zip(*(a.tolist() for a in (product, user, stars, at)), texts, titles, mood.tolist()):
+    numbers = (a.tolist() for a in (product, user, stars, at, mood))
+    for p, u, s, t, m, text, title in zip(*numbers, texts, titles):
         said = '' if s == 3 else (_praise if s > 3 else _blame)[m] + ' '
         def line(p):
-            return (f'{{"rating": {s}.0, "title": "{title}", "text": "{said}{text}", "images": [], "asin": "B{p:09d}", "parent_asin": "B{p:09d}", '
+            return (f'{{"rating": {s}.0, "title": "{title}", "text": "{said}{text}", "images": [], '
+                    f'"asin": "B{p:09d}", "parent_asin": "B{p:09d}", '
                     f'"user_id": "U{u:027d}", "timestamp": {t}, "helpful_vote": 0, "verified_purchase": true}}\n')
         lines.append(line(p))
         if p % 8 == 0 and p + 1 < products: lines.append(line(p + 1))
     twice = rng.random(len(lines)) < .09
     return [line for line, again in zip(lines, twice) for _ in range(1 + again)]
 
-# %% ../../nbs/98_benchmarks.growth.ipynb #46a0705c
+# %% ../../nbs/98_benchmarks.growth.ipynb #011a4431
 def write_raw(
     folder:str|Path,    # Where `reviews.jsonl` and `meta.jsonl` go
     reviews:int,        # Lines of reviews
@@ -118,7 +121,9 @@ def write_raw(
     folder, rng, words = Path(folder), np.random.default_rng(seed), vocabulary()
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder/'meta.jsonl', 'w') as f:
-        for i in range(0, products, chunk): f.writelines(_product_lines(np.arange(i, min(i + chunk, products)), products, words, rng))
+        for i in range(0, products, chunk):
+            ids = np.arange(i, min(i + chunk, products))
+            f.writelines(_product_lines(ids, products, words, rng))
     wanted = rng.lognormal(0, 1.5, products)
     wanted[1::8] = 0 # variants get their reviews from what they vary
     popular, left = np.cumsum(wanted), reviews
@@ -129,7 +134,7 @@ def write_raw(
             left -= len(lines)
     return folder
 
-# %% ../../nbs/98_benchmarks.growth.ipynb #06c7cca1
+# %% ../../nbs/98_benchmarks.growth.ipynb #0319c2b1
 def _tree_mb(process):
     "The memory of a process and all below it, in MB."
     import psutil
@@ -151,7 +156,7 @@ class StepTook:
     code:int = 0        # The exit code
     last:str = ''       # The last line that it printed
 
-# %% ../../nbs/98_benchmarks.growth.ipynb #6a4bbc70
+# %% ../../nbs/98_benchmarks.growth.ipynb #2fd28f2c
 def watch(
     step:str,        # What to call it
     command:list,    # What to run
@@ -177,7 +182,7 @@ def watch(
         reader.join()
     return StepTook(step, round(time.perf_counter() - start, 1), round(peak), said, p.returncode, last[0])
 
-# %% ../../nbs/98_benchmarks.growth.ipynb #4415a943
+# %% ../../nbs/98_benchmarks.growth.ipynb #090b5d89
 steps = dict(
     prepare='prepare --reviews {raw}/reviews.jsonl --meta {raw}/meta.jsonl --name growth',
     encoder='train-encoder --data growth --time {time}',
@@ -199,7 +204,7 @@ def run_step(
     start = [sys.executable, '-c', 'from recsys_nb.command.cli import main; main()', '--root', str(folder)]
     return watch(step, [*start, *words], waited, limit)
 
-# %% ../../nbs/98_benchmarks.growth.ipynb #493a7ba1
+# %% ../../nbs/98_benchmarks.growth.ipynb #fdd3ea73
 @dataclass
 class Growth:
     "What each step took at one size."
@@ -222,7 +227,7 @@ def _repr_markdown_(self:Growth):
 @patch
 def __str__(self:Growth): return f'{self.reviews:,} reviews, {self.products:,} products\n\n{self._repr_markdown_()}'
 
-# %% ../../nbs/98_benchmarks.growth.ipynb #f6578abd
+# %% ../../nbs/98_benchmarks.growth.ipynb #bfdfaf03
 def growth(
     quick:bool=False,             # 2,000 reviews
     reviews:int=20_000,           # Lines of reviews
@@ -246,13 +251,14 @@ def growth(
             if found[step].code: break
         return Growth(reviews, products, list(found.values()))
 
-# %% ../../nbs/98_benchmarks.growth.ipynb #01d03c27
+# %% ../../nbs/98_benchmarks.growth.ipynb #09ac7083
 def read_growth(
     path:str|Path, # A JSON list of what `--json` prints, of several sizes
 ) -> pd.DataFrame: # A row per size and step
     "Kept measurements as a table."
     sizes = read_json(path)
-    return pd.DataFrame([dict(reviews=size['reviews'], products=size['products']) | s for size in sizes for s in size['steps']])
+    of = [dict(reviews=size['reviews'], products=size['products']) for size in sizes]
+    return pd.DataFrame([size | step for size, found in zip(of, sizes) for step in found['steps']])
 
 def plot_growth(
     table:pd.DataFrame, # From `read_growth`

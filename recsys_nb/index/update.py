@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['update_data', 'update_index']
 
-# %% ../../nbs/55_index.update.ipynb #9b5ef12b
+# %% ../../nbs/55_index.update.ipynb #80bc2208
 import json, shutil
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,7 +20,7 @@ from .products import ProductIndex, followed, read_manifest, sound, with_scores
 from .reviews import Said, listen
 from .stores import payload_of
 
-# %% ../../nbs/55_index.update.ipynb #da2f9b4d
+# %% ../../nbs/55_index.update.ipynb #0d97b0d8
 def _kept(file, folder):
     "A copy of a file, named after what is in it."
     copy = folder/f'{sha256_of(file)[:16]}-{file.name}'
@@ -34,7 +34,15 @@ def _removal(ids, folder):
     with write_beside(folder/'removed.jsonl') as part: part.write_text(lines, encoding='utf-8')
     return _kept(folder/'removed.jsonl', folder)
 
-# %% ../../nbs/55_index.update.ipynb #bb33469a
+def _joined(data, kind, new=()):
+    "The files that data were prepared from, and new ones after them."
+    old = [Path(f['file']) for f in data.report['files'][kind]]
+    for file in old:
+        if not file.exists():
+            raise RecsysError(f'{file}: missing; {data.name} was prepared from it, and is updated from it')
+    return [f for f in old if f not in new] + list(new)
+
+# %% ../../nbs/55_index.update.ipynb #673d36de
 def update_data(
     name:str,                # A prepared data set
     reviews=(),              # Files of new reviews
@@ -45,22 +53,24 @@ def update_data(
 ) -> PreparedData:
     "Prepare a data set again with what is new; the same files again change nothing."
     data = load_prepared(name, root)
-    settings, split = dict(data.report['settings']), data.report['split']
-    old = {kind: [Path(f['file']) for f in files] for kind, files in data.report['files'].items()}
-    for file in [*old['reviews'], *old['meta']]:
-        if not file.exists(): raise RecsysError(f'{file}: missing; {name} was prepared from it, and is updated from it')
     folder = root_folder(root)/'data'/'updates'/data.path.name
     folder.mkdir(parents=True, exist_ok=True)
-    new = {kind: [_kept(f, folder) for f in input_files(files, kind)] for kind, files in dict(reviews=reviews, meta=meta).items()}
-    if removed: new['meta'].append(_removal(removed, folder))
-    now = {kind: [f for f in old[kind] if f not in new[kind]] + new[kind] for kind in old}
-    if now == old: return data
-    before = settings.get('updates') or []
-    settings['updates'] = [str(f) for f in now['meta'] if str(f) in before or f in new['meta']]
-    if split['by'] == 'time': settings |= dict(split='time', cuts=split['cuts'])
-    return prepare(now['reviews'], now['meta'], data.path.name, root, **how, **settings)
+    new_reviews = [_kept(f, folder) for f in input_files(reviews, 'reviews')]
+    new_meta = [_kept(f, folder) for f in input_files(meta, 'meta')]
+    if removed:
+        new_meta.append(_removal(removed, folder))
+    all_reviews = _joined(data, 'reviews', new_reviews)
+    all_meta = _joined(data, 'meta', new_meta)
+    if (all_reviews, all_meta) == (_joined(data, 'reviews'), _joined(data, 'meta')):
+        return data
+    settings, split = dict(data.report['settings']), data.report['split']
+    updates = {*(settings.get('updates') or ()), *map(str, new_meta)}
+    settings['updates'] = [str(f) for f in all_meta if str(f) in updates]
+    if split['by'] == 'time':
+        settings |= dict(split='time', cuts=split['cuts'])
+    return prepare(all_reviews, all_meta, data.path.name, root, **how, **settings)
 
-# %% ../../nbs/55_index.update.ipynb #58df09db
+# %% ../../nbs/55_index.update.ipynb #e7dba75d
 def _same(now, then):
     "By product and kind of hash: whether it is what it was."
     same = pd.DataFrame(False, now.index, now.columns)
@@ -68,7 +78,7 @@ def _same(now, then):
     same.loc[both] = now.loc[both].to_numpy() == then.loc[both].to_numpy()
     return same
 
-# %% ../../nbs/55_index.update.ipynb #e7bca208
+# %% ../../nbs/55_index.update.ipynb #71984945
 def _heard(index, data, rows, standing, encode):
     "What is kept of the reviews of these products: what the index has, where nothing is new."
     said = {}
@@ -76,31 +86,37 @@ def _heard(index, data, rows, standing, encode):
         if rows.same_reviews[i]:
             said[p['family_id']] = Said(p['reviews'], v.get('reviews', ()), p['sentences'], v.get('sentences', ()))
     new = sorted(set(rows.family_id[~rows.same_reviews]))
-    if not new: return said
-    own = reviews_known(data, index.manifest['known'], new)
-    return said | (listen(own, encode, index.manifest['per_family']) if len(own) else {})
+    own = reviews_known(data, index.manifest['known'], new) if new else ()
+    if not len(own):
+        return said
+    m = index.manifest
+    return said | listen(own, encode, m['per_family'], m.get('sentences', 8))
 
 def _put(index, data, rows, model, after):
     "Put products of which something has changed; how many were encoded."
     standing = index.store.retrieve(rows.index, ['meaning', 'reviews', 'sentences'])
-    said = _heard(index, data, rows, standing, lambda texts: model.encode(texts, side='user'))
-    new = [i for i, same in zip(rows.index, rows.same_text) if not same or i not in standing]
-    made = model.encode(rows.text[new].fillna('').tolist(), side='product') if new else []
-    vectors = {i: v['meaning'] for i, (_, v) in standing.items()} | dict(zip(new, sound(made, new) if new else []))
+    said = _heard(index, data, rows, standing, model.encode) # the user tower
+    vectors = {i: v['meaning'] for i, (_, v) in standing.items()}
+    new = rows.index[~(rows.same_text & rows.index.isin(standing))].tolist()
+    if new:
+        made = model.encode(rows.text[new].fillna('').tolist(), side='product')
+        vectors |= dict(zip(new, sound(made, new)))
     payloads = [payload_of(r) for r in rows.to_dict('records')]
     index.put(payloads, [vectors[i] for i in rows.index], said, after)
     index.manifest['has_reviews'] |= bool(said)
     return len(new)
 
-# %% ../../nbs/55_index.update.ipynb #292512d9
+# %% ../../nbs/55_index.update.ipynb #5602ab57
 def _put_all(index, data, same, scores, followers, batch):
     "Put all products of which something differs; how many, and how many of them were encoded."
     changed = same.index[~same.all(axis=1)]
-    if not len(changed): return dict(written=0, encoded=0)
-    tables = [t[t.product_id.isin(changed)] for t in (b.to_pandas() for b in data.batches('products'))]
+    if not len(changed):
+        return dict(written=0, encoded=0)
+    tables = [b.to_pandas().query('product_id in @changed') for b in data.batches('products')]
     rows = with_scores(pd.concat(tables), scores).set_index('product_id', drop=False)
     rows = rows.assign(same_text=same.text, same_reviews=same.reviews)
-    model, after = model_of(index.folder), followed(followers[followers.product_id.isin(changed)])
+    model = model_of(index.folder)
+    after = followed(followers.query('product_id in @changed'))
     encoded, bar = 0, progress(None, 'updating', len(rows), 'product')
     for i in range(0, len(rows), batch):
         some = rows[i:i + batch]
@@ -109,7 +125,7 @@ def _put_all(index, data, same, scores, followers, batch):
     bar.close()
     return dict(written=len(rows), encoded=encoded)
 
-# %% ../../nbs/55_index.update.ipynb #15095bdf
+# %% ../../nbs/55_index.update.ipynb #9a674283
 def update_index(
     data:PreparedData,             # As it is now
     folder:Path,                   # The standing index
@@ -118,26 +134,34 @@ def update_index(
     batch:int=1000,                # Products at a time
 ) -> dict:                         # How many products were written, encoded and removed
     "Write into an index what has changed in its data."
-    known, file = read_manifest(folder).get('known', 'all'), folder/'contents.parquet'
+    known = read_manifest(folder).get('known', 'all')
+    file = folder/'contents.parquet'
     with only_one(folder, f'index "{folder.name}"'):
-        followers = count_histories(data.file('interactions'), 'train' if known == 'train' else None)[0]
+        followers, _ = count_histories(data.file('interactions'), 'train' if known == 'train' else None)
         now = contents(data, scores, followers, known)
         then = pd.read_parquet(file) if file.exists() else now[:0]
-        same, gone = _same(now, then), then.index.difference(now.index)
-        if same.all(axis=None) and not len(gone): return dict(written=0, encoded=0, removed=0)
+        same = _same(now, then)
+        gone = then.index.difference(now.index).tolist()
+        if same.all(axis=None) and not gone:
+            return dict(written=0, encoded=0, removed=0)
         with replace_folder(folder) as part:
             shutil.copytree(folder, part, dirs_exist_ok=True)
             with ProductIndex.open(part, alone=True, client=client) as index:
-                done = _put_all(index, data, same, scores, followers, batch) | dict(removed=len(gone))
-                index.store.delete(list(gone))
-                if 10*done['written'] > len(now): index.store.finish()
+                done = _put_all(index, data, same, scores, followers, batch)
+                if gone:
+                    index.store.delete(gone)
+                if 10*done['written'] > len(now):
+                    index.store.finish()
                 _tell(index, data, now, scores, followers)
-    return done
+    return done | dict(removed=len(gone))
 
 def _tell(index, data, now, scores, followers):
     "Write what the index is made of now."
     now.to_parquet(index.folder/'contents.parquet')
     shown_columns(data).to_parquet(index.folder/'products.parquet')
-    index.manifest |= dict(n_products=len(index), has_histories=len(followers) > 0, has_scores=scores is not None,
-                           built_at=datetime.now(timezone.utc).isoformat())
+    index.manifest |= dict(
+        n_products=len(index),
+        has_histories=len(followers) > 0,
+        has_scores=scores is not None,
+        built_at=datetime.now(timezone.utc).isoformat())
     write_json(index.folder/'manifest.json', index.manifest)
