@@ -18,7 +18,7 @@ def built(tmp_path_factory):
     "A prepared store with an index by a tiny encoder: (root, model)."
     root, counted = tmp_path_factory.mktemp('built'), build._average_length
     build._average_length = lambda *args: 50. # a rebuild would count it anew
-    store = make_sample_store(root/'raw', n_products=40, n_reviews=200)
+    store = make_sample_store(root/'raw', n_products=40, n_reviews=240)
     data = prepare([store.reviews], [store.meta], 'shop', root=root)
     model = DualEncoderSBERT(make_tiny(root))
     build.build_index(data, model, root=root).close()

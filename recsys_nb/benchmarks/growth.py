@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from .measuring import machine
-from ..core.files import RecsysError, read_json, write_json
+from ..core.files import RecsysError, read_json, write_beside, write_json
 from ..core.machine import resolve_base
 from ..core.tables import markdown_table
 
@@ -120,14 +120,14 @@ def write_raw(
     "Write raw files of this size and of the shape of real ones, the same each time."
     folder, rng, words = Path(folder), np.random.default_rng(seed), vocabulary()
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder/'meta.jsonl', 'w') as f:
+    with write_beside(folder/'meta.jsonl') as part, open(part, 'w') as f:
         for i in range(0, products, chunk):
             ids = np.arange(i, min(i + chunk, products))
             f.writelines(_product_lines(ids, products, words, rng))
     wanted = rng.lognormal(0, 1.5, products)
     wanted[1::8] = 0 # variants get their reviews from what they vary
     popular, left = np.cumsum(wanted), reviews
-    with open(folder/'reviews.jsonl', 'w') as f:
+    with write_beside(folder/'reviews.jsonl') as part, open(part, 'w') as f:
         while left > 0:
             lines = _review_lines(min(chunk, left), popular, users or int(.9*reviews), products, words, rng)[:left]
             f.writelines(lines)
@@ -205,7 +205,7 @@ def run_step(
     return watch(step, [*start, *words], waited, limit)
 
 # %% ../../nbs/98_benchmarks.growth.ipynb #fdd3ea73
-@dataclass
+@dataclass(repr=False)
 class Growth:
     "What each step took at one size."
     reviews:int     # Lines of reviews
@@ -225,7 +225,7 @@ def _repr_markdown_(self:Growth):
     return markdown_table(rows, ['step', 'seconds', 'peak MB', 'reviews/s', 'products/s', 'said after'])
 
 @patch
-def __str__(self:Growth): return f'{self.reviews:,} reviews, {self.products:,} products\n\n{self._repr_markdown_()}'
+def __repr__(self:Growth): return f'{self.reviews:,} reviews, {self.products:,} products\n\n{self._repr_markdown_()}'
 
 # %% ../../nbs/98_benchmarks.growth.ipynb #bfdfaf03
 def growth(
