@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['update_data', 'update_index']
 
-# %% ../../nbs/55_index.update.ipynb #cecd7749
+# %% ../../nbs/55_index.update.ipynb #9d25dd5b
 import json, shutil
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,7 +20,7 @@ from .products import ProductIndex, followed, read_manifest, sound, with_scores
 from .reviews import Said, listen
 from .stores import payload_of
 
-# %% ../../nbs/55_index.update.ipynb #cd44819d
+# %% ../../nbs/55_index.update.ipynb #5b21119f
 def _kept(file, folder):
     "A copy of a file, named after what is in it."
     copy = folder/f'{sha256_of(file)[:16]}-{file.name}'
@@ -42,7 +42,7 @@ def _joined(data, kind, new=()):
             raise RecsysError(f'{file}: missing; {data.name} was prepared from it, and is updated from it')
     return [f for f in old if f not in new] + list(new)
 
-# %% ../../nbs/55_index.update.ipynb #e3d8bde5
+# %% ../../nbs/55_index.update.ipynb #9eb84763
 def update_data(
     name:str,                # A prepared data set
     reviews=(),              # Files of new reviews
@@ -70,7 +70,7 @@ def update_data(
         settings |= dict(split='time', cuts=split['cuts'])
     return prepare(all_reviews, all_meta, data.path.name, root, **how, **settings)
 
-# %% ../../nbs/55_index.update.ipynb #29157903
+# %% ../../nbs/55_index.update.ipynb #a41199e6
 def _same(now, then):
     "By product and kind of hash: whether it is what it was."
     same = pd.DataFrame(False, now.index, now.columns)
@@ -78,7 +78,7 @@ def _same(now, then):
     same.loc[both] = now.loc[both].to_numpy() == then.loc[both].to_numpy()
     return same
 
-# %% ../../nbs/55_index.update.ipynb #1ef03007
+# %% ../../nbs/55_index.update.ipynb #dd6291cd
 def _heard(index, data, rows, standing, encode):
     "What is kept of the reviews of these products: what the index has, where nothing is new."
     said = {}
@@ -106,7 +106,7 @@ def _put(index, data, rows, model, after):
     index.manifest['has_reviews'] |= bool(said)
     return len(new)
 
-# %% ../../nbs/55_index.update.ipynb #3c9178d1
+# %% ../../nbs/55_index.update.ipynb #588e99fc
 def _put_all(index, data, same, scores, followers, batch):
     "Put all products of which something differs; how many, and how many of them were encoded."
     changed = same.index[~same.all(axis=1)]
@@ -126,7 +126,7 @@ def _put_all(index, data, same, scores, followers, batch):
     bar.close()
     return dict(written=len(rows), encoded=encoded)
 
-# %% ../../nbs/55_index.update.ipynb #a81b337b
+# %% ../../nbs/55_index.update.ipynb #00336d13
 def update_index(
     data:PreparedData,             # As it is now
     folder:Path,                   # The standing index
