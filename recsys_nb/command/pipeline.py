@@ -133,9 +133,14 @@ class IndexPlan:
 # %% ../../nbs/80_command.pipeline.ipynb #b52c59a6
 @patch
 def __str__(self:IndexPlan):
-    said = f'with up to {self.reviews} reviews of each' if self.reviews else 'without reviews, for which there is no time'
-    took = f': about {lasting(self.seconds)} for {self.products + self.texts:,} texts at {self.rate:.3g} a second' if self.rate else ''
-    return f'index {self.products:,} products {said}{took}'
+    said = f'with up to {self.reviews} reviews of each'
+    if not self.reviews:
+        said = 'without reviews, for which there is no time'
+    told = f'index {self.products:,} products {said}'
+    if not self.rate:
+        return told
+    return (f'{told}: about {lasting(self.seconds)} for {self.products + self.texts:,} texts '
+            f'at {self.rate:.3g} a second')
 
 # %% ../../nbs/80_command.pipeline.ipynb #17455efe
 def plan_index(
@@ -146,9 +151,11 @@ def plan_index(
 ) -> IndexPlan:
     "As many reviews as there is time for."
     limit = seconds_of(time, find_preset(preset).device)
-    said = pd.concat([pd.Series(read_column(data, part, 'family_id'), dtype=object) for part in ('train', 'val', 'test')])
-    sizes, n = said.value_counts().to_numpy(), data.count('products')
-    def texts_for(reviews): return int(2*np.minimum(sizes, 2*reviews).sum()) # twice as many are heard as kept, and as many sentences
+    said = np.concatenate([read_column(data, part, 'family_id') for part in ('train', 'val', 'test')])
+    sizes, n = pd.Series(said, dtype=object).value_counts().to_numpy(), data.count('products')
+    def texts_for(reviews):
+        heard = np.minimum(sizes, 2*reviews).sum() # twice as many as are kept
+        return int(2*heard) # and about as many sentences
     if rate is None and n + texts_for(4) > 5000: rate = encoding_rate()
     for reviews, sentences in ((4, 8), (2, 4), (1, 2), (0, 0)):
         texts = texts_for(reviews)

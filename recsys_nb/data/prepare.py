@@ -19,7 +19,7 @@ from ..core.files import (
     RecsysError, only_one, read_json, recover_folder, replace_folder, root_folder, write_json)
 from ..core.tables import markdown_table
 from .cleaning import (
-    families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, one_per_product)
+    families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, newest, one_per_product)
 from .reading import (
     DuckDB, Spark, as_lines, input_files, meta_fields, meta_lists, quoted, review_fields, unusable_lines)
 from recsys_nb.data.splitting import (
@@ -728,6 +728,7 @@ class PrepareSettings:
     cuts:tuple|str|None=None      # The first timestamps of val and test in milliseconds, or 'blair'
     columns:dict|None=None        # Field -> column of tables with names of their own, such as {'text': 'comment'}
     allow_unreadable:list|None=None # Fields of which most values may be unreadable, such as 'timestamp'
+    updates:list|None=None        # Files of `meta` that replace what others say of a product, the newest last
 
     def __post_init__(self):
         if isinstance(self.categories, str):
@@ -798,6 +799,9 @@ def _read_all(e, out, reviews, meta, s):
         counted['reviews'] + counted['meta'])
     unread = list(_unread(e))
     _require_readable(unread, s.allow_unreadable or ())
+    updates = [str(read) for u in s.updates or () for read, file in p_from.items() if str(file) == u]
+    if updates:
+        p = e.save(newest(p, updates), 'newest')
     return r, p, counted, unread
 
 # %% ../../nbs/18_data.prepare.ipynb #f5d6013d

@@ -173,6 +173,7 @@ def _first_manifest(name, fingerprint, dim, products, reviews, s):
         url=s.url,
         quantised=s.quantise,
         per_family=s.per_family,
+        sentences=s.sentences,
         known=s.known,
         has_scores=bool('score' in products and products.score.notna().any()),
         built_at=datetime.now(timezone.utc).isoformat(timespec='seconds'),

@@ -385,7 +385,8 @@ def _add_reviews(self:ProductIndex, reviews, families, encode):
     every = pd.concat([before, reviews[columns]], ignore_index=True)
     indexed = {p['family_id'] for p, _ in products}
     every = every[every.family_id.isin(indexed)].drop_duplicates(['family_id', 'review_id'])
-    new = listen(every, encode, self.manifest.get('per_family', 4), known=_known_vectors(said)) if len(every) else {}
+    sizes = (self.manifest.get(what, usual) for what, usual in (('per_family', 4), ('sentences', 8)))
+    new = listen(every, encode, *sizes, known=_known_vectors(said)) if len(every) else {}
     kept = {f: s for f, s in new.items() if f not in said or s.reviews != said[f].reviews}
     products = [(p, v) for p, v in products if p['family_id'] in kept]
     if products: self.put([p for p, _ in products], [v['meaning'] for _, v in products], kept)
