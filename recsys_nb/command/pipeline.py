@@ -288,7 +288,7 @@ def run_pipeline(
     return result
 
 # %% ../../nbs/80_command.pipeline.ipynb #6054c282
-demo_size = dict(n_products=150, n_reviews=960)
+demo_size = dict(n_products=100, n_reviews=640)
 quick_size = dict(n_products=40, n_reviews=240)
 
 def _first_answers(data, root, say):
@@ -309,7 +309,7 @@ def run_demo(
     say=print,               # Called with a line for each part that begins
     **settings,              # Of `run_pipeline`
 ) -> PipelineResult:
-    "Make the synthetic store and run everything on it, in about three minutes on two cores."
+    "Make the synthetic store and run everything on it."
     from recsys_nb.data.prepare import prepare
     from recsys_nb.data.sample_store import make_sample_store
     say('Making a synthetic store of tech products (invented: it shows how things work, not how well) …')
