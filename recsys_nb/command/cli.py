@@ -364,7 +364,8 @@ def _update(
     if as_json: return _print_json(dict(data=str(data.path), index=done))
     print(f'{data.path}: {data.count("products"):,} products, {data.count("interactions"):,} interactions')
     if done is None: return print('no index of that name; `recsys index` builds one')
-    print(f'index: {done["written"]:,} products written, {done["encoded"]:,} of them encoded, {done["removed"]:,} removed')
+    written, encoded, removed = done['written'], done['encoded'], done['removed']
+    print(f'index: {written:,} products written, {encoded:,} of them encoded, {removed:,} removed')
 
 # %% ../../nbs/81_command.cli.ipynb #855e25ef
 def _object(where, line):

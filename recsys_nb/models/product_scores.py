@@ -74,11 +74,11 @@ def _category_prior(means, category):
 
 # %% ../../nbs/24_models.product_scores.ipynb #37a609c1
 def product_scores(
-    predictions:pd.DataFrame, # `review_id score`
-    reviews:pd.DataFrame,     # `review_id product_id`
-    products:pd.DataFrame,    # `product_id categories`
-    star_share:float=0.5,     # What a review's own stars count beside its predicted score; 0 where they may be bought
-) -> pd.DataFrame:            # `product_id score count low high`, a row per product, also without reviews (count 0)
+    predictions,    # `review_id score`
+    reviews,        # `review_id product_id`
+    products,       # `product_id categories`
+    star_share=0.5, # What a review's own stars count beside its predicted score; 0 where they may be bought
+) -> pd.DataFrame:  # `product_id score count low high`, a row per product, also without reviews (count 0)
     "Mean score of the reviews per product, shrunk towards its category, with a 95% interval."
     r = _scored(predictions, reviews, star_share)
     category = _category(products)

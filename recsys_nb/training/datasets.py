@@ -113,7 +113,8 @@ def some_rows(
 ) -> np.ndarray:
     "At most `n` of the row numbers, ascending."
     if len(rows) <= n: return np.asarray(rows)
-    return np.sort(np.random.default_rng(seed).choice(rows, n, replace=False))
+    drawn = np.random.default_rng(seed).choice(rows, n, replace=False)
+    return np.sort(drawn)
 
 # %% ../../nbs/41_training.datasets.ipynb #664e355f
 def smaller(
@@ -123,15 +124,20 @@ def smaller(
     seed:int=0,    # Which ones
 ) -> SimpleNamespace:
     "A part of a data set, in memory; its training reviews are of the same products."
-    owner = {p: read_column(data, p, 'product_id') for p in ('train', 'val', 'test')}
-    rows = {p: some_rows(np.arange(len(owner[p])), reviews, seed) for p in ('val', 'test')}
+    rows, owners = {}, []
+    for part in ('val', 'test'):
+        owner = read_column(data, part, 'product_id')
+        rows[part] = some_rows(np.arange(len(owner)), reviews, seed)
+        owners.append(owner[rows[part]])
     ids = read_column(data, 'products', 'product_id')
-    own = np.isin(ids, np.concatenate([owner[p][rows[p]] for p in rows]))
-    others = some_rows(np.flatnonzero(~own), max(0, products - own.sum()), seed)
-    kept = np.sort(np.concatenate([np.flatnonzero(own), others]))
-    rows['train'] = some_rows(np.flatnonzero(np.isin(owner['train'], ids[kept])), 10*reviews, seed)
-    tables = {p: read_rows(data, p, r, []) for p, r in rows.items()}
-    return SimpleNamespace(name=data.name, products=read_rows(data, 'products', kept, []), **tables)
+    own = np.isin(ids, np.concatenate(owners))
+    others = np.flatnonzero(~own)
+    others = some_rows(others, max(0, products - own.sum()), seed)
+    rows['products'] = np.union1d(np.flatnonzero(own), others)
+    theirs = np.isin(read_column(data, 'train', 'product_id'), ids[rows['products']])
+    rows['train'] = some_rows(np.flatnonzero(theirs), 10*reviews, seed)
+    tables = {part: read_rows(data, part, wanted, []) for part, wanted in rows.items()}
+    return SimpleNamespace(name=data.name, **tables)
 
 # %% ../../nbs/41_training.datasets.ipynb #4dc26794
 def possible_pairs(
@@ -163,11 +169,11 @@ class TrainingPairs:
 
 # %% ../../nbs/41_training.datasets.ipynb #f120b8ea
 def tokenize_pairs(
-    data,                # `PreparedData`
-    pairs:pd.DataFrame,  # Some of `possible_pairs`
-    tokenize,            # (texts, max_tokens, side) -> token lists, such as `DualEncoderSBERT.tokenize`
-    query_tokens:int=96, # Tokens of a query that are read
-    max_tokens:int=128,  # Tokens of a product that are read
+    data,            # `PreparedData`
+    pairs,           # Some of `possible_pairs`
+    tokenize,        # (texts, max_tokens, side) -> token lists, such as `DualEncoderSBERT.tokenize`
+    query_tokens=96, # Tokens of a query that are read
+    max_tokens=128,  # Tokens of a product that are read
 ) -> TrainingPairs:
     "Read and tokenise pairs; a review without a word is none."
     queries, worded, bar = [], [], progress(None, 'reading pairs', len(pairs), 'pair')
@@ -180,7 +186,10 @@ def tokenize_pairs(
     pairs = pairs[np.array(worded, bool)]
     rows, product = np.unique(pairs['product'], return_inverse=True)
     found = row_batches(data, 'products', rows, ['text'])
-    products = [Tokens.of(tokenize(list(batch.text.fillna('')), max_tokens, 'product')) for batch in found]
+    products = []
+    for batch in found:
+        texts = list(batch.text.fillna(''))
+        products.append(Tokens.of(tokenize(texts, max_tokens, 'product')))
     return TrainingPairs(Tokens.join(queries), product, pairs.family.to_numpy(), Tokens.join(products))
 
 # %% ../../nbs/41_training.datasets.ipynb #f1662dbf

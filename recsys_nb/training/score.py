@@ -24,9 +24,10 @@ from .settings import ScoreConfig
 # %% ../../nbs/44_training.score.ipynb #3c723bcb
 def _ratings(data, part):
     "The ratings of a part as they are, NaN where there are none."
-    batches = read_batches(data, part, ['rating', 'product_id'])
-    found = [numbers_of(b, 'rating').to_numpy(float) for b in batches]
-    return np.concatenate(found) if found else np.zeros(0)
+    found = [np.zeros(0)]
+    for batch in read_batches(data, part, ['rating', 'product_id']):
+        found.append(numbers_of(batch, 'rating').to_numpy(float))
+    return np.concatenate(found)
 
 def _starred(ratings):
     "Rows of the reviews with 1 to 5 stars."
@@ -153,7 +154,7 @@ def score_all(
     star_share=0.5, # See `product_scores`
     limit=None,     # At most so many reviews, of as many products as possible
     seed=0,         # Which ones, where there are more
-) -> pd.DataFrame:  # See `product_scores`
+):                  # A data frame, see `product_scores`
     "Score the reviews of a data set, and from these every product."
     owners = [read_column(data, p, 'product_id') for p in _parts]
     ends = np.cumsum([len(o) for o in owners])
