@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from ir_measures import nDCG, R, RR
 
 from recsys_nb.evaluation.fusion import bm25_scorer, count_words, fit_weights, popularity_scorer, tfidf_scorer, trials
-from recsys_nb.evaluation.queries import fitting_queries, history_task, keyword_task
+from recsys_nb.evaluation.queries import fitting_queries, keyword_task
 from recsys_nb.core.files import RecsysError
 from recsys_nb.evaluation.certainty import bootstrap_interval
 from recsys_nb.evaluation.metrics import Catalogue, chance, rank, ranking_metrics, top_k
@@ -174,7 +174,9 @@ def test_the_report_on_real_reviews(electronics):
     assert head.at['base encoder', 'ndcg@10'] < .02 and head.at['chance', 'recall@10'] < .02
     assert (head.n_candidates == len(electronics.products)).all()
     assert report.verdicts['reviews', 'hashed'].word == 'WIN' and str(report).splitlines()[-1].startswith('VERDICT: WIN')
-    assert any('no timestamp' in o for o in report.notes)
+    assert any('histories: ' in o for o in report.notes)
+    assert {'all signals', 'metadata alone', 'reviews', 'review words', 'without words', 'without review words'} <= set(head.index)
+    assert ('reviews, cold', 'all signals') in report.verdicts and 'words' in report.weights['hashed'].level
     assert {'metrics', 'n_queries'} <= set(json.loads(json.dumps(report.to_dict())))
     assert head.filter(like='@').le(1).where(head.filter(like='@').notna(), True).all().all()
 
@@ -216,27 +218,3 @@ def test_the_fitted_mixture_is_no_worse_than_its_parts(electronics):
     fitted = fit_weights(dict(reviews=asked))
     mean = {share: asked.scores(fitted.with_words(share)).mean() for share in (0, .5, 1)}
     assert asked.scores(fitted).mean() >= max(mean.values()) - .002
-
-def test_histories_never_look_ahead():
-    rng = np.random.default_rng(0)
-    all_reviews = pd.DataFrame(dict(review_id=[f'r{i}' for i in range(300)], user_id=rng.integers(0, 40, 300).astype(str), timestamp=rng.integers(0, 200, 300), product_id=(p := rng.integers(0, 30, 300)).astype(str), family_id=(p//2).astype(str)))
-    all_reviews = all_reviews.sort_values('timestamp')
-    data = SimpleNamespace(train=all_reviews[:200], val=all_reviews[200:240], test=all_reviews[240:])
-    task = history_task(data)
-    assert len(task) > 10 and len(history_task(data, limit=5)) == 5
-    for row in task.itertuples():
-        assert (row.history.timestamp < row.timestamp).all() and (row.history.user_id == row.user_id).all()
-        assert int(row.product_id)//2 not in set(row.history.family_id.astype(int))
-    with pytest.raises(RecsysError, match='no user_id'): history_task(SimpleNamespace(**{k: v.assign(user_id=None) for k, v in vars(data).items()}))
-
-def test_histories_are_cut_out_for_the_drawn_targets_only():
-    n = 4000
-    reviews = pd.DataFrame(dict(review_id=[f'r{i}' for i in range(n)], user_id=[f'u{i//20}' for i in range(n)], timestamp=range(n),
-                                product_id=[f'p{i}' for i in range(n)], family_id=[f'p{i}' for i in range(n)]))
-    data = SimpleNamespace(train=reviews[:0], val=reviews[:0], test=reviews)
-    tracemalloc.start()
-    task = history_task(data, limit=10)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert len(task) == 10 and peak < 4e6 # a frame for each of the 3,800 targets takes more than 10 MB
-    assert [len(h) for h in task.history] == [min(int(r[1:]) % 20, 20) for r in task.review_id]

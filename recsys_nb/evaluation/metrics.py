@@ -20,7 +20,8 @@ def top_k(
 ) -> np.ndarray:       # (n_queries, min(k, n_products)) columns of the best, best first
     "The `k` best columns of each row; equal scores in the order of the columns; NaN is a `RecsysError`."
     scores = np.asarray(scores)
-    if np.isnan(scores).any(): raise RecsysError('scores: some are NaN, so they have no order; did the training diverge?')
+    if np.isnan(scores).any():
+        raise RecsysError('scores: some are NaN, so they have no order; did the training diverge?')
     k = min(k, scores.shape[1])
     def one(row):
         enough = np.flatnonzero(row >= np.partition(row, -k)[-k])
@@ -44,7 +45,9 @@ def hits(
     return found, n
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #3a9e33ce
-def discounts(k): "What a hit is worth at places 1 to `k`"; return 1 / np.log2(np.arange(k) + 2)
+def discounts(k):
+    "What a hit is worth at places 1 to `k`"
+    return 1 / np.log2(np.arange(k) + 2)
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #f5807e64
 def ndcg(
@@ -83,7 +86,8 @@ def ranking_metrics(
 ) -> pd.DataFrame:             # A row per query: ndcg@10, mrr@10, recall@k
     "NDCG, MRR and recall of each query."
     ranked = np.asarray(ranked)
-    if len(ranked) != len(relevant): raise RecsysError(f'relevant: expected one set for each of the {len(ranked)} queries, got {len(relevant)}')
+    if len(ranked) != len(relevant):
+        raise RecsysError(f'relevant: expected one set for each of the {len(ranked)} queries, got {len(relevant)}')
     if ranked.dtype.kind == 'f': ranked = top_k(ranked, max(*ks, 10))
     return gain_metrics(*hits(ranked, relevant, families), ks=ks)
 
@@ -91,7 +95,8 @@ def ranking_metrics(
 def gain_metrics(found, n, ks=(1, 10, 50, 100), gains=None, ideal=None):
     "The metrics from hits; `gains` and `ideal` where relevance has grades."
     if gains is None: gains, ideal = found, np.arange(10) < n[:, None]
-    return pd.DataFrame({'ndcg@10': ndcg(gains, ideal), 'mrr@10': mrr(found)} | {f'recall@{k}': recall(found, n, k) for k in ks})
+    of_top = {'ndcg@10': ndcg(gains, ideal), 'mrr@10': mrr(found)}
+    return pd.DataFrame(of_top | {f'recall@{k}': recall(found, n, k) for k in ks})
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #c0ec18a8
 def first_place(
@@ -114,15 +119,20 @@ def chance(
     "What lists in random order score on average."
     families = np.arange(n_products) if families is None else families
     size, deep = np.bincount(families), max(*ks, 10)
-    at = {m: np.pad(p := first_place(n_products, m, deep), (0, deep - len(p))) for m in set(size.tolist())}
+    at = {}
+    for m in set(size.tolist()):
+        p = first_place(n_products, m, deep)
+        at[m] = np.pad(p, (0, deep - len(p)))
     rows = []
     for wanted in relevant:
         own = size[np.unique(families[np.fromiter(wanted, int)])]
         p = sum((at[m] for m in own.tolist()), np.zeros(deep)) # expected new families at each place
         first = first_place(n_products, int(own.sum()), 10)
-        rows.append([(p[:10] @ discounts(10)) / max(discounts(min(len(own), 10)).sum(), 1e-9), (first / (np.arange(len(first)) + 1)).sum()]
-                    + [p[:k].sum() / max(len(own), 1) for k in ks])
-    return dict(zip(['ndcg@10', 'mrr@10'] + [f'recall@{k}' for k in ks], np.mean(rows, axis=0).tolist()))
+        best = max(discounts(min(len(own), 10)).sum(), 1e-9)
+        of_top = [(p[:10] @ discounts(10)) / best, (first / (np.arange(len(first)) + 1)).sum()]
+        rows.append(of_top + [p[:k].sum() / max(len(own), 1) for k in ks])
+    names = ['ndcg@10', 'mrr@10'] + [f'recall@{k}' for k in ks]
+    return dict(zip(names, np.mean(rows, axis=0).tolist()))
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #f4b2ffd6
 @dataclass
@@ -142,7 +152,8 @@ def of(
     "The catalogue of a products table; an empty one is a `RecsysError`."
     if not len(products): raise RecsysError('products: there are none to rank')
     p = products.sort_values('product_id')
-    return cls(p.product_id.to_numpy(), p.text.fillna('').tolist(), pd.factorize(p.family_id.fillna(p.product_id))[0])
+    families = pd.factorize(p.family_id.fillna(p.product_id))[0]
+    return cls(p.product_id.to_numpy(), p.text.fillna('').tolist(), families)
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #cbd382c9
 @patch
@@ -152,7 +163,9 @@ def positions(
 ) -> list:          # Their positions
     "Where products stand in the catalogue; one that is missing is a `RecsysError`."
     at = pd.Index(self.ids).get_indexer(pd.Index(product_ids))
-    if (at < 0).any(): raise RecsysError(f'product_id {list(product_ids)[int((at < 0).argmax())]}: not in the catalogue of {len(self)} products')
+    if (at < 0).any():
+        unknown = list(product_ids)[int((at < 0).argmax())]
+        raise RecsysError(f'product_id {unknown}: not in the catalogue of {len(self)} products')
     return at.tolist()
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #4221802f
@@ -166,21 +179,26 @@ def relevant(
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #2e714015
 def rank_all(
-    scorers:dict,          # name -> scorer: texts -> (n_texts, n_products) scores
-    texts:list,            # The queries
-    n_products:int,        # Size of the catalogue
-    k:int=100,             # Length of the lists
-    memory:float=64e6,     # Bytes of scores that a scorer may hand over at a time
-    desc:str='ranking',    # What the progress bar says
-) -> dict:                 # name -> (n_queries, k) product positions, best first
+    ask,                # From texts to pairs of a name and (n_texts, n_products) scores
+    texts:list,         # The queries
+    n_products:int,     # Size of the catalogue
+    k:int=100,          # Length of the lists
+    memory:float=64e6,  # Bytes of scores that are handed over at a time
+    desc:str='ranking', # What the progress bar says
+) -> dict:              # name -> (n_queries, k) product positions, best first
     "The lists of several systems for each text, a chunk of texts at a time."
-    n, parts = int(max(memory // (4*n_products), 1)), {name: [np.zeros((0, min(k, n_products)), int)] for name in scorers}
+    n, lists = int(max(memory // (4*n_products), 1)), {}
     for i in progress(range(0, len(texts), n), desc):
-        for name, scorer in scorers.items(): parts[name].append(top_k(scorer(texts[i:i+n]), k))
-    return {name: np.concatenate(o) for name, o in parts.items()}
+        for name, scores in ask(texts[i:i+n]): lists.setdefault(name, []).append(top_k(scores, k))
+    return {name: np.concatenate(parts) for name, parts in lists.items()}
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #a8044e71
-def rank(scorer, texts, n_products, k=100, **kwargs): "`rank_all` for one scorer"; return rank_all({0: scorer}, texts, n_products, k, **kwargs)[0]
+def rank(
+    scorer, # From texts to (n_texts, n_products) scores
+    texts, n_products, k=100, **how # See `rank_all`
+) -> np.ndarray: # (n_queries, k) product positions, best first
+    "The lists of one system."
+    return rank_all(lambda some: [(0, scorer(some))], texts, n_products, k, **how)[0]
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #ede6fb93
 def dense_scorer(
@@ -189,7 +207,10 @@ def dense_scorer(
 ):              # texts -> (n_texts, n_products) cosines
     "Encode the catalogue once and score queries against it."
     products = np.asarray(model.encode(texts, side='product'), np.float32)
-    return lambda queries: np.round(np.asarray(model.encode(queries, side='user'), np.float32) @ products.T, 6)
+    def score(queries):
+        asked = np.asarray(model.encode(queries, side='user'), np.float32)
+        return np.round(asked @ products.T, 6)
+    return score
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #38b3fb23
 def review_queries(
@@ -213,4 +234,5 @@ def quick_validation(
     cat = Catalogue.of(data.products)
     ranked = rank(dense_scorer(model, cat.texts), review_queries(val), len(cat), k=10, desc='validating')
     means = ranking_metrics(ranked, cat.relevant(val), ks=(1, 10), families=cat.families).mean()
-    return {f'val_{m}': float(means[m]) for m in ('ndcg@10', 'recall@1', 'recall@10', 'mrr@10')} | dict(val_queries=len(val), val_candidates=len(cat))
+    found = {f'val_{m}': float(means[m]) for m in ('ndcg@10', 'recall@1', 'recall@10', 'mrr@10')}
+    return found | dict(val_queries=len(val), val_candidates=len(cat))
