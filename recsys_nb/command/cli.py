@@ -310,10 +310,19 @@ def _evaluate_run(data, run):
 # %% ../../nbs/81_command.cli.ipynb #a0ca9a5e
 _Queries = _option('Lines of an id, a tab and a text, all answered', kind=Path)
 
+def _evaluate_asked(data, run, file):
+    "How well a run finds what comes next in the histories of a file."
+    from recsys_nb.data.prepare import load_prepared
+    from recsys_nb.evaluation.histories import evaluate_histories
+    from recsys_nb.index.build import settled
+    table = evaluate_histories(load_prepared(data, _root()), settled(run, _root())[0], file)
+    return table.to_string(index=False), table.to_dict('records')
+
 @_command('evaluate --data toys --run latest')
 def _evaluate(
     data:_option('Evaluate a run on the test part of this data set')=None,
     run:_option('A run, "latest" (default: the newest encoder) or "base"')=None,
+    histories:_option('With --data: JSON lines of history and next', kind=Path)=None,
     index:_option('Evaluate this index')=None,
     queries:_Queries=None,
     qrels:_option('TREC judgements', kind=Path)=None,
@@ -321,8 +330,9 @@ def _evaluate(
 ):
     "Measure a run on its test data, or an index on given queries."
     if data: _alone('data', dict(index=index, queries=queries, qrels=qrels))
-    if index: _alone('index', dict(run=run))
-    if data: shown, found = _evaluate_run(data, run or 'latest')
+    if index: _alone('index', dict(run=run, histories=histories))
+    if data and histories: shown, found = _evaluate_asked(data, run or 'latest', histories)
+    elif data: shown, found = _evaluate_run(data, run or 'latest')
     elif index and queries and qrels: shown, found = _evaluate_index(index, queries, qrels)
     else: raise RecsysError('expected --data NAME, or --index NAME with --queries and --qrels')
     _print_json(found) if as_json else print(shown)

@@ -249,7 +249,7 @@ def measure(self:EncoderTask, run):
     name = 'trained, tied' if self.config.tied else 'trained, untied'
     base = DualEncoderSBERT(self.config.base, max_tokens=self.config.max_tokens)
     data = self.affordable(there[0])
-    report = evaluate_retrieval(data, {name: trained}, there[0], base, preset=self.on)
+    report = evaluate_retrieval(data, {name: trained}, there[0], base, preset=self.on, signals=False)
     if data is not self.data:
         report.notes.append(
             f'Measured among {len(data.products):,} products, not among all, which would take longer than training; '
