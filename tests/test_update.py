@@ -16,14 +16,14 @@ from test_training import make_tiny
 @pytest.fixture(scope='module')
 def built(tmp_path_factory):
     "A prepared store with an index by a tiny encoder: (root, model)."
-    root, counted = tmp_path_factory.mktemp('built'), build._average_length
-    build._average_length = lambda *args: 50. # a rebuild would count it anew
+    root, counted = tmp_path_factory.mktemp('built'), build._average_lengths
+    build._average_lengths = lambda *args: dict(avg_len=50., review_avg_len=50.) # a rebuild would count it anew
     store = make_sample_store(root/'raw', n_products=40, n_reviews=240)
     data = prepare([store.reviews], [store.meta], 'shop', root=root)
     model = DualEncoderSBERT(make_tiny(root))
     build.build_index(data, model, root=root).close()
     yield root, model
-    build._average_length = counted
+    build._average_lengths = counted
 
 @pytest.fixture
 def shop(built, tmp_path):
