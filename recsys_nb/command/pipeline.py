@@ -43,8 +43,8 @@ def _refuse_another_split(data, run):
     "Raise a `RecsysError` where data were split again since the run."
     from recsys_nb.training.loop import same_data
     if run.config.data != data.name or same_data(run, data): return
-    raise RecsysError(f'run {run.name} learned from other reviews than {data.name!r} has now for training (prepared again '
-                      'since?), and may have learned from some of the test part: train again')
+    raise RecsysError(f'run {run.name} learned from other reviews than {data.name!r} has now for training '
+                      '(prepared again since?), and may have learned from some of the test part: train again')
 
 # %% ../../nbs/80_command.pipeline.ipynb #4c1e2862
 def _evaluate_encoder(data, run):
@@ -279,8 +279,10 @@ def run_pipeline(
     time = settings.get('time') or 'auto'
     plan = plan_index(data, time, preset)
     say(f'Plan: {training_times(data, time, preset)}; then {plan}.')
-    if len(data.train): _train_all(result, data, root, preset, say, settings)
-    else: result.notes.append('The data set has no reviews: the index uses the base encoder, and no score was predicted.')
+    if len(data.train):
+        _train_all(result, data, root, preset, say, settings)
+    else:
+        result.notes.append('The data set has no reviews: the index uses the base encoder, no score was predicted.')
     say('Indexing the products …')
     encoder = result.written.get('encoder')
     index_data(data, encoder.name if encoder else 'base', root=root, plan=plan)
@@ -318,7 +320,8 @@ def run_demo(
     data = prepare([store.reviews], [store.meta], 'sample_store', root=root)
     before = {} if quick else _first_answers(data, root, say)
     result = run_pipeline(data, root, queries=demo_preferences, say=say, **(dict(time='30s') | settings))
-    beside = {f'"{q}", before and after training': _beside(recs, result.recommendations[q]) for q, recs in before.items()}
+    beside = {f'"{q}", before and after training': _beside(recs, result.recommendations[q])
+              for q, recs in before.items()}
     result.tables = beside | result.tables
     return result
 

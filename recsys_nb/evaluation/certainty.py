@@ -32,7 +32,9 @@ def bootstrap_interval(
     seed:int=0,  # For the drawing
 ) -> tuple:      # (low, high), or two lists of m
     "95% bootstrap interval of a mean; NaN where a single group leaves nothing to resample."
-    if len(set(range(len(values)) if groups is None else groups)) < 2: return tuple(np.full((2, *np.shape(values)[1:]), np.nan).tolist())
+    together = range(len(values)) if groups is None else groups
+    if len(set(together)) < 2:
+        return tuple(np.full((2, *np.shape(values)[1:]), np.nan).tolist())
     return tuple(np.quantile(bootstrap_means(values, groups, n, seed), [.025, .975], axis=0).tolist())
 
 # %% ../../nbs/31_evaluation.certainty.ipynb #d3b910f1
@@ -43,7 +45,8 @@ def paired_interval(
     **kwargs,    # Passed to `bootstrap_interval`
 ) -> tuple:      # (low, high) of the mean of new - base
     "Bootstrap interval of a mean difference."
-    if len(new) != len(base): raise RecsysError(f'paired comparison: {len(new)} and {len(base)} queries; they have to be the same ones')
+    if len(new) != len(base):
+        raise RecsysError(f'paired comparison: {len(new)} and {len(base)} queries; they have to be the same ones')
     return bootstrap_interval(np.asarray(new, float) - np.asarray(base, float), groups, **kwargs)
 
 # %% ../../nbs/31_evaluation.certainty.ipynb #ccf03c32
@@ -63,9 +66,12 @@ class Verdict:
         up, down = ('REGRESSION', 'WIN') if self.less_is_better else ('WIN', 'REGRESSION')
         return up if self.low > 0 else down if self.high < 0 else 'MARGINAL'
     def __str__(self):
-        of, times = f' of {self.of}' if self.of else '', f', {self.new/self.base:.2f} times' if self.base else ''
-        sure = f'95% interval {self.low:+.3f} to {self.high:+.3f}' if self.low == self.low else 'too few queries for an interval'
-        return f'VERDICT: {self.word} ({self.what} {self.new:.3f} against {self.base:.3f}{of}{times}; difference {self.new-self.base:+.3f}, {sure})'
+        of = f' of {self.of}' if self.of else ''
+        times = f', {self.new/self.base:.2f} times' if self.base else ''
+        known = self.low == self.low
+        sure = f'95% interval {self.low:+.3f} to {self.high:+.3f}' if known else 'too few queries for an interval'
+        figures = f'{self.what} {self.new:.3f} against {self.base:.3f}{of}{times}'
+        return f'VERDICT: {self.word} ({figures}; difference {self.new-self.base:+.3f}, {sure})'
     __repr__ = __str__
 
 # %% ../../nbs/31_evaluation.certainty.ipynb #f4d1f683

@@ -60,7 +60,7 @@ def keyword_task(
     fits = np.array([zlib.crc32(q.encode()) % 3 == 0 for q in task['query']], bool)
     if part != 'all': task = task[fits if part == 'fit' else ~fits].reset_index(drop=True)
     if part == 'fit' or len(task): return task
-    raise RecsysError('keyword task: the catalogue gives too few short queries; one category is all there is to ask for')
+    raise RecsysError('keyword task: too few short queries; one category is all that this catalogue can be asked for')
 
 # %% ../../nbs/33_evaluation.queries.ipynb #2a60766d
 def hidden_reviews(

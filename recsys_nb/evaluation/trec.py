@@ -20,7 +20,8 @@ def _lines(path, n, expected, sep=None):
             for i, line in enumerate(f, 1):
                 if not line.strip(): continue
                 fields, seen = line.rstrip('\r\n').split(sep, n - 1 if sep else -1), True
-                if len(fields) != n or not fields[0].strip(): raise RecsysError(f'{path}: line {i}: expected {expected}')
+                if len(fields) != n or not fields[0].strip():
+                    raise RecsysError(f'{path}: line {i}: expected {expected}')
                 yield f'{path}: line {i}', fields
     except (FileNotFoundError, IsADirectoryError): raise RecsysError(f'{path}: no such file') from None
     except UnicodeDecodeError: raise RecsysError(f'{path}: not UTF-8 text') from None
@@ -52,7 +53,8 @@ def read_qrels(
     qrels = {}
     for where, (qid, _, product, grade) in _lines(path, 4, 'query 0 product grade'):
         judged, grade = qrels.setdefault(qid, {}), _number(where, 'grade', grade, int)
-        if judged.get(product, grade) != grade: raise RecsysError(f'{where}: {qid} {product} was graded {judged[product]} before')
+        if judged.get(product, grade) != grade:
+            raise RecsysError(f'{where}: {qid} {product} was graded {judged[product]} before')
         judged[product] = grade
     return qrels
 
@@ -67,7 +69,8 @@ def write_run(
         for qid, found in lists.items():
             last = np.float32(np.inf)
             for place, (product, score) in enumerate(found, 1):
-                if len(f'{qid} {product}'.split()) != 2: raise RecsysError(f'run: {qid!r} {product!r}: ids cannot be empty or hold spaces in this format')
+                if len(f'{qid} {product}'.split()) != 2:
+                    raise RecsysError(f'run: {qid!r} {product!r}: ids cannot be empty or hold spaces in this format')
                 last = min(np.float32(score), np.nextafter(last, np.float32(-np.inf)))
                 f.write(f'{qid} Q0 {product} {place} {last:.9g} {tag}\n')
 
@@ -95,7 +98,8 @@ def evaluate_run(
     deep = max(*ks, 10)
     gains, ideal, n = np.zeros((len(qrels), deep)), np.zeros((len(qrels), 10)), np.zeros(len(qrels), int)
     for i, (qid, judged) in enumerate(qrels.items()):
-        got, best = [max(judged.get(p, 0), 0) for p, _ in run.get(qid, [])[:deep]], sorted((g for g in judged.values() if g > 0), reverse=True)
+        got = [max(judged.get(p, 0), 0) for p, _ in run.get(qid, [])[:deep]]
+        best = sorted((g for g in judged.values() if g > 0), reverse=True)
         gains[i, :len(got)], ideal[i, :len(best)], n[i] = got, best[:10], len(best)
     means = gain_metrics(gains > 0, n, ks, gains, ideal).mean()
     return dict(metrics=means.to_dict(), n_queries=len(qrels))

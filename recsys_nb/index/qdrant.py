@@ -33,7 +33,7 @@ def qdrant_filter(
     return lib.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
 
 # %% ../../nbs/51_index.qdrant.ipynb #1b2bed15
-_candidate_fields = ['product_id', 'family_id', 'score', 'n_reviews'] # the others are fetched for the few that are shown
+_candidate_fields = ['product_id', 'family_id', 'score', 'n_reviews'] # the rest is fetched for what is shown
 
 def _vectors_of(point, names):
     found = point.vector if names else {}
@@ -314,7 +314,8 @@ def server_url(
     try: host, port = parts.hostname, parts.port or usual
     except ValueError: host = None
     if not host or usual is None:
-        raise RecsysError(f'{url}: expected the HTTP address of a Qdrant server, such as http://db:6333 or https://example.com/qdrant')
+        raise RecsysError(f'{url}: expected the HTTP address of a Qdrant server, such as http://db:6333 or '
+                          'https://example.com/qdrant')
     if ':' in host: host = f'[{host}]'
     return f'{parts.scheme}://{host}:{port}{parts.path.rstrip("/")}'
 

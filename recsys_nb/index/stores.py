@@ -149,7 +149,8 @@ class Candidate:
     @classmethod
     def of(cls, payload, signals):
         "From what a store keeps of a product."
-        return cls(payload['product_id'], payload['family_id'], payload.get('score'), signals, payload.get('n_reviews', 0))
+        score, n_reviews = payload.get('score'), payload.get('n_reviews', 0)
+        return cls(payload['product_id'], payload['family_id'], score, signals, n_reviews)
 
 # %% ../../nbs/50_index.stores.ipynb #5bce8d29
 class ExactStore:
