@@ -62,7 +62,7 @@ def recency(
 @patch
 def signals(self:HistoryModel,
     histories:list, # Lists of product positions, oldest first
-) -> tuple:         # (signal -> (n_histories, n), as `mix` takes them; a matrix of what each product of a history counts)
+) -> tuple:         # (signal -> (n_histories, n), as `mix` takes them; what each product of a history counts)
     "What follows each history, and what is like it."
     cells = [(row, p, w) for row, h in enumerate(histories) for p, w in recency(h).items()]
     rows, columns, values = zip(*cells) if cells else ([], [], [])

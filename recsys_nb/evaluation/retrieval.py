@@ -336,7 +336,7 @@ def measure_histories(
 # %% ../../nbs/37_evaluation.retrieval.ipynb #4067cd55
 def with_base(
     encoders:dict,  # name -> model
-    base=None,      # The untrained model; `None`: the base encoder of the settings, reading as many tokens as the others
+    base=None,      # The untrained model; `None`: the base of the settings, reading as many tokens as the others
 ) -> dict:          # The same with `base encoder` first
     "The encoders with the untrained one before them."
     if 'base encoder' in encoders: return encoders
