@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['together', 'metadata', 'QuerySet', 'review_task', 'keywords_as_task', 'measure', 'self_check', 'headline_part',
-           'RetrievalReport', 'Asker', 'systems_of', 'measure_reviews', 'measure_histories', 'with_base',
-           'evaluate_retrieval']
+           'RetrievalReport', 'Asker', 'measure_reviews', 'measure_histories', 'with_base', 'evaluate_retrieval']
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #599f3b6c
 from dataclasses import asdict, dataclass, field
@@ -273,7 +272,7 @@ def _fitting(data, cat):
     return kinds, data.train.drop(hidden.index)
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #4cd63f0c
-def systems_of(
+def _systems_of(
     data,         # `PreparedData`
     cat:Catalogue, # Its catalogue
     asks:dict,    # name of an encoder -> function from texts to signals; the last is the one in question
@@ -304,7 +303,7 @@ _of_metadata = 'meaning', 'words'
 def measure_reviews(
     task:QuerySet,  # Reviews with star words taken out
     plain:QuerySet, # The same as written
-    ask,            # See `systems_of`
+    ask,            # Answers texts with the scores of all systems
     cat:Catalogue,  # The candidates
 ) -> tuple:         # (table, {system: metrics per query})
     "The review task, without star words and as written."
@@ -374,7 +373,7 @@ def evaluate_retrieval(
     report.weights[metadata] = _fitted(askers[main], cat, before, kinds, _of_metadata)
     if known.texts: report.weights |= {name: _fitted(askers[name], cat, before, kinds) for name in mixed}
     if split == 'val': report.notes.append('the weights were fitted on the reviews that they are measured on')
-    ask = systems_of(data, cat, {name: a.about(known) for name, a in askers.items()}, report.weights)
+    ask = _systems_of(data, cat, {name: a.about(known) for name, a in askers.items()}, report.weights)
     rivals = {name: 'base encoder' for name in askers if name != 'base encoder'}
     rivals |= {together: metadata} if known.texts else {}
     task, plain = (review_task(cat, reviews, masked) for masked in (True, False))
