@@ -45,7 +45,7 @@ def test_a_broken_runtime_is_named_with_its_version(monkeypatch):
 def test_a_missing_runtime_is_no_error(monkeypatch):
     monkeypatch.setattr(machine, 'installed', lambda name: None if name == 'openvino' else '9.9')
     monkeypatch.setattr(machine, 'import_module', lambda name: object())
-    monkeypatch.setattr(machine, 'has_device', lambda name: name == 'cpu')
+    monkeypatch.setattr(machine, '_have', lambda: ['cpu'])
     found = machine.doctor()
     assert found.installed['openvino'] == 'not installed'
     assert line_about(found, 'openvino is not installed') and line_about(found, 'no GPU')
@@ -67,12 +67,12 @@ def test_torn_choices_are_measured_again():
     file = machine.cache_folder()/'choices.json'
     file.parent.mkdir(parents=True)
     file.write_text('{"torn')
-    assert machine.known_choices() == {}
+    assert machine._known_choices() == {}
     assert machine.fastest('a thing', lambda: ways).name == 'plain'
-    assert list(machine.known_choices()) == ['a thing']
+    assert list(machine._known_choices()) == ['a thing']
 
 def test_another_limit_in_the_environment_is_another_machine(monkeypatch):
     machine.fastest('a thing', lambda: ways)
-    now = machine.machine_facts()['limits'].get('ONEDNN_MAX_CPU_ISA')
+    now = machine._machine_facts()['limits'].get('ONEDNN_MAX_CPU_ISA')
     monkeypatch.setenv('ONEDNN_MAX_CPU_ISA', 'SSE41' if now == 'AVX2' else 'AVX2')
-    assert machine.known_choices() == {}
+    assert machine._known_choices() == {}
