@@ -43,7 +43,7 @@ def _about(kind, products, priced):
     "A sentence to try about products of a kind"
     name = clean(category_words(kind))[:60]
     said = [s for p in products for s in p.get('sentences', []) if 20 <= len(s) <= 90]
-    prices = [p['price'] for p in products if p['price']]
+    prices = [p['price'] for p in products if p.get('price')]
     if said and not priced: return f'{name}: {max(said, key=len)}'
     if not prices: return name
     limit = float(f'{1.5*median(prices):.1g}')
@@ -68,9 +68,9 @@ def look(self:_Shelf):
     products = chain.from_iterable(now.index.store.scroll())
     payloads = [p for p, _ in islice(products, _looked_at)]
     kinds = Counter(c for p in payloads for c in p['categories'])
-    brands = Counter(p['brand'] for p in payloads)
+    brands = Counter(p['brand'] for p in payloads if p.get('brand'))
     self.categories = [c for c, _ in kinds.most_common(_choices)]
-    self.brands = sorted(b for b, _ in brands.most_common(_choices) if b)
+    self.brands = sorted(b for b, _ in brands.most_common(_choices))
     self.sentences = self.examples or sentences_to_try(payloads)
     self.count = len(now.index)
     self.scored = now.index.manifest['has_scores']
