@@ -289,3 +289,9 @@ def test_the_sidebar_holds_every_page_once():
 
 def test_the_quarto_settings_are_linked():
     assert (nbs/'_quarto.yml').is_symlink() and (nbs/'_quarto.yml').resolve() == project/'_quarto.yml'
+
+@pytest.mark.parametrize('name', ['visualize_data', 'plot_metrics'])
+def test_pages_of_plots_show_their_plots(name):
+    "A kernel without the inline backend runs them without a word, and without a picture."
+    page = (nbs/'analysis'/f'{name}.ipynb').read_text(encoding='utf-8')
+    assert page.count('"image/png"') >= 4
