@@ -10,11 +10,12 @@ __all__ = ['shares', 'review_words', 'bullet_words', 'title_words', 'steps', 'wa
 import json, os, subprocess, sys, tempfile, threading, time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-import numpy as np, pandas as pd
+import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from fastcore.basics import patch
 from .measuring import machine
 from ..core.files import RecsysError, read_json, write_beside, write_json
 from ..core.machine import resolve_base
+from ..core.plots import finish_plot, plot_style
 from ..core.tables import markdown_table
 
 # %% ../../nbs/98_benchmarks.growth.ipynb #a1dc4295
@@ -265,12 +266,17 @@ def plot_growth(
     axes=None,          # Two axes to draw on
 ):
     "Time and memory of each step over the number of reviews; a straight line of slope 1 is linear growth."
-    import matplotlib.pyplot as plt
-    axes = plt.subplots(1, 2, figsize=(9, 3.6), layout='constrained')[1] if axes is None else axes
-    for ax, column, label in zip(axes, ('seconds', 'peak_mb'), ('seconds', 'peak memory, MB')):
+    if axes is None:
+        with plot_style():
+            axes = plt.subplots(1, 2, figsize=(9, 3.6), dpi=96, layout='constrained')[1]
+    sizes = sorted(table.reviews.unique())
+    for ax, column, label in zip(axes, ('seconds', 'peak_mb'), ('Seconds', 'Peak memory, MB')):
         for step, rows in table[table.code == 0].groupby('step', sort=False):
             rows = rows.sort_values('reviews')
             ax.plot(rows.reviews, rows[column], marker='o', label=step)
-        ax.set(xscale='log', yscale='log', xlabel='reviews', ylabel=label)
+        ax.set(xscale='log', yscale='log')
+        ax.minorticks_off()
+        finish_plot(ax, label, xlabel='reviews', xticks=sizes, xticklabels=[f'{n:,}' for n in sizes])
+        ax.yaxis.set_major_formatter('{x:,.0f}')
     axes[0].legend(frameon=False)
     return axes
