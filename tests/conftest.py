@@ -14,10 +14,9 @@ import pytest
 
 project = Path(__file__).parents[1]
 
-def pytest_collection_modifyitems(items):
+def pytest_itemcollected(item):
     "Side by side, the tests of a file stay together, for they share what they stand on; each page goes by itself."
-    for item in items:
-        if item.path.name != 'test_notebooks.py': item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    if item.path.name != 'test_notebooks.py': item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 @pytest.fixture(scope='session')
 def shared_data():
