@@ -57,7 +57,7 @@ def test_each_line_is_a_row_or_set_aside(reader, content):
             for c in {'rating_number', 'timestamp'} & set(r): assert r[c] is None or isinstance(r[c], int) and 0 <= r[c] < 5e12
 
 @given(st.lists(files, min_size=1, max_size=3))
-@settings(few, max_examples=2)
+@settings(few, max_examples=5)
 def test_rows_in_are_rows_out_quarantined_or_removed(reviews):
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)

@@ -7,7 +7,7 @@ __all__ = ['shares', 'review_words', 'bullet_words', 'title_words', 'steps', 'wa
            'kind_of', 'write_raw', 'StepTook', 'watch', 'run_step', 'Growth', 'growth', 'read_growth', 'plot_growth']
 
 # %% ../../nbs/98_benchmarks.growth.ipynb #0d3dd200
-import json, os, subprocess, sys, tempfile, threading, time
+import json, subprocess, sys, tempfile, threading, time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import matplotlib.pyplot as plt, numpy as np, pandas as pd

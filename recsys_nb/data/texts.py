@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['non_values', 'max_letters', 'min_informative', 'clean', 'readable', 'given', 'clean_texts', 'clean_list', 'letters',
-           'says', 'sentences', 'word_count', 'review_text', 'category_words']
+           'says', 'sentences', 'review_text', 'category_words']
 
 # %% ../../nbs/12_data.texts.ipynb #14d32705
 import html, re
@@ -194,13 +194,6 @@ def sentences(
     "Split a text where a sentence, a line or an item of a list ends."
     parts = (clean(p).strip(' -–*,"“”') for p in _ends.split(text or ''))
     return [p for p in parts if len(p) >= least]
-
-# %% ../../nbs/12_data.texts.ipynb #79e10d48
-def word_count(
-    text:str, # A sentence
-) -> int:
-    "About how many words a text has, in any script."
-    return len(re.findall(rf'[{_dense}]{{1,3}}|[^\s{_dense}]+', text))
 
 # %% ../../nbs/12_data.texts.ipynb #319d8c8f
 def review_text(

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 import numpy as np, pandas as pd
-from fastcore.basics import patch
 from ..core.files import RecsysError, only_one, progress, read_json
 from ..core.files import recover_folder, root_folder, swap_folder, write_json
 from ..core.runs import RunFolder, find_run

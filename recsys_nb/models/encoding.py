@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from torch import nn
 from ..core.files import RecsysError, progress, replace_folder
 from ..core.machine import (
-    Preset, bfloat16_pays, cache_folder, fastest, find_preset, installed, steady_attention)
+    bfloat16_pays, cache_folder, fastest, find_preset, installed, steady_attention)
 from .dual_encoder import DualEncoderSBERT, StaticEmbedding
 
 # %% ../../nbs/22_models.encoding.ipynb #2826a969

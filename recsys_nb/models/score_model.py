@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from ..core.files import RecsysError, progress, read_json, recover_folder, replace_folder, write_json
-from ..core.machine import Preset, base_encoder, find_preset, resolve_base, steady_attention
+from ..core.machine import base_encoder, find_preset, resolve_base, steady_attention
 from ..core.runs import find_run
 from ..data.texts import review_text
 from ..data.tokens import Tokens

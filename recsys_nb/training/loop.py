@@ -10,7 +10,6 @@ __all__ = ['rate_factor', 'decay_groups', 'Team', 'Task', 'Measured', 'Plan', 'm
 import hashlib, json, math, os, random, shutil, time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 import torch
 import numpy as np
 from fastcore.basics import patch
@@ -21,7 +20,7 @@ from ..core.machine import Preset, base_encoder, find_preset, steady_attention
 from ..core.runs import (
     RunFolder, add_metrics, all_runs, find_run, new_run, read_metrics, set_state, tell)
 from .datasets import read_batches
-from .settings import EncoderConfig, TrainingConfig, lasting, seconds_of
+from .settings import TrainingConfig, lasting, seconds_of
 
 # %% ../../nbs/42_training.loop.ipynb #6b5029e8
 def rate_factor(
