@@ -308,7 +308,7 @@ def fit_weights(
     kinds:dict,        # Kind of query -> `Trials`: 'warm', 'cold', 'keywords'
     start:Weights=Weights(), # Where to begin
 ) -> Weights:
-    "The weights with the best NDCG@10 of warm queries, while no other kind falls below its own without reviews."
+    "The weights with the best NDCG@10; kinds other than warm count only up to what they have without reviews."
     kinds = {kind: ts for kind, ts in kinds.items() if len(ts)}
     if not kinds: return start
     of_reviews = [s for s in ('reviews', 'review_words') if any(s in ts.signals for ts in kinds.values())]

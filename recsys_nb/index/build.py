@@ -288,8 +288,8 @@ def reviews_known(
 ) -> pd.DataFrame:
     "What an index knows of these families."
     parts = ('train', 'val', 'test') if known == 'all' else ('train',)
-    tables = [b.to_pandas() for part in parts for b in data.batches(part, _review_columns)]
-    own = [t[t.family_id.isin(families)] for t in tables]
+    tables = (rows for part in parts for rows in read_batches(data, part, _review_columns, 200_000))
+    own = [rows[rows.family_id.isin(families)] for rows in tables]
     return pd.concat(own, ignore_index=True) if own else pd.DataFrame(columns=_review_columns)
 
 # %% ../../nbs/54_index.build.ipynb #127ac03c
@@ -307,8 +307,8 @@ def _sums(keys, hashes):
 def _review_hashes(data, known):
     "A hash of each family's reviews."
     parts = ('train', 'val', 'test') if known == 'all' else ('train',)
-    batches = (b.to_pandas() for part in parts for b in data.batches(part, _review_columns))
-    sums = [_sums(rows.family_id, _hashes(rows)) for rows in batches]
+    tables = (rows for part in parts for rows in read_batches(data, part, _review_columns, 200_000))
+    sums = [_sums(rows.family_id, _hashes(rows)) for rows in tables]
     return pd.concat(sums).groupby(level=0).sum() if sums else pd.Series(dtype='uint64')
 
 # %% ../../nbs/54_index.build.ipynb #c8e45aec

@@ -124,7 +124,7 @@ def _link(text, f):
 def _from_link(params):
     "Fields from an address."
     def value(name, empty):
-        if isinstance(empty, list): return params.getlist(name)
+        if isinstance(empty, list): return params.getlist(name)[:_most]
         given = params.get(name, empty)
         if not isinstance(empty, int): return given
         try: return min(max(0, float(given)), 24)
@@ -155,6 +155,7 @@ def _respond(shelf, text, *fields):
 # %% ../../nbs/74_serve.demo.ipynb #f96185e2
 def _boxes(shelf, text, ticked):
     "Products to tick: those ticked already, then those whose title fits."
+    text, ticked = (text or '')[:200], ticked or []
     rec, titles = shelf.rec, {i: i for i in ticked}
     known = [p for p, _ in rec.index.store.retrieve(ticked).values()] if ticked else []
     fitting = rec.find(text, 6) if len(text) > 1 else []
