@@ -63,7 +63,9 @@ phrases += [
     ("I don't want a touchscreen", dict(dislike=['touchscreen'])), ('a lamp with no cable', dict(text='a lamp', dislike=['cable'])), ('headphones without noise but not expensive', dict(text='headphones', dislike=['noise', 'expensive'])),
     ('laptop 500-700 euros', dict(text='laptop', min_price=500, max_price=700)), ('laptop 500 - 700 euros', dict(text='laptop', min_price=500, max_price=700)), ('iphone 12 under 400 euros', dict(text='iphone 12', max_price=400)),
     ('iphone 12 around 400 euros', dict(text='iphone 12', min_price=300, max_price=500)), ('monitor 27 inches under 300', dict(text='monitor 27 inches', max_price=300)), ('16 GB laptop under $900', dict(text='16 GB laptop', max_price=900)),
-    ('5 kg dumbbells for less than 30 euros', dict(text='5 kg dumbbells', max_price=30)), ('power bank 20000 mAh max 40 dollars', dict(text='power bank 20000 mAh', max_price=40)), ('$50 or less headphones', dict(text='headphones', max_price=50))]
+    ('5 kg dumbbells for less than 30 euros', dict(text='5 kg dumbbells', max_price=30)), ('power bank 20000 mAh max 40 dollars', dict(text='power bank 20000 mAh', max_price=40)), ('$50 or less headphones', dict(text='headphones', max_price=50)),
+    ("a laptop under 1'000 CHF", dict(text='a laptop', max_price=1000)), ('a watch under 1’250.50 francs', dict(text='a watch', max_price=1250.5)), ('a sticker for less than 99 cents', dict(text='a sticker', max_price=.99)),
+    ('pens up to 50¢', dict(text='pens', max_price=.5))]
 
 @pytest.mark.parametrize('said, expected', phrases, ids=[p for p, _ in phrases])
 def test_phrases(said, expected):

@@ -318,7 +318,7 @@ def test_only_named_origins_may_call_from_a_browser():
     allowed = api.options('/recommend', headers={'origin': 'https://shop.example', **ask}) # a browser asks this without the key
     assert allowed.status_code == 200 and allowed.headers['access-control-allow-origin'] == 'https://shop.example'
     assert 'access-control-allow-origin' not in api.options('/recommend', headers={'origin': 'https://evil.example', **ask}).headers
-    for wrong in ('shop.example', 'https://shop.example/', 'https://a;b'):
+    for wrong in ('shop.example', 'https://shop.example/', 'https://a;b', 'https://*.example'):
         with pytest.raises(RecsysError, match='origin'): ServiceSettings(origins=(wrong,))
 
 def test_frames_by_a_setting():
@@ -383,10 +383,10 @@ def test_an_encoder_that_is_closed_while_it_is_asked_answers_all():
 @pytest.mark.parametrize('written, whole', [
     ('db', 'http://db:6333'), ('db:7000', 'http://db:7000'), ('http://db', 'http://db:6333'), ('http://db:6333/', 'http://db:6333'),
     ('https://db.example', 'https://db.example:443'), ('https://db.example/qdrant/', 'https://db.example:443/qdrant'),
-    ('http://[::1]', 'http://[::1]:6333')])
+    ('http://[::1]', 'http://[::1]:6333'), (' http://db:6333/dashboard#/collections ', 'http://db:6333'), ('HTTPS://DB.EXAMPLE/', 'https://db.example:443')])
 def test_addresses_of_a_qdrant_server(written, whole): assert server_url(written) == whole
 
-@pytest.mark.parametrize('wrong', ['grpc://db:6334', 'http://db:port', 'http://db:99999', 'ftp://db', 'http://', ''])
+@pytest.mark.parametrize('wrong', ['grpc://db:6334', 'http://db:port', 'http://db:99999', 'ftp://db', 'http://', '', 'http://me:secret@db', 'http://db:0', 'http://db?x=1', 'http:/db:6333', 'http://db name'])
 def test_what_is_no_address_is_told(wrong):
     with pytest.raises(RecsysError, match='expected the HTTP address'): server_url(wrong)
 

@@ -76,6 +76,7 @@ prices = {
     '1’299': 1299, '1 29 999': None, '$12.99 USD': 12.99, 'USD $12.99': 12.99,
     'EUR 12.99': 12.99, '12.99EUR': 12.99, 'colours 12': None, '$ 1,299.00 ': 1299,
     'approx. 30 euros': 30, '100$ 120$': 100, '99p': None, 'Price: N/A': None,
+    '99¢': .99, '75 cents': .75, '12½ €': 12.5, '2 mil pesos': None,
     '1,299.-': 1299, '$1,29,999': 129999, '$ 1 299': 1299, '1 299 - 1 499 kr': 1299,
 }
 
@@ -115,14 +116,27 @@ def test_times_in_every_unit(tmp_path, write):
     data = prepared(tmp_path, [review(i, timestamp=write(at + i * 86_400_000)) for i in range(30)])
     assert data.report['split']['by'] == 'time' and sorted(kept(data).timestamp) == [at + i * 86_400_000 for i in range(30)]
 
+at_noon = dict.fromkeys(['Fri May 31 12:00:00 2013', 'Fri May 31 12:00:00 +0000 2013', 'Fri, 31 May 2013 14:00:00 +0200', '/Date(1370001600000)/',
+    '{"$date": "2013-05-31T12:00:00Z"}', '{"$date":{"$numberLong":"1370001600000"}}', '5/31/13 12:00'], 1370001600000)
+that_day = dict.fromkeys(['Rezension aus Deutschland vom 31. Mai 2013', 'Commenté en France le 31 mai 2013', 'Reseñado en España el 31 de mayo de 2013', '31 maggio 2013',
+    'Beoordeeld in Nederland op 31 mei 2013', 'Avaliado no Brasil em 31 de maio de 2013', '2013年5月31日に日本でレビュー済み', '5/31/13'], 1369958400000)
+no_time = dict.fromkeys(['5/6', 'May 2013', '31 Brumaire 2013', '{"$date": "soon"}', '1.2.3', 'Fri May 31'])
+
+@pytest.mark.parametrize('text, wanted', (at_noon | that_day | no_time).items())
+def test_a_time_of_any_program_and_language(text, wanted): assert read_time(text) == wanted
+
 def test_the_times_of_2014(tmp_path):
     rows = [{k: v for k, v in review(i, reviewTime=f'05 {i + 1}, 2013').items() if k != 'timestamp'} for i in range(30)]
     assert sorted(kept(prepared(tmp_path, rows)).timestamp)[0] == read_time('2013-05-01')
 
-@pytest.mark.parametrize('stars', ['4.0 out of 5 stars', '4,0', '4/5', '★★★★', '★★★★☆', '8/10', '4 von 5 Sternen'])
+@pytest.mark.parametrize('stars', ['4.0 out of 5 stars', '4,0', '4/5', '★★★★', '★★★★☆', '8/10', '4 von 5 Sternen',
+    '4,0 étoiles sur 5', '80%', '4/5.0', 'four stars', '****'])
 def test_stars_and_counts_as_the_shop_writes_them(tmp_path, stars):
     data = prepared(tmp_path, [review(i, rating=stars) for i in range(30)], [page(i, rating_number='24,269 ratings', average_rating='4.2 out of 5 stars') for i in range(3)])
     assert set(kept(data).rating) == {4.} and set(data.products.rating_number) == {24269} and set(data.products.average_rating) == {4.2}
+
+@pytest.mark.parametrize('text, wanted', {'2,1 Tsd.': 2100, '2,1 mil': 2100, '1 024件のグローバル評価': 1024, '1.2万': 12000, '24 269 évaluations': 24269, '2,1 χιλ.': None}.items())
+def test_a_count_is_read_whole_or_not_at_all(text, wanted): assert read_count(text) == wanted
 
 def test_pictures_as_one_object_of_lists(tmp_path):
     images = dict(hi_res=[None, 'https://img.example/0_SL.jpg'], large=['https://img.example/0.jpg', 'https://img.example/0b.jpg'], variant=['MAIN', 'PT01'])
@@ -143,7 +157,10 @@ def test_what_cannot_be_read_is_told_with_an_example(tmp_path):
 @pytest.mark.parametrize('raw, wanted', [
     ('[[VIDEOID:e1a2b3c4d5]] It hums.', 'It hums.'), ('Better than [[ASIN:B000000001 the old one]]', 'Better than the old one'), ('[[VIDEOID:mo1M5G]]', ''),
     ('The media could not be loaded.\n It hums.', 'It hums.'), ('It hums. Read more', 'It hums.'), ('I read more books now', 'I read more books now'),
-    ('Good &#128077;&#x1F44D;', 'Good 👍👍'), ('&amp;#128077; fine', '👍 fine'), ('wire\u200bless\ufeff', 'wireless'), ('R&D', 'R&D'), ('Black &amp; Decker', 'Black & Decker')])
+    ('Good &#128077;&#x1F44D;', 'Good 👍👍'), ('&amp;#128077; fine', '👍 fine'), ('wire\u200bless\ufeff', 'wireless'), ('R&D', 'R&D'), ('Black &amp; Decker', 'Black & Decker'),
+    ('&amp;quot;Great&amp;quot; R&amp;amp;D', '"Great" R&D'), ('donâ\x80\x99t', 'don’t'), ('\uf8ffüëç fine', '👍 fine'), ('FÃ¼r mich', 'Für mich'), ('l’été\xa0»', 'l’été »'), ('Fine_x000D_\nthing', 'Fine thing'),
+    ('<![CDATA[It hums.]]>', 'It hums.'), ('5.0 out of 5 stars\nLove it', 'Love it'), ('5,0 von 5 Sternen Leise', 'Leise'), ('5 out of 5 stars from me', '5 out of 5 stars from me'),
+    ('This review is from: Kettle (Kitchen)\nIt hums.', 'It hums.'), (r'It hums.\nIt is \"quiet\".', 'It hums. It is "quiet".'), (r'in C:\new', r'in C:\new'), ('It hums.\n12 people found this helpful', 'It hums.'), ('Read more\nIt hums.', 'It hums.')])
 def test_the_shops_markup_goes(raw, wanted): assert readable(raw) == wanted
 
 def test_markup_goes_before_texts_are_judged(tmp_path):
@@ -237,6 +254,10 @@ def test_sentences_end_where_their_language_ends_them():
     assert sentences('とても静かです。軽いです！また買います。') == ['とても静かです。', '軽いです！', 'また買います。']
     assert sentences('声音很小，我很喜欢。推荐购买！') == ['声音很小，我很喜欢。', '推荐购买！']
     assert sentences('यह अच्छा है। मुझे पसंद है।') == ['यह अच्छा है।', 'मुझे पसंद है।']
+    assert sentences('静かです！！軽くて便利です♪また買います') == ['静かです！！', '軽くて便利です♪', 'また買います']
+    assert sentences('ကောင်းပါတယ်။ ထပ်ဝယ်မယ်။') == ['ကောင်းပါတယ်။', 'ထပ်ဝယ်မယ်။'] and sentences('ល្អណាស់។ ខ្ញុំចូលចិត្ត។') == ['ល្អណាស់។', 'ខ្ញុំចូលចិត្ត។']
+    assert sentences('很好用 推薦給大家使用 下次會再買') == ['很好用 推薦給大家使用', '下次會再買'] and sentences('ຄຸນນະພາບດີ ຂ້ອຍມັກມັນ') == ['ຄຸນນະພາບດີ', 'ຂ້ອຍມັກມັນ']
+    assert sentences('「静かです。」と言われました。') == ['「静かです。」と言われました。']
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=300))

@@ -29,17 +29,27 @@ def clean(
     return ' '.join(_blank.sub(' ', text).split())
 
 # %% ../../nbs/12_data.texts.ipynb #ac917a3d
-def _misreadings(
-    codes=('cp1252', 'mac_roman'), # What UTF-8 was taken for
-) -> dict:                         # Wrong text -> right character
-    "Common characters as they look when their UTF-8 bytes are decoded as something else."
-    found = {}
-    for c in '’‘“”–—…™®°•·×é\xa0★✅👍【】':
-        for code in codes:
-            try:
-                found[c.encode().decode(code)] = c
-            except UnicodeDecodeError: pass
-    return found
+def _bytes_of(code):
+    "Each character that a code has beyond ASCII, or leaves as it is, and its byte."
+    return {bytes([b]).decode(code, 'ignore') or chr(b): b for b in range(128, 256)}
+
+# %% ../../nbs/12_data.texts.ipynb #f49a4ba0
+def _misread_in(of):
+    "A pattern for what signs, accented letters and emoji become, whose first bytes are these."
+    more = ''.join(c for c, b in of.items() if b < 0xc0)
+    two, three, four = (
+        ''.join(c for c, b in of.items() if b in first)
+        for first in (b'\xc2\xc3', b'\xe2\xef', b'\xf0'))
+    return re.compile(f'[{two}][{more}]|[{three}][{more}]{{2}}|{four}[{more}]{{3}}')
+
+_misread = [(_misread_in(of), of) for of in map(_bytes_of, ('cp1252', 'mac_roman', 'latin-1'))]
+
+# %% ../../nbs/12_data.texts.ipynb #2d10530b
+def _meant(s):
+    "Text with what was misread as it was meant, where that is a character."
+    for wrong, of in _misread:
+        s = wrong.sub(lambda m: bytes(of[c] for c in m[0]).decode(errors='ignore') or m[0], s)
+    return s
 
 # %% ../../nbs/12_data.texts.ipynb #5cde2998
 _link = re.compile(r'\[\[ ?[A-Z]{3,10} ?: ?\w*:? ?([^\[\]]*)(?:\]\]|$)', re.I)
@@ -50,23 +60,26 @@ This is a modal window.
 Brief content visible, double tap to read full content.
 Full content visible, double tap to read brief content.
 Click to play video""".splitlines()
-_button = re.compile(r'(?:(?<=[.!?…])|^)\s*(?:Read more(?: of this review)?|See more|Show more)\s*[›»]?\s*$')
+_labels = re.compile('|'.join([
+    r'\A\s*(?:\d[.,]\d (?:out of|von|sur|su|de) 5 \w+|5つ星のうち\d\.\d)\s*',
+    r'\A\s*This review is from: [^\n]{1,300}\n',
+    r'(?:(?<=[.!?…])|^)\s*(?:Read|See|Show) more(?: of this review)?\s*[›»]?\s*$',
+    r'^\s*(?:(?:[\d,]+ people|One person) found this helpful|Verified Purchase|Report abuse)\s*$']), re.M)
 
 # %% ../../nbs/12_data.texts.ipynb #52cb218a
 def _unsold(s):
     for said in _shop_says:
         s = s.replace(said, ' ')
-    s = _link.sub(r' \1 ', s)
-    return _button.sub('', s) if 'more' in s[-40:] else s
+    return _labels.sub('', _link.sub(r' \1 ', s))
 
 # %% ../../nbs/12_data.texts.ipynb #d5030a60
-_misread = _misreadings()
-_wrong = re.compile('|'.join(map(re.escape, _misread)))
 _halves = re.compile(
     r'&#(5(?:529[6-9]|5[3-9]\d\d|6[0-2]\d\d|63[01]\d));'
     r'&#(5(?:632\d|63[3-9]\d|6[4-9]\d\d|7[0-2]\d\d|73[0-3]\d|734[0-3]));')
 _entity = re.compile(r'&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|[A-Za-z]{2,31}\d{0,2});')
-_tag = r'</?[A-Za-z][^<>]{0,300}>'
+_again = re.compile(r'&(?:amp;)+(?=#?\w{2,31};)')
+_tag = r'</?[A-Za-z][^<>]{0,300}>|<!\[CDATA\[|\]\]>|_x00[01][\da-fA-F]_'
+_slash = re.compile(r'\\(?=["\'])|(?<=[.!?,\s])(?:\\[nr])+|(?:\\[nr]){2,}')
 
 # %% ../../nbs/12_data.texts.ipynb #7e45f236
 def _whole(m):
@@ -77,15 +90,16 @@ def readable(
     text:str, # As it comes from the shop
 ) -> str:     # One line
     "Text as a person would read it: without entities, tags, the shop's markup, misread and _invisible characters."
-    s = _wrong.sub(lambda m: _misread[m[0]], text)
-    s = _entity.sub(lambda m: html.unescape(m[0]), _halves.sub(_whole, s.replace('&amp;#', '&#')))
-    return clean(_unsold(re.sub(_tag, ' ', s)))
+    s = _halves.sub(_whole, _again.sub('&', _meant(text)))
+    s = _entity.sub(lambda m: html.unescape(m[0]), s)
+    s = _slash.sub(lambda m: '\n'*(len(m[0]) > 1), re.sub(_tag, ' ', s))
+    return clean(_unsold(s))
 
 # %% ../../nbs/12_data.texts.ipynb #71dc370c
 non_values = ['', *r'''
-    nan none null nil nat n/a n.a. na <na> #n/a undefined
-    NAN NONE NULL NIL NAT N/A N.A. NA <NA> #N/A UNDEFINED
-    Nan None Null Nil Nat N/a N.a. Na <na> #n/a Undefined
+    nan none null nil nat n/a n.a. na <na> #n/a undefined (null) (none) [deleted] [removed]
+    NAN NONE NULL NIL NAT N/A N.A. NA <NA> #N/A UNDEFINED #VALUE! #REF! #NAME? #NULL!
+    Nan None Null Nil Nat N/a N.a. Na <na> #n/a Undefined Unspecified unspecified
     NaN NaT - -- --- – — ? \N'''.split()]
 
 # %% ../../nbs/12_data.texts.ipynb #38425cdc
@@ -99,9 +113,9 @@ def given(
 # %% ../../nbs/12_data.texts.ipynb #0a64f967
 _odd = '|'.join([
     r'&[#A-Za-z][0-9A-Za-z]{1,31};',
-    *sorted({re.escape(k[:2]) for k in _misread}),
+    *(wrong.pattern for wrong, of in _misread),
     f'[{_invisible}\u200c\u200d]',
-    r'\[\[',
+    r'\[\[|\\|_x00|^\s*(\d[.,]\d |5つ|This review is from)|found this helpful|Verified Purchase|Report abuse',
     *(said.replace('.', r'\.') for said in _shop_says),
     '(Read|See|Show) more'])
 _any_symptom = rf'^ | $|  |[<{_blanks}]|{_odd}'
@@ -180,11 +194,13 @@ def says(
     return n + key.re_search(r'[^\x00-\x7f]').ifelse(more, 0)
 
 # %% ../../nbs/12_data.texts.ipynb #034968ba
+_marks = '。！？｡।॥؟۔♪\u104b\u17d4\u17d5\u1362\u0f0d'
+_unspaced = _han + '\u0e00-\u0eff\u3040-\u30ff'
 _ends = re.compile(
     r'(?<=[.!?…])[\s"”’)]+(?=[^a-z\s])|(?<=[^\W\d_]{3}[.!?])\s+|(?<=[!?…])\s+|(?<=[.!?]),|'
     r'(?<=[a-z][.!?])(?=[A-Z])|\.{2,}\s*|'
-    r'(?<=[。！？｡।॥؟۔])(?![。！？｡」』”’）)])\s*|(?<=[。！？｡][」』”’）)])\s*|'
-    r'\s*[•·▪●◦‣■◆✓✔➤►|;]+\s*|\n+|(?<=[\u0e00-\u0e7f])\s+(?=[\u0e00-\u0e7f])')
+    rf'(?<=[{_marks}])(?![{_marks}」』”’）)])\s*|(?<=[。！？｡][」』”’）)])(?![とっ])\s*|'
+    rf'\s*[•·▪●◦‣■◆✓✔➤►|;]+\s*|\n+|(?<=[{_unspaced}]{{5}})\s+(?=[{_unspaced}]{{5}})')
 
 # %% ../../nbs/12_data.texts.ipynb #e43d370b
 def sentences(

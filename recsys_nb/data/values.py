@@ -9,13 +9,14 @@ __all__ = ['read_amount', 'read_time', 'read_stars', 'read_count', 'shape_review
 import re, unicodedata
 from collections import defaultdict
 from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 import ibis
 from .reading import all_given, product_id, user_id
 from .texts import clean_list, clean_texts, letters, says
 
 # %% ../../nbs/14_data.values.ipynb #f2b3976f
-_same = str.maketrans('’−٫٬', "'-.,", '\ufe0f\xad\u200b\u200e\u200f\u2060\ufeff')
+_same = str.maketrans('’−٫٬', "'-.,", '\ufe0f\xad\u200b\u200e\u200f\u2060\ufeff') | {ord('½'): '.5'}
 
 # %% ../../nbs/14_data.values.ipynb #65a6603b
 def _plain(text, most=200):
@@ -51,7 +52,9 @@ _others = '''
     $ us$ usd us dollar dollars buck bucks cdn$ ca$ c$ cad a$ au$ aud nz$ nzd hk$ hkd nt$ twd s$ sgd mx$ mxn £
     pound pounds quid gbp ₹ rs inr rupee rupees chf fr sfr aed sar qar zar rm myr php thb tk ksh kes ils egp pkr
     ngn'''.split()
-_multiples = dict(k=1e3, lakh=1e5, lakhs=1e5, lac=1e5, crore=1e7, million=1e6, 万=1e4)
+_multiples = dict(
+    k=1e3, tsd=1e3, mil=1e3, mila=1e3, lakh=1e5, lakhs=1e5, lac=1e5, crore=1e7, million=1e6, 千=1e3, 万=1e4,
+    cent=.01, cents=.01) | {'¢': .01, 'тыс': 1e3}
 
 # %% ../../nbs/14_data.values.ipynb #36374ef4
 def _one_of(words):
@@ -186,39 +189,43 @@ def _in_milliseconds(n):
             return int(n * unit)
 
 # %% ../../nbs/14_data.values.ipynb #2e57d6cb
-_months = '''jan january|feb february|mar march|apr april|may|jun june|jul july|aug august|sep sept september|
-    oct october|nov november|dec december'''
+_months = '''jan jän ene gen|feb fév fev|mar mär mrt maa|apr avr abr|may mai maj mag mei|jun juin giu|jul juil lug|
+    aug aoû ago|sep set|oct okt ott out|nov|dec dez déc dic'''
 _months = {m: i for i, names in enumerate(_months.split('|'), 1) for m in names.split()}
-_month = rf'(?P<name>{"|".join(sorted(_months, key=len, reverse=True))})\.?'
-_d, _m, _y, _th = r'(?P<d>\d\d?)', r'(?P<m>\d\d?)', r'(?P<y>\d{4})', '(?:st|nd|rd|th)?'
+_month = rf'(?:de )?(?P<name>{"|".join(_months)})[^\W\d]*\.?'
+_d, _m, _y, _th = r'(?P<d>\d\d?)', r'(?P<m>\d\d?)', r'(?:de )?(?P<y>\d{4})', r'(?:st|nd|rd|th|er|\.)?'
 _clock = r'(?:[ ,t]+(?P<h>\d\d?):(?P<min>\d\d)(?::(?P<s>\d\d)(?:[.,]\d+)?)? ?(?P<half>[ap]m)?)?(?: gmt| utc)?$'
-_lead = r'(?:.*\bon )?(?:[a-z]{3,9}, )?'
+_lead = r'(?:\D*[ ,])?'
+_wrapped = re.compile(r'/date\(|\)/|[{}"]|\$(?:date|numberlong)"? ?:')
 _dates = [re.compile(p + _clock) for p in (
     rf'{_m} {_d}, ?{_y}',
-    rf'{_m}/{_d}/{_y}',
+    rf'{_m}/{_d}/(?P<y>\d{{4}}|\d\d)',
     rf'{_d}[.-]{_m}[.-]{_y}',
     rf'{_y}[/.]{_m}[/.]{_d}',
-    rf'{_y}年{_m}月{_d}日',
+    rf'{_y}年{_m}月{_d}日\D*',
     rf'{_lead}{_month} {_d}{_th},? {_y}',
     rf'{_lead}{_d}{_th}[ -]{_month},?[ -]{_y}')]
 
 # %% ../../nbs/14_data.values.ipynb #bca469d2
 def _date(s):
-    try:
-        return datetime.fromisoformat(s.upper().replace(' UTC', '+00:00').replace(' Z', 'Z'))
-    except ValueError: pass
+    for read in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            return read(s.upper().replace(' UTC', '+00:00').replace(' Z', 'Z'))
+        except (ValueError, TypeError, IndexError, OverflowError): pass
     found = [m for p in _dates if (m := p.match(s))]
     if not found:
         return None
     g = found[0].groupdict()
-    month, day = _months.get(g.get('name')) or int(g['m']), int(g['d'])
+    year, month, day = int(g['y']), _months.get(g.get('name')) or int(g['m']), int(g['d'])
+    if year < 100:
+        year += 1900 if year > 90 else 2000
     if month > 12 and '/' in s:
         month, day = day, month
     hour, minute, second = (int(g[k] or 0)
         for k in ('h', 'min', 's'))
     if g['half']:
         hour = hour % 12 + 12 * (g['half'] == 'pm')
-    return datetime(int(g['y']), month, day, hour, minute, second)
+    return datetime(year, month, day, hour, minute, second)
 
 # %% ../../nbs/14_data.values.ipynb #02b9ce55
 @lru_cache(100_000)
@@ -226,7 +233,7 @@ def read_time(
     text:str,    # '1369999999', '2013-05-31 11:33:20', '05 31, 2013', 'Reviewed in India on 31 May 2013'
 ) -> int|None:   # Milliseconds since 1970
     "The moment that a text names."
-    s = _plain(text)
+    s = _wrapped.sub('', _plain(text)).strip()
     if re.fullmatch(r'\d{8}', s):
         s = f'{s[:4]}-{s[4:6]}-{s[6:]}'
     if re.fullmatch(r'\d{9,19}(\.\d*)?', s):
@@ -244,10 +251,11 @@ def read_time(
 _star = r'(?:\W*(?:stars?|sternen?|étoiles?|estrellas?|stelle|estrelas?|つ星|星|★|⭐))?\.?'
 _n = r'(?:rated |rating:? ?|score:? ?)?(?P<n>\d{1,3}(?:[.,]\d+)?)'
 _stars = [re.compile(p) for p in (
-    rf'{_n} ?(?:/|out of|of|von|sur|su|de|van) ?(?P<most>5|10|100|five|ten){_star}',
+    rf'{_n}{_star} ?(?:/|out of|of|von|sur|su|de|van) ?(?P<most>5|10|100)(?:[.,]0)?{_star}',
     rf'5つ星のうち ?{_n}(?P<most>)',
     f'{_n}{_star}(?P<most>)')]
-_mosts = {'': 5, 'five': 5, 'ten': 10}
+_digits = {word: str(i) for i, word in enumerate('one two three four five'.split(), 1)} | {'ten': '10', '%': '/100'}
+_in_words = re.compile('|'.join(_digits))
 
 # %% ../../nbs/14_data.values.ipynb #cf6cd93a
 @lru_cache(10_000)
@@ -255,21 +263,21 @@ def read_stars(
     text:str,      # '5.0 out of 5 stars', '4,0', '8/10', '★★★☆☆'
 ) -> float|None:   # Of five
     "The stars that a text gives."
-    s = _plain(text)
-    if re.fullmatch('[★⭐☆✩🌟]+', s):
+    s = _in_words.sub(lambda m: _digits[m[0]], _plain(text))
+    if re.fullmatch('[★⭐☆✩🌟*]+', s):
         return float(len(re.sub('[☆✩]', '', s)))
     found = [m for p in _stars if (m := p.fullmatch(s))]
     if not found:
         return None
     n, most = float(found[0]['n'].replace(',', '.')), found[0]['most']
-    most = _mosts.get(most) or int(most)
+    most = int(most or 5)
     if most == 5:
         return n
     return max(1., 5 * n / most) if 0 < n <= most else None
 
 # %% ../../nbs/14_data.values.ipynb #34129601
 _count = re.compile(
-    rf'\(?(?P<n>{_numeral})(?: ?(?P<times>{_one_of(_multiples)}))?\+?\)?(?: [^\d]{{0,40}})?')
+    rf'\(?(?P<n>{_numeral})(?: ?(?P<times>{_one_of(_multiples)})\.?)?\+?\)?(?P<what> ?[^\x00-\x7f]\D{{0,40}}| \D{{0,40}})?')
 
 # %% ../../nbs/14_data.values.ipynb #819b2e3e
 @lru_cache(10_000)
@@ -280,8 +288,9 @@ def read_count(
     m = _count.fullmatch(_plain(text))
     if not m:
         return None
-    n = _number(m['n'], thousands=True) * _multiples.get(m['times'], 1)
-    return int(n) if n < 1e9 else None
+    n = round(_number(m['n'], thousands=True) * _multiples.get(m['times'], 1), 6)
+    half = m['what'] and n % 1 # of something that is not understood
+    return int(n) if n < 1e9 and not half else None
 
 # %% ../../nbs/14_data.values.ipynb #a7b49302
 def _where(condition, value, kind):

@@ -6,7 +6,7 @@
 __all__ = ['qdrant_filter', 'QdrantStore', 'EdgeStore', 'ServerUnavailable', 'retried', 'server_url', 'ServerStore']
 
 # %% ../../nbs/51_index.qdrant.ipynb #9bb846b1
-import os, time
+import os, re, time
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -309,15 +309,16 @@ def server_url(
 ) -> str:
     "The whole address of a Qdrant server; `RecsysError` where it is none."
     if url == ':memory:': return url
-    parts = urlsplit(url if '://' in url else f'http://{url}')
+    parts = urlsplit(url.strip() if '://' in url else f'http://{url.strip()}')
     usual = dict(http=6333, https=443).get(parts.scheme)
-    try: host, port = parts.hostname, parts.port or usual
+    try: host, port = parts.hostname, usual if parts.port is None else parts.port
     except ValueError: host = None
-    if not host or usual is None:
+    if not host or not usual or not port or re.search(r'[\s?@]|^https?:/[^/]', url.strip()):
         raise RecsysError(f'{url}: expected the HTTP address of a Qdrant server, such as http://db:6333 or '
-                          'https://example.com/qdrant')
+                          'https://example.com/qdrant, without name and password')
     if ':' in host: host = f'[{host}]'
-    return f'{parts.scheme}://{host}:{port}{parts.path.rstrip("/")}'
+    path = parts.path.rstrip('/').removesuffix('/dashboard') # which is what a browser shows
+    return f'{parts.scheme}://{host}:{port}{path}'
 
 # %% ../../nbs/51_index.qdrant.ipynb #f9df3600
 class ServerStore(QdrantStore):

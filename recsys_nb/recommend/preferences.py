@@ -34,13 +34,14 @@ class Understood:
 # %% ../../nbs/60_recommend.preferences.ipynb #c4b6994f
 _number = (r'\d{1,3}(?:,\d{2,3})+(?:\.\d{1,2})?(?![.,]?\d)|'
            r'\d{1,3}(?:[. ]\d{3})+(?:,\d{1,2})?(?![.,]?\d)|'
+           r"\d{1,3}(?:['’]\d{3})+(?:\.\d{1,2})?(?![.,]?\d)|"
            r'\d+(?:[.,]\d{1,2})?(?!\d)|\d+')
 _money = (r'(?:(?:us|au?|ca?|nz|hk|sg?|mx|r)?\$|[€£₹¥₩₺₽₫]|(?:dollars?|bucks?|euros?|pounds?|quid|rupees?|rs|yen|'
           r'francs?|kr|zł|usd|eur|gbp|inr|jpy|cny|chf|cad|aud|nzd|sek|nok|dkk|pln|brl|aed|sgd|hkd|zar)\b\.?)')
 
 def _amount(i):
     "A pattern for an amount of money; `i` numbers its groups."
-    return rf'(?P<pre{i}>{_money})?\s?(?P<num{i}>{_number})(?:\s?(?P<k{i}>k|lakh|million)\b)?\s?(?P<post{i}>{_money})?'
+    return rf'(?P<pre{i}>{_money})?\s?(?P<num{i}>{_number})(?:\s?(?P<k{i}>k|lakh|million|cents?|¢)(?!\w))?\s?(?P<post{i}>{_money})?'
 
 # %% ../../nbs/60_recommend.preferences.ipynb #cfe8bfa4
 def _to_number(

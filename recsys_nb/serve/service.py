@@ -55,7 +55,7 @@ class ServiceSettings:
     max_batch:int = 64     # Texts encoded together at most
     def __post_init__(self):
         for origin in (*self.origins, *self.frames):
-            if origin != '*' and not re.fullmatch(r'https?://[^/\s;,]+', origin):
+            if origin != '*' and not re.fullmatch(r'https?://[^/\s;,*]+', origin):
                 raise RecsysError(f'{origin}: expected an origin such as https://shop.example, without a path')
         if self.root_path and not re.fullmatch(r'(/[\w.~-]+)+', self.root_path):
             raise RecsysError(f'{self.root_path}: expected a path such as /api, without a slash at its end')
