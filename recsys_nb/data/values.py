@@ -277,7 +277,8 @@ def read_stars(
 
 # %% ../../nbs/14_data.values.ipynb #34129601
 _count = re.compile(
-    rf'\(?(?P<n>{_numeral})(?: ?(?P<times>{_one_of(_multiples)})\.?)?\+?\)?(?P<what> ?[^\x00-\x7f]\D{{0,40}}| \D{{0,40}})?')
+    rf'\(?(?P<n>{_numeral})(?: ?(?P<times>{_one_of(_multiples)})\.?)?\+?\)?'
+    r'(?P<what> ?[^\x00-\x7f]\D{0,40}| \D{0,40})?')
 
 # %% ../../nbs/14_data.values.ipynb #819b2e3e
 @lru_cache(10_000)

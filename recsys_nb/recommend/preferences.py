@@ -41,7 +41,8 @@ _money = (r'(?:(?:us|au?|ca?|nz|hk|sg?|mx|r)?\$|[€£₹¥₩₺₽₫]|(?:doll
 
 def _amount(i):
     "A pattern for an amount of money; `i` numbers its groups."
-    return rf'(?P<pre{i}>{_money})?\s?(?P<num{i}>{_number})(?:\s?(?P<k{i}>k|lakh|million|cents?|¢)(?!\w))?\s?(?P<post{i}>{_money})?'
+    times = rf'(?:\s?(?P<k{i}>k|lakh|million|cents?|¢)(?!\w))?'
+    return rf'(?P<pre{i}>{_money})?\s?(?P<num{i}>{_number}){times}\s?(?P<post{i}>{_money})?'
 
 # %% ../../nbs/60_recommend.preferences.ipynb #cfe8bfa4
 def _to_number(
