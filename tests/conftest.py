@@ -11,8 +11,14 @@ if workers := int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 0)): # tests side 
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1)//workers)))
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 project = Path(__file__).parents[1]
+
+def examples(n, **more):
+    "Settings of a property test: always the same `n` examples, or RECSYS_EXAMPLES times as many, each time others."
+    times = float(os.environ.get('RECSYS_EXAMPLES', 1))
+    return settings(max_examples=int(n*times), deadline=None, derandomize=times == 1, suppress_health_check=list(HealthCheck), **more)
 
 def pytest_itemcollected(item):
     "Side by side, the tests of a file stay together, for they share what they stand on; each page goes by itself."

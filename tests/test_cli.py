@@ -1,15 +1,18 @@
 "The command: what it prints, what it refuses, and that a refusal leaves everything as it was."
-import gzip, json, os, re, shutil, subprocess, sys
+import gzip, json, os, re, shutil, signal, subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
-import pandas as pd, pytest
+import httpx, pandas as pd, pytest
 
 from recsys_nb.command.cli import main
 from recsys_nb.core.files import write_json
 from recsys_nb.core.runs import RunFolder, new_run, set_state
 from recsys_nb.training.settings import EncoderConfig, ScoreConfig
 from recsys_nb.data.sample_store import make_sample_store
+from recsys_nb.serve.running import open_port
+from test_encoders import write_base
 
 def recsys(*words):
     "Run the command in this process; its exit code."
@@ -63,6 +66,28 @@ def test_trec_run_and_evaluation(root, tmp_path, capsys):
     finally: manifest.write_text(old)
     found = json.loads(capsys.readouterr().out)
     assert found['n_queries'] == 2 and found['metrics']['ndcg@10'] == pytest.approx(1)
+
+@pytest.mark.filterwarnings('ignore:.*reads at most:UserWarning')
+def test_bases_are_compared_and_one_that_is_none_gets_its_line(root, tmp_path, capsys):
+    bases = []
+    for family in ('bert', 'static'):
+        (tmp_path/family).mkdir()
+        bases.append(write_base(tmp_path/family, family, {}))
+    asked = '--root', root, 'compare', '--data', 'shop', '--bases', ','.join([*bases, str(tmp_path)])
+    capsys.readouterr()
+    assert recsys(*asked, '--json') == 0
+    found = {b['base']: b for b in json.loads(capsys.readouterr().out)['bases']}
+    assert list(found)[2] == str(tmp_path) and found[str(tmp_path)]['failed'].startswith('cannot load this encoder')
+    for b in bases:
+        assert 0 <= found[b]['ndcg@10_low'] <= found[b]['ndcg@10'] <= found[b]['ndcg@10_high'] <= 1
+        assert found[b]['texts_per_second'] > 0 and found[b]['dim'] == 16 and found[b]['n_queries'] > 10 and 'failed' not in found[b]
+    assert found[bases[0]]['tokens'] == 40 and found[bases[0]]['megabytes'] > found[bases[1]]['megabytes'] > 0
+    assert recsys(*asked) == 0
+    out = capsys.readouterr().out
+    assert all(w in out for w in ('NDCG@10', 'texts/s', 'MB', f'{tmp_path}: cannot load this encoder'))
+    assert recsys('--root', root, 'compare', '--data', 'shop', '--bases', f'{tmp_path}, ') == 1
+    assert 'cannot load this encoder' in capsys.readouterr().err
+    assert recsys('--root', root, 'compare', '--data', 'shop', '--bases', ' ,') == 1
 
 def test_metadata_alone_is_a_catalogue(root, capsys):
     assert recsys('--root', root, 'prepare', '--meta', root/'raw'/'meta.jsonl.gz', '--name', 'catalogue') == 0
@@ -317,3 +342,30 @@ def test_who_reads_only_the_beginning_has_made_no_mistake(root):
     command = f'{sys.executable} -c "{start}" --root {root} recommend keyboard --json | true; exit ${{PIPESTATUS[0]}}'
     done = subprocess.run(['bash', '-c', command], capture_output=True, text=True)
     assert not done.stderr
+
+def works(pid):
+    "Whether a process lives that was started as a worker."
+    try: return b'spawn_main' in Path(f'/proc/{pid}/cmdline').read_bytes()
+    except OSError: return False
+
+def test_several_workers_answer_from_one_index_and_go_together(root):
+    "Real processes on the index of this module, asked at once."
+    with open_port('127.0.0.1', 0) as s: port = s.getsockname()[1]
+    command = [sys.executable, '-c', 'from recsys_nb.command.cli import main; main()', 'serve', '--root', root, '--no-demo', '--workers', '2', '--port', str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as p:
+        try:
+            address = re.search(r'http://[\d.:]+', p.stdout.readline())[0]
+            team = [c for c in Path(f'/proc/{p.pid}/task/{p.pid}/children').read_text().split() if works(c)]
+            def ask(_): return httpx.post(f'{address}/recommend', json=dict(text='a quiet keyboard', k=3), timeout=60).json()['recommendations']
+            with ThreadPoolExecutor(8) as pool: answers = list(pool.map(ask, range(40)))
+            assert answers[0] and all(a == answers[0] for a in answers)
+        finally: p.send_signal(signal.SIGTERM)
+        out, err = p.communicate(timeout=60)
+    assert p.returncode == 0 and 'Traceback' not in err, err
+    told = [json.loads(line) for line in err.splitlines()]
+    assert sum(o.get('path') == '/recommend' and o['status'] == 200 for o in told) == 40
+    assert len(team) == sum('Started server process' in o['event'] for o in told) == 2 and not any(map(works, team))
+
+def test_the_demo_has_one_process(root, capsys):
+    assert recsys('--root', root, 'serve', '--workers', 2) == 1
+    assert '--workers: only with --no-demo' in capsys.readouterr().err

@@ -4,7 +4,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import ir_measures, numpy as np, pandas as pd, pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
+from conftest import examples
 from ir_measures import nDCG, R, RR
 
 from recsys_nb.evaluation.fusion import bm25_scorer, count_words, fit_weights, popularity_scorer, tfidf_scorer, trials
@@ -16,7 +17,7 @@ from recsys_nb.evaluation.trec import evaluate_run, read_qrels, read_queries, re
 from recsys_nb.evaluation.retrieval import evaluate_retrieval
 
 shared = Path(__file__).parents[2]/'shared'/'data'
-fast = settings(max_examples=60, deadline=None)
+fast = examples(60)
 ids = st.text('abcXYZ019-_', min_size=1, max_size=6)
 
 @st.composite

@@ -1,6 +1,7 @@
 "What is understood of what people say, as a table of phrases and for any text at all."
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
+from conftest import examples
 
 from recsys_nb.core.files import RecsysError
 from recsys_nb.recommend.preferences import understand
@@ -81,7 +82,7 @@ def test_there_are_many_phrases(): assert len(phrases) == len(dict(phrases)) >= 
 
 words = st.sampled_from(['quiet', 'keyboard', 'under', '$50', '50', 'between', 'and', 'not', 'no', 'at least', '4', 'stars', ',', '.', 'for', 'euros', '<b>', "'; DROP TABLE", '-', '1,000', 'k', '+', '٣', '½', '²'])
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.one_of(st.text(max_size=300), st.lists(words, max_size=25).map(' '.join)))
 def test_any_text_is_understood_somehow(text):
     u = understand(text, brands)
@@ -92,7 +93,7 @@ def test_any_text_is_understood_somehow(text):
     again = understand(u.text, brands)
     assert len(again.text) <= len(u.text)
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(1, 10**6), st.sampled_from(['$', '€', '£', '₹']))
 def test_every_amount(n, sign):
     assert understand(f'a lamp under {sign}{n:,}').max_price == n

@@ -3,7 +3,8 @@ import json, tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
+from conftest import examples
 from recsys_nb.data.values import shape_products, shape_reviews
 from recsys_nb.data.prepare import prepare
 from recsys_nb.data.reading import DuckDB, meta_fields, meta_lists, review_fields, _steps_apart, unusable_lines
@@ -20,7 +21,7 @@ likely = st.builds(lambda o, u, p, t, r: {**o, 'user_id': u, 'parent_asin': p, '
 lines = st.one_of((objects | likely | numbers | junk).map(lambda o: json.dumps(o).encode()), st.binary(max_size=40), st.text(max_size=40).map(lambda s: s.encode(errors='replace')),
                   st.sampled_from([b'', b' \t', b'{}', b'null', b'{"asin": "P1"}{"asin": "P2"}', b'{"asin": "P1", "asin": "P2"}', b"{'asin': 'P1'}", b'\xef\xbb\xbf{}', b'{"asin": 1e999}', b'[' * 2000, b'{"asin": "P1", "rating": ' + b'9' * 400 + b'}']))
 files = st.lists(lines.map(lambda b: b.replace(b'\n', b' ')), max_size=12)
-few = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+few = examples(25)
 
 def is_line(b): return bool(b.strip()) # for bytes these are the blanks of JSON, \v and \f
 
@@ -57,7 +58,7 @@ def test_each_line_is_a_row_or_set_aside(reader, content):
             for c in {'rating_number', 'timestamp'} & set(r): assert r[c] is None or isinstance(r[c], int) and 0 <= r[c] < 5e12
 
 @given(st.lists(files, min_size=1, max_size=3))
-@settings(few, max_examples=5)
+@examples(5)
 def test_rows_in_are_rows_out_quarantined_or_removed(reviews):
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)

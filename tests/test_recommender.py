@@ -4,7 +4,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np, pandas as pd, pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
+from conftest import examples
 
 import recsys_nb.index.build as index_building
 from recsys_nb.core.files import RecsysError
@@ -164,7 +165,7 @@ def test_mistakes_are_told_in_a_line(rec, call, message):
     with pytest.raises(RecsysError, match=message) as e: rec.recommend(**call)
     assert '\n' not in str(e.value) and len(str(e.value)) < 300
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40)
 @given(text=st.text(max_size=200), k=st.integers(1, 500), diversity=st.floats(0, 1))
 def test_any_text_gives_a_list(rec, text, k, diversity):
     try: found = rec.recommend(text, k=k, diversity=diversity)

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 import httpx, numpy as np, pytest, schemathesis
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, settings
+from conftest import examples
 from schemathesis.specs.openapi.checks import ignored_auth, positive_data_acceptance
 
 from recsys_nb.core.files import RecsysError
@@ -48,7 +48,7 @@ def is_problem(r, status):
 schema = schemathesis.openapi.from_asgi('/openapi.json', create_app(Shop(), settings=ServiceSettings(hosts=('*',))))
 
 @schema.parametrize()
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@examples(20)
 def test_random_requests_never_break_the_service(case):
     "All of schemathesis's checks but one: that `{}` says nothing to go by cannot be told in a schema."
     response = case.call()
@@ -199,6 +199,7 @@ def test_the_pages_about_the_api_need_no_network(api):
     assert api.get('/swagger/swagger-ui-bundle.js').status_code == 200
     d = api.get('/openapi.json').json()
     assert d['paths']['/recommend']['post']['responses']['422']['content'].keys() == {'application/problem+json'}
+    assert {o['operationId'] for path in d['paths'].values() for o in path.values()} == {'recommend', 'batch', 'find', 'similar', 'product', 'health', 'ready'}
     assert d['components']['schemas']['Preferences']['examples'] and 'HTTPValidationError' not in d['components']['schemas']
 
 slow_shop = '''
@@ -269,7 +270,7 @@ locked = schemathesis.openapi.from_asgi('/openapi.json', create_app(Shop(), sett
                                         headers={'x-api-key': 'a long secret'})
 
 @locked.parametrize()
-@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@examples(4)
 def test_random_requests_with_a_key(case):
     "Without a key is another test: here two headers bring it, and taking one away changes nothing."
     case.call_and_validate(headers={'authorization': 'Bearer a long secret'}, excluded_checks=[positive_data_acceptance, ignored_auth])

@@ -2,11 +2,13 @@
 import bz2, gzip, json, lzma, unicodedata, zipfile
 
 import numpy as np, pandas as pd, pyarrow as pa, pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
+from conftest import examples
 
 from recsys_nb.core.files import RecsysError
 from recsys_nb.data.prepare import prepare
 from recsys_nb.data.texts import clean, readable, sentences
+from recsys_nb.evaluation.fusion import bm25_scorer
 from recsys_nb.data.values import read_amount, read_count, read_stars, read_time
 
 at = 1370000000000
@@ -76,7 +78,7 @@ prices = {
     '1’299': 1299, '1 29 999': None, '$12.99 USD': 12.99, 'USD $12.99': 12.99,
     'EUR 12.99': 12.99, '12.99EUR': 12.99, 'colours 12': None, '$ 1,299.00 ': 1299,
     'approx. 30 euros': 30, '100$ 120$': 100, '99p': None, 'Price: N/A': None,
-    '99¢': .99, '75 cents': .75, '12½ €': 12.5, '2 mil pesos': None,
+    '99¢': .99, '75 cents': .75, '12½ €': 12.5, '$ 12 . 99': 12.99,
     '1,299.-': 1299, '$1,29,999': 129999, '$ 1 299': 1299, '1 299 - 1 499 kr': 1299,
 }
 
@@ -91,7 +93,7 @@ def test_prices_of_a_shop(tmp_path):
 
 numbers = st.text(st.sampled_from("0123456789., '’-/%$€kRs()"), max_size=20) | st.text(max_size=60)
 
-@settings(max_examples=1500, deadline=None)
+@examples(1500)
 @given(numbers)
 def test_any_text_is_a_value_or_none(text):
     n, stars, count, when = read_amount(text), read_stars(text), read_count(text), read_time(text)
@@ -100,7 +102,7 @@ def test_any_text_is_a_value_or_none(text):
     assert count is None or 0 <= count < 10**9
     assert when is None or 788918400000 <= when < 4102444800000
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(st.integers(1, 10**8), st.integers(0, 99), st.sampled_from([('{:,}.{:02}', ','), ('{:,}.{:02}', '\u202f'), ('{:,}.{:02}', "'")]), st.sampled_from('$£₹'))
 def test_every_way_to_group_gives_the_same_amount(whole, cents, how, sign):
     form, group = how
@@ -117,9 +119,9 @@ def test_times_in_every_unit(tmp_path, write):
     assert data.report['split']['by'] == 'time' and sorted(kept(data).timestamp) == [at + i * 86_400_000 for i in range(30)]
 
 at_noon = dict.fromkeys(['Fri May 31 12:00:00 2013', 'Fri May 31 12:00:00 +0000 2013', 'Fri, 31 May 2013 14:00:00 +0200', '/Date(1370001600000)/',
-    '{"$date": "2013-05-31T12:00:00Z"}', '{"$date":{"$numberLong":"1370001600000"}}', '5/31/13 12:00'], 1370001600000)
+    '{"$date": "2013-05-31T12:00:00Z"}', '{"$date":{"$numberLong":"1370001600000"}}', '5/31/13 12:00', '20130531120000', '31 mei 2013 om 12:00'], 1370001600000)
 that_day = dict.fromkeys(['Rezension aus Deutschland vom 31. Mai 2013', 'Commenté en France le 31 mai 2013', 'Reseñado en España el 31 de mayo de 2013', '31 maggio 2013',
-    'Beoordeeld in Nederland op 31 mei 2013', 'Avaliado no Brasil em 31 de maio de 2013', '2013年5月31日に日本でレビュー済み', '5/31/13'], 1369958400000)
+    'Beoordeeld in Nederland op 31 mei 2013', 'Avaliado no Brasil em 31 de maio de 2013', '2013年5月31日に日本でレビュー済み', '5/31/13', '31-May-13', '2013. 5. 31.', '31 мая 2013', '31 Mayıs 2013', '31 maja 2013', 'den 31 maj 2013'], 1369958400000)
 no_time = dict.fromkeys(['5/6', 'May 2013', '31 Brumaire 2013', '{"$date": "soon"}', '1.2.3', 'Fri May 31'])
 
 @pytest.mark.parametrize('text, wanted', (at_noon | that_day | no_time).items())
@@ -130,7 +132,7 @@ def test_the_times_of_2014(tmp_path):
     assert sorted(kept(prepared(tmp_path, rows)).timestamp)[0] == read_time('2013-05-01')
 
 @pytest.mark.parametrize('stars', ['4.0 out of 5 stars', '4,0', '4/5', '★★★★', '★★★★☆', '8/10', '4 von 5 Sternen',
-    '4,0 étoiles sur 5', '80%', '4/5.0', 'four stars', '****'])
+    '4,0 étoiles sur 5', '80%', '4/5.0', 'four stars', '****', '★ 4.0'])
 def test_stars_and_counts_as_the_shop_writes_them(tmp_path, stars):
     data = prepared(tmp_path, [review(i, rating=stars) for i in range(30)], [page(i, rating_number='24,269 ratings', average_rating='4.2 out of 5 stars') for i in range(3)])
     assert set(kept(data).rating) == {4.} and set(data.products.rating_number) == {24269} and set(data.products.average_rating) == {4.2}
@@ -158,7 +160,7 @@ def test_what_cannot_be_read_is_told_with_an_example(tmp_path):
     ('[[VIDEOID:e1a2b3c4d5]] It hums.', 'It hums.'), ('Better than [[ASIN:B000000001 the old one]]', 'Better than the old one'), ('[[VIDEOID:mo1M5G]]', ''),
     ('The media could not be loaded.\n It hums.', 'It hums.'), ('It hums. Read more', 'It hums.'), ('I read more books now', 'I read more books now'),
     ('Good &#128077;&#x1F44D;', 'Good 👍👍'), ('&amp;#128077; fine', '👍 fine'), ('wire\u200bless\ufeff', 'wireless'), ('R&D', 'R&D'), ('Black &amp; Decker', 'Black & Decker'),
-    ('&amp;quot;Great&amp;quot; R&amp;amp;D', '"Great" R&D'), ('donâ\x80\x99t', 'don’t'), ('\uf8ffüëç fine', '👍 fine'), ('FÃ¼r mich', 'Für mich'), ('l’été\xa0»', 'l’été »'), ('Fine_x000D_\nthing', 'Fine thing'),
+    ('&amp;quot;Great&amp;quot; R&amp;amp;D', '"Great" R&D'), ('donâ\x80\x99t', 'don’t'), ('\uf8ffüëç fine', '👍 fine'), ('FÃ¼r mich', 'Für mich'), ('很好用'.encode().decode('latin-1'), '很好用'), ('тихо'.encode().decode('mac_roman'), 'тихо'), (r'It\u2019s fine \ud83d\udc4d', 'It’s fine 👍'), ('l’été\xa0»', 'l’été »'), ('Fine_x000D_\nthing', 'Fine thing'),
     ('<![CDATA[It hums.]]>', 'It hums.'), ('5.0 out of 5 stars\nLove it', 'Love it'), ('5,0 von 5 Sternen Leise', 'Leise'), ('5 out of 5 stars from me', '5 out of 5 stars from me'),
     ('This review is from: Kettle (Kitchen)\nIt hums.', 'It hums.'), (r'It hums.\nIt is \"quiet\".', 'It hums. It is "quiet".'), (r'in C:\new', r'in C:\new'), ('It hums.\n12 people found this helpful', 'It hums.'), ('Read more\nIt hums.', 'It hums.')])
 def test_the_shops_markup_goes(raw, wanted): assert readable(raw) == wanted
@@ -168,7 +170,7 @@ def test_markup_goes_before_texts_are_judged(tmp_path):
     t = kept(prepared(tmp_path, rows))
     assert not t[t.text == ''].informative.any() and (t.text == sentence(0)).sum() == 1
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(st.text(max_size=200) | st.text(st.sampled_from('[]VIDEOID:&#128;<b/> \u200d\u200b\n'), max_size=60))
 def test_any_text_becomes_one_line(text):
     for s in (clean(text), readable(text)):
@@ -204,6 +206,8 @@ tables = {
     'array.json': lambda: json.dumps(reviews).encode(), 'pretty.json': lambda: json.dumps(reviews, indent=2).encode(), 'bom.json': lambda: b'\xef\xbb\xbf\n' + lines(reviews),
     'objects.json': lambda: '\n'.join(json.dumps(r, indent=1) for r in reviews).encode(),
     'loose.json': lambda: ('\n\n' + '\n'.join(repr(r | {'vote': float('nan')}).replace("'U", "u'U") for r in reviews)).encode(),
+    'quoted.csv': lambda: frame().to_csv(index=False, quoting=1).encode(), 'quoted.txt': lambda: frame().to_csv(index=False, quoting=1, sep='\t').encode(),
+    'excel.csv': lambda: ('sep=;\r\n' + frame().to_csv(index=False, sep=';')).encode(),
     'names.jsonl': lambda: lines([{usual[k]: v for k, v in r.items()} for r in reviews])}
 
 @pytest.mark.parametrize('name', tables)
@@ -231,10 +235,25 @@ def test_names_of_their_own_and_ratings_without_names(tmp_path):
 
 @pytest.mark.parametrize('name, content, says', [
     ('cars.csv', b'brand,model\nKee,K1\n', 'cars.csv: a table with the columns brand, model; none is known to be the product'),
-    ('x.db', b'SQLite format 3\x00', 'x.db: seems to be an SQLite database'), ('x.7z', b'7z\xbc\xaf', 'x.7z: seems to be a 7-Zip archive')])
+    ('x.db', b'SQLite format 3\x00', 'x.db: seems to be an SQLite database'), ('x.7z', b'7z\xbc\xaf', 'x.7z: seems to be a 7-Zip archive'),
+    ('twice.jsonl.gz', gzip.compress(gzip.compress(lines(reviews))), 'packed twice'), ('page.jsonl.gz', gzip.compress(b'<!DOCTYPE html><html>404'), 'a web page'), ('lfs.jsonl.gz', b'version https://git-lfs.github.com/spec/v1\noid sha256:a\n', 'git lfs pull'),
+    ('finefoods.txt', b'product/productId: P1\nreview/userId: U1\n', 'SNAP'), ('x.arrow', b'\xff\xff\xff\xff\x98\x05\x00\x00', 'an Arrow stream'), ('x.pkl', b'\x80\x05\x95\xa3', 'a pickle'), ('wide.csv', 'user,asin\n'.encode('utf-32'), 'UTF-32'),
+    ('wrapped.json', json.dumps(dict(status='ok', total=30, reviews=reviews)).encode(), "one object around the list 'reviews'"), ('frame.json', pd.DataFrame(reviews).to_json().encode(), 'a data frame by columns'),
+    ('gbk.csv', ('user_id,asin,text\n' + 'U1,P1,这个键盘声音很小\n' * 9).encode('gb18030'), 'another code than UTF-8'), ('sjis.jsonl', ('{"asin": "P1", "text": "とても静か"}\n' * 9).encode('cp932'), 'not UTF-8')])
 def test_what_is_no_data_is_told_in_a_line(tmp_path, name, content, says):
     with pytest.raises(RecsysError, match=says) as e: prepared(tmp_path, content, name=name)
     assert '\n' not in str(e.value)
+
+def test_quotes_as_spark_writes_them_and_western_europe_without_utf_8(tmp_path):
+    said = [f'{sentence(i)}, "so" to speak: für 5€' for i in range(30)]
+    table = frame().assign(text=said)
+    spark = table.to_csv(index=False, escapechar='\\', doublequote=False).encode()
+    for name, content in {'spark.csv': spark, 'latin.csv': table.to_csv(index=False).encode('cp1252')}.items():
+        assert sorted(kept(prepared(tmp_path, content, name=name)).text) == sorted(said)
+
+def test_columns_that_nobody_knows_are_named(tmp_path):
+    with pytest.warns(UserWarning, match='Bewertung, Kommentar.*--map rating=COLUMN'):
+        prepared(tmp_path, frame().rename(columns=dict(rating='Bewertung', text='Kommentar'))['user_id parent_asin Bewertung Kommentar timestamp'.split()].to_csv(index=False).encode(), name='de.csv')
 
 def test_a_row_that_is_not_whole_is_set_aside_with_its_line(tmp_path):
     table = frame().to_csv(index=False) + 'U99,P0,5.0\n'
@@ -259,7 +278,14 @@ def test_sentences_end_where_their_language_ends_them():
     assert sentences('很好用 推薦給大家使用 下次會再買') == ['很好用 推薦給大家使用', '下次會再買'] and sentences('ຄຸນນະພາບດີ ຂ້ອຍມັກມັນ') == ['ຄຸນນະພາບດີ', 'ຂ້ອຍມັກມັນ']
     assert sentences('「静かです。」と言われました。') == ['「静かです。」と言われました。']
 
-@settings(max_examples=300, deadline=None)
+shelf = ['静音キーボード 日本語配列', '轻便鼠标 无线', 'หูฟังไร้สาย เสียงดี', '조용한 키보드 무선', '無線滑鼠 靜音', 'सूती कुर्ता लाल', 'سماعات لاسلكية', 'ລຳໂພງ ຂະໜາດນ້ອຍ', 'ကီးဘုတ် အသံတိတ်', '電気ケトル 1.7L']
+
+@pytest.mark.parametrize('asked, wanted', {'静かなキーボード': 0, 'ｷｰﾎﾞｰﾄﾞ': 0, '无线鼠标': 1, 'หูฟังไร้สาย': 2, '키보드': 3, '靜音滑鼠': 4, 'लाल कुर्ता': 5, 'سماعات': 6, 'ລຳໂພງ': 7, 'အသံတိတ်': 8, 'ケトル': 9}.items())
+def test_words_are_found_in_every_script(asked, wanted):
+    found = bm25_scorer(shelf)([asked])[0]
+    assert found.argmax() == wanted and found.max() > 0
+
+@examples(300)
 @given(st.text(max_size=300))
 def test_sentences_lose_nothing_but_marks(text):
     for s in sentences(text): assert len(s) >= 5 and s == clean(s)

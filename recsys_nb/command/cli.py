@@ -337,6 +337,31 @@ def _evaluate(
     else: raise RecsysError('expected --data NAME, or --index NAME with --queries and --qrels')
     _print_json(found) if as_json else print(shown)
 
+# %% ../../nbs/81_command.cli.ipynb #5b800bcb
+_compared = {
+    'base': 'base', 'ndcg@10': 'NDCG@10', 'ndcg@10_low': 'from', 'ndcg@10_high': 'to', 'recall@10': 'recall@10',
+    'texts_per_second': 'texts/s', 'megabytes': 'MB', 'dim': 'dim', 'tokens': 'tokens'}
+
+@_command('compare --data toys --bases all-MiniLM-L6-v2,intfloat/e5-small-v2')
+def _compare(
+    data:_Data,
+    bases:_option('Encoders with commas between: folders, or names on the hub'),
+    max_tokens:_option('Tokens of a text that are read', kind=int, min=8)=128,
+    as_json:_Json=False,
+):
+    "Compare encoders as they come on validation reviews: quality, speed and size."
+    from recsys_nb.evaluation.retrieval import compare_encoders
+    names = [b.strip() for b in bases.split(',') if b.strip()]
+    if not names: raise RecsysError('--bases: expected encoders, as all-MiniLM-L6-v2,FOLDER')
+    found = compare_encoders(_data(data), names, max_tokens=max_tokens)
+    rows = [{k: v for k, v in row.items() if v == v} for row in found.to_dict('records')]
+    if as_json: return _print_json(dict(data=data, bases=rows))
+    title = f'{rows[0]["n_queries"]:,} validation reviews ({rows[0]["part"]}), 95% intervals'
+    shown = found[list(_compared)].dropna(subset='ndcg@10').infer_objects().rename(columns=_compared)
+    _print_frame(shown, title, {'texts/s': '.3g', 'MB': '.3g', 'dim': '.0f', 'tokens': '.0f'})
+    for row in rows:
+        if 'failed' in row: print(f'{row["base"]}: {row["failed"]}')
+
 # %% ../../nbs/81_command.cli.ipynb #fff334df
 @_command('index --data toys --run latest')
 def _index(
@@ -381,7 +406,7 @@ def _update(
 def _object(where, line):
     "The JSON object of a line."
     try: found = json.loads(line)
-    except ValueError as e: raise RecsysError(f'{where}: no JSON ({e})') from None
+    except (ValueError, RecursionError) as e: raise RecsysError(f'{where}: no JSON ({e})') from None
     if isinstance(found, dict): return found
     raise RecsysError(f'{where}: expected an object such as {{"text": "a mouse"}}')
 
@@ -537,6 +562,7 @@ def _serve(
     rate:_option('Requests a minute from one address; 0: any number', kind=int, min=0)=0,
     max_waiting:_option('Requests that may wait; more are refused', kind=int, min=1)=1000,
     demo:_option('With the demo page, or only the HTTP API', '--demo/--no-demo', kind=bool)=True,
+    workers:_option('Processes that answer, with --no-demo', kind=int, min=1)=1,
     url:_option('Address of the Qdrant server, where it has moved')=None,
 ):
     "Serve the HTTP API and the demo page. With RECSYS_API_KEY set, every request needs that key."

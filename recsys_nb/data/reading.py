@@ -7,7 +7,7 @@ __all__ = ['endings', 'review_fields', 'meta_fields', 'meta_lists', 'input_files
            'product_id', 'user_id', 'all_given', 'unusable_lines']
 
 # %% ../../nbs/13_data.reading.ipynb #93c53721
-import ast, bz2, csv, glob, gzip, io, itertools, json, lzma, os, re, zipfile, zlib
+import ast, bz2, csv, glob, gzip, io, itertools, json, lzma, os, re, warnings, zipfile, zlib
 from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,11 +66,16 @@ _foreign = {
     b'SQLite format 3': 'an SQLite database',
     b'%PDF': 'a PDF',
     b'\x89HDF': 'an HDF5 file',
-    b'\x80\x04\x95': 'a pickle',
     b'ARROW1': 'an Arrow file',
     b'ORC': 'an ORC file',
     b'Obj\x01': 'an Avro file',
-    b'\xd0\xcf\x11\xe0': 'an Excel workbook'}
+    b'\xd0\xcf\x11\xe0': 'an Excel workbook',
+    b'\xff\xff\xff\xff': 'an Arrow stream',
+    b'\xff\xfe\x00\x00': 'text in UTF-32',
+    b'<': 'a web page, or XML',
+    b'version https://': 'a pointer of Git LFS, in place of the file that `git lfs pull` brings',
+    b'product/productI': 'a file of SNAP, with a line for each field'} | dict.fromkeys(
+        [b'\x80\x02', b'\x80\x03', b'\x80\x04\x95', b'\x80\x05\x95'], 'a pickle')
 
 # %% ../../nbs/13_data.reading.ipynb #6eb28c6a
 def _begins(head, table):
@@ -182,7 +187,8 @@ def _encoding(head):
     try: head.decode('utf-8-sig')
     except UnicodeDecodeError as e:
         if e.start <= len(head) - 4:
-            return 'cp1252'
+            in_row = sum(map(len, re.findall(rb'[\x80-\xff]{4,}', head)))
+            return '' if 2 * in_row > len(re.findall(rb'[\x80-\xff]', head)) else 'cp1252'
     return 'utf-8-sig'
 
 # %% ../../nbs/13_data.reading.ipynb #e26ea034
@@ -203,6 +209,39 @@ def _is_table(path, line, names):
     return _is_rating(cells) or len(_column_names(cells, names=names)) > 1 or bool(_table_names.search(path.name))
 
 # %% ../../nbs/13_data.reading.ipynb #0240d4f0
+_separator = re.compile('"?sep=(.)"?') # a line that Excel writes before a table
+_around = re.compile(
+    r'\s*\{\s*(?:"[^"]*"\s*:\s*(?:"[^"]*"|[\w.+-]*)\s*,\s*)*'
+    r'"(reviews|products|items|data|results|records|rows)"\s*:\s*\[\s*\{')
+
+# %% ../../nbs/13_data.reading.ipynb #7e3444db
+def _unread(head, shown):
+    "What a file seems to be whose beginning is none of ours, or `None`."
+    if head[257:262] == b'ustar':
+        return 'a tar archive'
+    if _begins(head, _packed):
+        return 'packed twice'
+    if found := _around.match(shown):
+        return f'one object around the list {found[1]!r} (jq -c ".{found[1]}[]" takes the rows out)'
+    if re.match(r'\s*\{\s*"(?:\w+":\s*\{\s*"0"|columns":)', shown):
+        return "a data frame by columns (to_json(orient='records') writes rows)"
+    return _begins(head.lstrip(), _foreign)
+
+# %% ../../nbs/13_data.reading.ipynb #197a5756
+def _way_of(path, first, second, names):
+    "How a file is laid out whose first lines are these."
+    if re.match(r"""\{\s*u?'|\{\s*u\"""", first):
+        return 'python'
+    if re.match(r'\[\s*\{', first) or (first == '[' and second[:1] == '{'):
+        return 'objects'
+    if first[:1] == '{':
+        return 'objects' if second[:1] == '"' and first[-1] in '{,[' else 'lines'
+    return 'table' if first[:1] != '[' and _is_table(path, first, names) else 'lines'
+
+# %% ../../nbs/13_data.reading.ipynb #cd3d45d8
+_codes = 'iconv -f CODE -t UTF-8, where CODE is such as GB18030, SHIFT-JIS or CP1251'
+
+# %% ../../nbs/13_data.reading.ipynb #ff94f4af
 def _layout(
     path:Path,     # A file
     names:dict={}, # See `_column_names`
@@ -212,17 +251,15 @@ def _layout(
         return 'parquet', ''
     with _open_lines(path) as f:
         head = f.read(1 << 16)
-    if head[257:262] == b'ustar':
-        raise _no_data(path, 'a tar archive')
     encoding = _encoding(head)
-    first, second, *rest = [*filter(None, map(str.strip, head.decode(encoding, 'replace').splitlines())), '', '']
-    if re.match(r"""\{\s*u?'|\{\s*u\"""", first):
-        return 'python', encoding
-    if re.match(r'\[\s*\{', first) or (first == '[' and second[:1] == '{'):
-        return 'objects', encoding
-    if first[:1] == '{':
-        return 'objects' if second[:1] == '"' and first[-1] in '{,[' else 'lines', encoding
-    return 'table' if first[:1] not in '[<"' and _is_table(path, first, names) else 'lines', encoding
+    shown = head.decode(encoding or 'ascii', 'replace')
+    if what := _unread(head, shown):
+        raise _no_data(path, what)
+    first, second, *rest = [*filter(None, map(str.strip, shown.splitlines())), '', '']
+    how = _way_of(path, *((second, '') if _separator.fullmatch(first) else (first, second)), names)
+    if how != 'lines' and not encoding:
+        raise _no_data(path, f'text in another code than UTF-8 ({_codes})')
+    return how, encoding or 'utf-8-sig'
 
 # %% ../../nbs/13_data.reading.ipynb #35f64808
 _longest = 16_000_000 # bytes
@@ -268,11 +305,14 @@ def _objects(path, text):
         yield n, found
 
 # %% ../../nbs/13_data.reading.ipynb #461e6cbe
-def _require_product(path, columns, known):
-    "Raise a `RecsysError` if no column is known to name the product."
-    if {'parent_asin', 'asin'} & set(known.values()):
+def _require_product(path, columns, known, kind=''):
+    "Raise a `RecsysError` if no column is known to name the product; warn where none tells what was said of it."
+    fields, there = set(known.values()), ', '.join(c[:30] for c in columns[:12])
+    if {'parent_asin', 'asin'} & fields:
+        if kind == 'reviews' and len(known) < len(columns) and not {'rating', 'overall', 'text', 'reviewText'} & fields:
+            warnings.warn(f'{path}: none of the columns {there} is known to be a rating or a text; '
+                          'name them with --map rating=COLUMN,text=COLUMN')
         return
-    there = ', '.join(c[:30] for c in columns[:12])
     raise RecsysError(
         f'{path}: a table with the columns {there}; '
         'none is known to be the product: name it with --map parent_asin=COLUMN')
@@ -290,7 +330,7 @@ def _head(path, rows, kind, names):
             user, product = product, user
         return [user, product, *rest], first
     known = _column_names([c.strip() for c in first], kind, names)
-    _require_product(path, first, known)
+    _require_product(path, first, known, kind)
     return [known.get(c.strip()) for c in first], None
 
 # %% ../../nbs/13_data.reading.ipynb #48b91abe
@@ -302,14 +342,22 @@ def _value(cell):
     except ValueError: return _literal(cell) or cell
 
 # %% ../../nbs/13_data.reading.ipynb #71427714
+_escaped = re.compile(r'\\"(?![",;|\s]|$)')
+
+# %% ../../nbs/13_data.reading.ipynb #2403d502
 def _table_lines(path, text, kind, names):
     start = text.readline()
-    reader = csv.reader(itertools.chain([start], text), delimiter=_cells(start)[1])
+    by = _separator.fullmatch(start.strip())
+    if by:
+        start = text.readline()
+    some = [start, *itertools.islice(text, 200)]
+    escape = '\\' if any(_escaped.search(line) for line in some) else None
+    reader = csv.reader(itertools.chain(some, text), delimiter=by[1] if by else _cells(start)[1], escapechar=escape)
     fields, first = _head(path, reader, kind, names)
     if first:
         yield 1, dict(zip(fields, map(_value, first)))
     while True:
-        n = reader.line_num + 1
+        n = reader.line_num + (2 if by else 1)
         try: cells = next(reader, None)
         except csv.Error as e:
             yield n, f'no row of a table: {e}'
@@ -369,7 +417,7 @@ def _copied(path, kind, names):
 def _parquet_lines(path, copy, kind, names):
     columns = pq.read_schema(path).names
     known = _column_names(columns, kind, names)
-    _require_product(path, columns, known)
+    _require_product(path, columns, known, kind)
     chosen = ', '.join(f'"{c}" AS "{f}"'.replace('\x00', '') for c, f in known.items())
     with duckdb.connect() as con:
         con.execute(f'COPY (SELECT {chosen} FROM read_parquet({quoted(path)})) TO {quoted(copy)} (FORMAT json)')

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['non_values', 'max_letters', 'min_informative', 'clean', 'readable', 'given', 'clean_texts', 'clean_list', 'letters',
-           'says', 'sentences', 'review_text', 'category_words']
+           'says', 'sentences', 'words_apart', 'review_text', 'category_words']
 
 # %% ../../nbs/12_data.texts.ipynb #14d32705
-import html, re
+import html, json, re, unicodedata
 import ibis
 
 # %% ../../nbs/12_data.texts.ipynb #d4ddae13
@@ -35,20 +35,25 @@ def _bytes_of(code):
 
 # %% ../../nbs/12_data.texts.ipynb #f49a4ba0
 def _misread_in(of):
-    "A pattern for what signs, accented letters and emoji become, whose first bytes are these."
-    more = ''.join(c for c, b in of.items() if b < 0xc0)
-    two, three, four = (
-        ''.join(c for c, b in of.items() if b in first)
-        for first in (b'\xc2\xc3', b'\xe2\xef', b'\xf0'))
-    return re.compile(f'[{two}][{more}]|[{three}][{more}]{{2}}|{four}[{more}]{{3}}')
+    "A pattern for what signs, accented letters and emoji become, one or more, and other letters, two or more."
+    def among(first, last=None): return ''.join(c for c, b in of.items() if first <= b <= (last or first))
+    more = among(0x80, 0xbf)
+    two, three, four = f'[{{}}][{more}]', f'[{{}}][{more}]{{{{2}}}}', f'{among(0xf0)}[{more}]{{3}}'
+    any_letter = '|'.join([two.format(among(0xc2, 0xdf)), three.format(among(0xe0, 0xef)), four])
+    signs = f'{among(0xc2)}[{among(0xa0, 0xbf)}]'
+    likely = [signs, two.format(among(0xc3)), three.format(among(0xe2)), three.format(among(0xef)), four]
+    return re.compile('|'.join([f'(?:{any_letter}){{2,}}', *likely]))
 
-_misread = [(_misread_in(of), of) for of in map(_bytes_of, ('cp1252', 'mac_roman', 'latin-1'))]
+_misread = [(_misread_in(of), of) for of in map(_bytes_of, ('mac_roman', 'cp1252', 'latin-1'))]
 
 # %% ../../nbs/12_data.texts.ipynb #2d10530b
 def _meant(s):
-    "Text with what was misread as it was meant, where that is a character."
+    "Text with what was misread as it was meant, where that is text."
     for wrong, of in _misread:
-        s = wrong.sub(lambda m: bytes(of[c] for c in m[0]).decode(errors='ignore') or m[0], s)
+        def again(m):
+            try: return bytes(of[c] for c in m[0]).decode()
+            except UnicodeDecodeError: return m[0]
+        s = wrong.sub(again, s)
     return s
 
 # %% ../../nbs/12_data.texts.ipynb #5cde2998
@@ -79,7 +84,7 @@ _halves = re.compile(
 _entity = re.compile(r'&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|[A-Za-z]{2,31}\d{0,2});')
 _again = re.compile(r'&(?:amp;)+(?=#?\w{2,31};)')
 _tag = r'</?[A-Za-z][^<>]{0,300}>|<!\[CDATA\[|\]\]>|_x00[01][\da-fA-F]_'
-_slash = re.compile(r'\\(?=["\'])|(?<=[.!?,\s])(?:\\[nr])+|(?:\\[nr]){2,}')
+_slashed = re.compile(r'\\["\']|(?<=[.!?,\s])(?:\\[nr])+|(?:\\[nr]){2,}|(?:\\u[\da-fA-F]{4})+')
 
 # %% ../../nbs/12_data.texts.ipynb #7e45f236
 def _whole(m):
@@ -92,7 +97,7 @@ def readable(
     "Text as a person would read it: without entities, tags, the shop's markup, misread and _invisible characters."
     s = _halves.sub(_whole, _again.sub('&', _meant(text)))
     s = _entity.sub(lambda m: html.unescape(m[0]), s)
-    s = _slash.sub(lambda m: '\n'*(len(m[0]) > 1), re.sub(_tag, ' ', s))
+    s = _slashed.sub(lambda m: json.loads('"' + m[0].replace("\\'", "'") + '"'), re.sub(_tag, ' ', s))
     return clean(_unsold(s))
 
 # %% ../../nbs/12_data.texts.ipynb #71dc370c
@@ -210,6 +215,19 @@ def sentences(
     "Split a text where a sentence, a line or an item of a list ends."
     parts = (clean(p).strip(' -–*,"“”') for p in _ends.split(text or ''))
     return [p for p in parts if len(p) >= least]
+
+# %% ../../nbs/12_data.texts.ipynb #d16cb617
+_in_pairs = re.compile(f'[{_han}々\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f]{{2,}}')
+
+# %% ../../nbs/12_data.texts.ipynb #ea8a7dd0
+def words_apart(
+    text:str, # Anything
+) -> str:     # The same, but for Chinese and Japanese
+    "A text with blanks between its words, and between pairs of characters where a script has none."
+    def pairs(m):
+        s = unicodedata.normalize('NFKC', m[0])
+        return f' {" ".join(s[i:i + 2] for i in range(len(s) - 1))} '
+    return text if text.isascii() else _in_pairs.sub(pairs, text)
 
 # %% ../../nbs/12_data.texts.ipynb #319d8c8f
 def review_text(

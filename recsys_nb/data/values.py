@@ -133,7 +133,8 @@ def _split_amounts(s):
 
 # %% ../../nbs/14_data.values.ipynb #26d2b2f0
 def _dotted(s):
-    "Cents that stand apart, as in 12€99 and $12 99, after a point."
+    "Cents that stand apart, as in 12€99, $12 99 and $ 12 . 99, after a point."
+    s = re.sub(r'(?<=\d) \. (?=\d\d\b)', '.', s)
     s = re.sub(r'(\d)€(\d\d)(?!\d)', r'\1.\2€', s)
     return re.sub(rf'({_currency} ?\d{{1,4}}) (\d\d)$', r'\1.\2', s)
 
@@ -189,22 +190,27 @@ def _in_milliseconds(n):
             return int(n * unit)
 
 # %% ../../nbs/14_data.values.ipynb #2e57d6cb
-_months = '''jan jän ene gen|feb fév fev|mar mär mrt maa|apr avr abr|may mai maj mag mei|jun juin giu|jul juil lug|
-    aug aoû ago|sep set|oct okt ott out|nov|dec dez déc dic'''
+_months = '''
+    jan jän ene gen sty oca янв|feb fév fev lut şub фев|mar mär mrt maa мар|apr avr abr kwi nis апр|
+    may mai maj mag mei мая май|jun juin giu cze haz июн|jul juil lug lip tem июл|aug aoû ago sie ağu авг|
+    sep set wrz eyl сен|oct okt ott out paź eki окт|nov lis kas ноя|dec dez déc dic gru ara дек'''
 _months = {m: i for i, names in enumerate(_months.split('|'), 1) for m in names.split()}
 _month = rf'(?:de )?(?P<name>{"|".join(_months)})[^\W\d]*\.?'
 _d, _m, _y, _th = r'(?P<d>\d\d?)', r'(?P<m>\d\d?)', r'(?:de )?(?P<y>\d{4})', r'(?:st|nd|rd|th|er|\.)?'
-_clock = r'(?:[ ,t]+(?P<h>\d\d?):(?P<min>\d\d)(?::(?P<s>\d\d)(?:[.,]\d+)?)? ?(?P<half>[ap]m)?)?(?: gmt| utc)?$'
+_clock = (
+    r'(?:[ ,t]+(?:[^\W\d]{1,3} )?(?P<h>\d\d?):(?P<min>\d\d)(?::(?P<s>\d\d)(?:[.,]\d+)?)?'
+    r' ?(?P<half>[ap]m)?)?(?: gmt| utc)?$')
 _lead = r'(?:\D*[ ,])?'
 _wrapped = re.compile(r'/date\(|\)/|[{}"]|\$(?:date|numberlong)"? ?:')
 _dates = [re.compile(p + _clock) for p in (
     rf'{_m} {_d}, ?{_y}',
     rf'{_m}/{_d}/(?P<y>\d{{4}}|\d\d)',
     rf'{_d}[.-]{_m}[.-]{_y}',
-    rf'{_y}[/.]{_m}[/.]{_d}',
+    rf'{_y}[/.] ?{_m}[/.] ?{_d}\.?',
     rf'{_y}年{_m}月{_d}日\D*',
     rf'{_lead}{_month} {_d}{_th},? {_y}',
-    rf'{_lead}{_d}{_th}[ -]{_month},?[ -]{_y}')]
+    rf'{_lead}{_d}{_th}[ -]{_month},?[ -]{_y}',
+    rf'{_d}-{_month}-(?P<y>\d\d)')]
 
 # %% ../../nbs/14_data.values.ipynb #bca469d2
 def _date(s):
@@ -234,8 +240,8 @@ def read_time(
 ) -> int|None:   # Milliseconds since 1970
     "The moment that a text names."
     s = _wrapped.sub('', _plain(text)).strip()
-    if re.fullmatch(r'\d{8}', s):
-        s = f'{s[:4]}-{s[4:6]}-{s[6:]}'
+    if re.fullmatch(r'(19|20)\d{6}(\d{6})?', s):
+        s = re.sub(r'^(....)(..)(..)(?:(..)(..)(..))?', r'\1-\2-\3 \4:\5:\6', s).removesuffix(' ::')
     if re.fullmatch(r'\d{9,19}(\.\d*)?', s):
         return _in_milliseconds(float(s))
     try: found = _date(s)
@@ -249,7 +255,7 @@ def read_time(
 
 # %% ../../nbs/14_data.values.ipynb #72e0b7a2
 _star = r'(?:\W*(?:stars?|sternen?|étoiles?|estrellas?|stelle|estrelas?|つ星|星|★|⭐))?\.?'
-_n = r'(?:rated |rating:? ?|score:? ?)?(?P<n>\d{1,3}(?:[.,]\d+)?)'
+_n = r'(?:rated |rating:? ?|score:? ?|[★⭐] ?)?(?P<n>\d{1,3}(?:[.,]\d+)?)'
 _stars = [re.compile(p) for p in (
     rf'{_n}{_star} ?(?:/|out of|of|von|sur|su|de|van) ?(?P<most>5|10|100)(?:[.,]0)?{_star}',
     rf'5つ星のうち ?{_n}(?P<most>)',

@@ -12,6 +12,7 @@ import numpy as np, pandas as pd, qdrant_edge as edge
 from fastcore.basics import patch
 from scipy.sparse import csr_matrix
 from ..core.files import RecsysError, progress
+from ..data.texts import words_apart
 from .metrics import Catalogue, ndcg, review_queries, top_k
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #adccf339
@@ -41,7 +42,7 @@ def tfidf_scorer(
 # %% ../../nbs/32_evaluation.fusion.ipynb #0ec4a18e
 def count_words(text:str) -> int:
     "Words of a text, roughly."
-    return len(text.split())
+    return len(words_apart(text).split())
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #06af8266
 @dataclass
@@ -54,11 +55,11 @@ class Keywords:
         self.bm25 = edge.Bm25(edge.Bm25Config(k=self.k, b=self.b, avg_len=float(max(self.avg_len, 1))))
     def document(self, text) -> tuple:
         "(word numbers, weights) of a document"
-        v = self.bm25.embed_document(text)
+        v = self.bm25.embed_document(words_apart(text))
         return list(v.indices), list(v.values)
     def query(self, text) -> tuple:
         "(word numbers, weights) of a query"
-        v = self.bm25.embed_query(text)
+        v = self.bm25.embed_query(words_apart(text))
         return list(v.indices), list(v.values)
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #ecc4339a

@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['together', 'metadata', 'QuerySet', 'review_task', 'keywords_as_task', 'measure', 'self_check', 'headline_part',
-           'RetrievalReport', 'Asker', 'measure_reviews', 'measure_histories', 'with_base', 'evaluate_retrieval']
+           'RetrievalReport', 'Asker', 'measure_reviews', 'measure_histories', 'with_base', 'evaluate_retrieval',
+           'compare_encoders']
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #599f3b6c
+import time
 from dataclasses import asdict, dataclass, field
 import numpy as np, pandas as pd
 from fastcore.basics import patch
@@ -17,7 +19,7 @@ from .certainty import bootstrap_interval, verdict
 from .fusion import (
     Heard, bm25_scorer, count_words, fit_weights, mix, popularity_scorer, tfidf_scorer, trials)
 from .histories import HistoryModel, histories_in, history_systems
-from .metrics import Catalogue, chance, rank_all, ranking_metrics, review_queries
+from .metrics import Catalogue, chance, dense_scorer, rank, rank_all, ranking_metrics, review_queries
 from .queries import fitting_queries, keyword_task
 from ..models.dual_encoder import DualEncoderSBERT
 from ..models.score_model import mask_star_words
@@ -387,3 +389,38 @@ def evaluate_retrieval(
         report.add(*measured, cat, {'all three': 'what is alike'})
     except RecsysError as e: report.notes.append(str(e))
     return report
+
+# %% ../../nbs/37_evaluation.retrieval.ipynb #05425dc2
+def _tried(base, task, cat, max_tokens):
+    "How well, how fast and how large one encoder is."
+    model = DualEncoderSBERT(base, max_tokens=max_tokens).to(find_preset('auto').device).eval()
+    model.encode(cat.texts[:65], side='product') # which settles how it is done fastest
+    start = time.perf_counter()
+    ask = dense_scorer(model, cat.texts)
+    seconds = time.perf_counter() - start
+    table, _ = measure(task, {base: rank(ask, task.texts, len(cat))}, cat)
+    head = headline_part({k: int(v.sum()) for k, v in task.parts.items()})
+    found = table[(table.part == head) & (table.system == base)].iloc[0]
+    size = sum(p.nbytes for p in model.parameters())
+    told = found[['part', 'n_queries', 'ndcg@10', 'ndcg@10_low', 'ndcg@10_high', 'recall@10']].to_dict()
+    return told | dict(texts_per_second=len(cat)/seconds, megabytes=size/1e6, dim=model.dim, tokens=model.max_tokens)
+
+# %% ../../nbs/37_evaluation.retrieval.ipynb #cfcd7b36
+def compare_encoders(
+    data,               # `PreparedData`
+    bases:list,         # Folders, or names on the hub
+    limit:int=10_000,   # At most so many validation reviews as queries, a fixed sample
+    max_tokens:int=128, # Tokens of a text that are read, at most
+) -> pd.DataFrame:      # A row each, the best first; `failed` says why one was not measured
+    "Measure encoders as they come on the validation part."
+    reviews = _sample(data.val, limit)
+    if not len(reviews): raise RecsysError('val part: it has no reviews, so there is nothing to compare by')
+    cat, rows = Catalogue.of(data.products), []
+    task = review_task(cat, reviews)
+    for base in dict.fromkeys(bases):
+        try: rows.append(dict(base=base) | _tried(base, task, cat, max_tokens))
+        except Exception as e:
+            why = ' '.join(str(e).split()) or type(e).__name__
+            rows.append(dict(base=base, failed=why.removeprefix(f'{base}: ')))
+    if all('failed' in r for r in rows): raise RecsysError('; '.join(f'{r["base"]}: {r["failed"]}' for r in rows))
+    return pd.DataFrame(rows, dtype=object).sort_values('ndcg@10', ascending=False, ignore_index=True)

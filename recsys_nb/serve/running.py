@@ -6,8 +6,10 @@
 __all__ = ['open_port', 'log_settings', 'run_app', 'follow', 'served_names', 'serve']
 
 # %% ../../nbs/75_serve.running.ipynb #98a3db70
-import logging, os, socket, threading
-from contextlib import suppress
+import logging, os, signal, socket, threading
+from contextlib import contextmanager, suppress
+from multiprocessing import active_children, get_context
+from multiprocessing.connection import wait
 from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
@@ -43,6 +45,18 @@ def log_settings() -> dict:
                 loggers=dict(uvicorn=logger, recsys_nb=logger))
 
 # %% ../../nbs/75_serve.running.ipynb #92bfa10d
+def _tell_where(host, s):
+    name = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host) # an address that a browser can open
+    where = f'http://{f"[{name}]" if ":" in name else name}:{s.getsockname()[1]}'
+    print(f'Recommendations at {where}/ (the API: {where}/docs). Ctrl+C stops.', flush=True)
+
+# %% ../../nbs/75_serve.running.ipynb #38a7b50f
+def _answer(app, s):
+    settings = uvicorn.Config(app, log_config=log_settings(), access_log=False, server_header=False,
+                              timeout_graceful_shutdown=10)
+    with suppress(KeyboardInterrupt): uvicorn.Server(settings).run(sockets=[s])
+
+# %% ../../nbs/75_serve.running.ipynb #2d36a176
 def run_app(
     app:FastAPI,           # The application
     host:str='127.0.0.1',  # The address to listen on
@@ -50,12 +64,8 @@ def run_app(
 ):
     "Listen until Ctrl+C or SIGTERM; the log goes to standard error, a JSON object a line."
     with open_port(host, port) as s:
-        name = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host) # an address that a browser can open
-        where = f'http://{f"[{name}]" if ":" in name else name}:{s.getsockname()[1]}'
-        print(f'Recommendations at {where}/ (the API: {where}/docs). Ctrl+C stops.', flush=True)
-        settings = uvicorn.Config(app, log_config=log_settings(), access_log=False, server_header=False,
-                                  timeout_graceful_shutdown=10)
-        with suppress(KeyboardInterrupt): uvicorn.Server(settings).run(sockets=[s])
+        _tell_where(host, s)
+        _answer(app, s)
 
 # %% ../../nbs/75_serve.running.ipynb #5d3dae0e
 def follow(
@@ -88,6 +98,43 @@ def served_names(
     return loopback if host in ('localhost', '127.0.0.1', '::1') else ('*',)
 
 # %% ../../nbs/75_serve.running.ipynb #fdd87b8b
+@contextmanager
+def _opened(root, index, url, demo, settings):
+    "The application on an index that is followed, closed in the end."
+    from recsys_nb.recommend.recommender import Recommender
+    rec = Recommender.load(root, index=index, url=url)
+    app = create_app(rec, mount_demo if demo else None, settings)
+    live, folder, stop = app.state.live, rec.index.folder, threading.Event()
+    def load():
+        same = read_json(folder/'manifest.json')['fingerprint'] == live.index.fingerprint
+        return Recommender.load(folder, url=url, model=live.model.model if same else None)
+    threading.Thread(target=follow, args=(live, load, folder, stop), daemon=True).start()
+    try: yield app
+    finally:
+        stop.set()
+        live.close()
+
+# %% ../../nbs/75_serve.running.ipynb #0bac2c4c
+def _work(s, *how):
+    with _opened(*how) as app: _answer(app, s)
+
+def _work_together(workers, host, port, how):
+    with _opened(*how): pass
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, os.cpu_count()//workers)))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with open_port(host, port) as s:
+        team = [get_context('spawn').Process(target=_work, args=(s, *how)) for _ in range(workers)]
+        try:
+            for p in team: p.start()
+            _tell_where(host, s)
+            wait([p.sentinel for p in team])
+            raise RecsysError('a worker has ended; the log above says why')
+        except KeyboardInterrupt: pass
+        finally:
+            for p in active_children(): p.terminate()
+            for p in active_children(): p.join()
+
+# %% ../../nbs/75_serve.running.ipynb #0ab17605
 def serve(
     root=None,             # The folder that holds `outputs/`; see `root_folder`
     index:str|None=None,   # The index's name, or `None` for the newest
@@ -96,21 +143,15 @@ def serve(
     demo:bool=True,        # Whether to show the demo as well
     url:str|None=None,     # Of the Qdrant server, where it has moved
     hosts:tuple=(),        # See `served_names`
+    workers:int=1,         # Processes that answer
     **settings,            # Others of `ServiceSettings`; the key is read from `RECSYS_API_KEY`
 ):
     "Serve the newest model and index of a root folder, with the demo."
-    from recsys_nb.recommend.recommender import Recommender
     key = os.environ.get('RECSYS_API_KEY') or None
     chosen = ServiceSettings(hosts=served_names(host, hosts), key=key, **settings)
+    if workers > 1 and demo:
+        raise RecsysError('--workers: only with --no-demo, for the demo keeps its sessions in one process')
     open_port(host, port).close()
-    rec = Recommender.load(root_folder(root), index=index, url=url)
-    app = create_app(rec, mount_demo if demo else None, chosen)
-    live, folder, stop = app.state.live, rec.index.folder, threading.Event()
-    def load():
-        same = read_json(folder/'manifest.json')['fingerprint'] == live.index.fingerprint
-        return Recommender.load(folder, url=url, model=live.model.model if same else None)
-    threading.Thread(target=follow, args=(live, load, folder, stop), daemon=True).start()
-    try: run_app(app, host, port)
-    finally:
-        stop.set()
-        live.close()
+    how = root_folder(root), index, url, demo, chosen
+    if workers > 1: return _work_together(workers, host, port, how)
+    with _opened(*how) as app: run_app(app, host, port)

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from operator import attrgetter
 from typing import Annotated
 from fastapi import Depends, FastAPI, Path, Query, Response, Security
 from fastapi.exceptions import RequestValidationError
@@ -458,7 +459,8 @@ def create_app(
         root_path=settings.root_path,
         docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None)
+        swagger_ui_oauth2_redirect_url=None,
+        generate_unique_id_function=attrgetter('name')) # what generators call each request
     app.state.live, app.state.desk = service.live, service.desk
     _add_layers(app, settings, service.metrics)
     _add_problems(app)
