@@ -355,6 +355,7 @@ def test_several_workers_answer_from_one_index_and_go_together(root):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as p:
         try:
             address = re.search(r'http://[\d.:]+', p.stdout.readline())[0]
+            started = [next(line for line in p.stderr if 'Started server process' in line) for _ in range(2)]
             team = [c for c in Path(f'/proc/{p.pid}/task/{p.pid}/children').read_text().split() if works(c)]
             def ask(_): return httpx.post(f'{address}/recommend', json=dict(text='a quiet keyboard', k=3), timeout=60).json()['recommendations']
             with ThreadPoolExecutor(8) as pool: answers = list(pool.map(ask, range(40)))
@@ -364,7 +365,14 @@ def test_several_workers_answer_from_one_index_and_go_together(root):
     assert p.returncode == 0 and 'Traceback' not in err, err
     told = [json.loads(line) for line in err.splitlines()]
     assert sum(o.get('path') == '/recommend' and o['status'] == 200 for o in told) == 40
-    assert len(team) == sum('Started server process' in o['event'] for o in told) == 2 and not any(map(works, team))
+    assert len(team) == len(set(started)) == 2 and not any(map(works, team))
+
+@pytest.mark.parametrize('words, said', [
+    (['index', '--data', 'shop', '--run', 'base', '--time', 'soon'], 'time=soon: expected a time such as 90s'), (['train-encoder', '--data', 'shop', '--set', 'epochs=2', '--epochs', 3], 'epochs: given twice, as 3 and as 2'),
+    (['train-score', '--data', 'shop', '--set', 'lr=1e-3', '--set', 'lr=1e-4'], 'lr: given twice')])
+def test_what_cannot_be_meant_is_refused(root, capsys, words, said):
+    assert recsys('--root', root, *words) == 1
+    assert said in capsys.readouterr().err
 
 def test_the_demo_has_one_process(root, capsys):
     assert recsys('--root', root, 'serve', '--workers', 2) == 1

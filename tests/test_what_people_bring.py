@@ -26,7 +26,7 @@ def prepared(tmp, r=reviews, m=meta, name='r.jsonl', **how):
 
 # -- 1 what stands for nothing
 
-@pytest.mark.parametrize('nothing', [float('nan'), 'NaN', 'nan', 'None', 'null', 'N/A', '-', '', None, 'Anonymous'])
+@pytest.mark.parametrize('nothing', [float('nan'), 'NaN', 'nan', 'None', 'null', 'N/A', '-', '', None, 'Anonymous', '#VALUE!', '(null)', '[deleted]', 'Gast', '匿名'])
 def test_buyers_without_a_name_are_not_one_person(tmp_path, nothing):
     data = prepared(tmp_path, [review(i, user_id=nothing, parent_asin='P1') for i in range(30)])
     assert len(kept(data)) == 30 and set(kept(data).user_id) == {''}
@@ -37,6 +37,14 @@ def test_missing_values_are_missing_whatever_they_are_called(tmp_path):
     p = data.products.set_index('product_id')
     assert p.brand.isna()['P0'] and p.price.isna()['P0'] and not len(p.categories['P0']) and 'P1' in p.index and p.text['P0'] == 'A thing of kind a'
     assert len(kept(data)) == 30 and set(kept(data).title) == {''}
+
+about_first = [review(i, parent_asin='P00') for i in range(30)]
+
+def test_a_brand_is_a_name(tmp_path):
+    said = {'Visit the Kee Store': 'Kee', 'Brand: Kee': 'Kee', 'Unknown': None, 'Not Available': None, 'Unbranded': None, 'does not apply': None, '[object Object]': None, 'N/A.': None, '#N/A': None, '{}': None, 'Generic': 'Generic', 'Book Store': 'Book Store'}
+    data = prepared(tmp_path, about_first, [dict(parent_asin=f'P{i:02}', title=f'A thing of kind {i}', store=s) for i, s in enumerate(said)])
+    found = data.products.sort_values('product_id').brand
+    assert dict(zip(said, (b if isinstance(b, str) else None for b in found))) == said
 
 # -- 2 half a number
 
@@ -144,6 +152,14 @@ def test_pictures_as_one_object_of_lists(tmp_path):
     images = dict(hi_res=[None, 'https://img.example/0_SL.jpg'], large=['https://img.example/0.jpg', 'https://img.example/0b.jpg'], variant=['MAIN', 'PT01'])
     data = prepared(tmp_path, m=[page(i, images=images) for i in range(3)])
     assert all(list(o) == images['large'] for o in data.products.images)
+
+one = 'https://img.example/a,b.jpg'
+pictures = [[one], one, [dict(thumb='https://img.example/t.jpg', large=one)], [dict(hi_res=one, large=None)], [dict(url=one)], {'0': one}, ['//img.example/a,b.jpg'], f"['{one}']", json.dumps([one]), f'{one}|https://img.example/b.jpg',
+            f'{one}, https://img.example/b.jpg', [dict(small_image_url='https://img.example/s.jpg', large_image_url=one)]]
+
+def test_pictures_however_they_are_wrapped_up(tmp_path):
+    data = prepared(tmp_path, about_first, [dict(parent_asin=f'P{i:02}', title=f'A thing of kind {i}', images=p) for i, p in enumerate(pictures)])
+    assert [p[0] if len(p) else None for p in data.products.sort_values('product_id').images] == [one]*len(pictures)
 
 def test_what_cannot_be_read_is_told_with_an_example(tmp_path):
     data = prepared(tmp_path, [review(i, **({'timestamp': 'last week'} if i < 5 else {})) for i in range(30)], split='product')

@@ -149,7 +149,8 @@ def plan_index(
     rate:float|None=None, # Texts a second; `None`: measured
 ) -> IndexPlan:
     "As many reviews as there is time for."
-    limit = seconds_of(time, find_preset(preset).device)
+    try: limit = seconds_of(time, find_preset(preset).device)
+    except ValueError: raise RecsysError(f'time={time}: expected a time such as 90s, 30m or 2h, auto or none') from None
     said = np.concatenate([read_column(data, part, 'family_id') for part in ('train', 'val', 'test')])
     sizes, n = pd.Series(said, dtype=object).value_counts().to_numpy(), data.count('products')
     def texts_for(reviews):

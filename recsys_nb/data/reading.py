@@ -583,7 +583,7 @@ def _list(c, empty, one, first, texts, large):
     return f"""
         CASE WHEN {c} IS NULL OR {c} IN ('', '{{}}', '[]') THEN {empty}
             WHEN {c} LIKE '{{%\"large\":%' THEN coalesce({texts.format(large.format(c))}, {found})
-            WHEN {c} LIKE '%\"large\":%' THEN {found}
+            WHEN {c} LIKE '%\"large\":%' THEN coalesce(nullif({found}, {empty}), {read}, {empty})
             WHEN {c} LIKE '[[%' THEN coalesce({texts.format(first.format(read))}, {empty})
             ELSE coalesce({read}, {one.format(c)})
         END AS {c}"""
@@ -733,7 +733,9 @@ def product_id(
     return ibis.coalesce(_plain_id(raw.parent_asin), _plain_id(raw.asin))
 
 # %% ../../nbs/13_data.reading.ipynb #950c11c5
-_nobody = '-1 anonymous anon guest unknown ANONYMOUS ANON GUEST UNKNOWN Anonymous Anon Guest Unknown'.split()
+_nobody = '''
+    -1 anonymous anon guest unknown ANONYMOUS ANON GUEST UNKNOWN Anonymous Anon Guest Unknown
+    gast Gast anonym Anonym anonyme Anonyme anonimo Anonimo anónimo Anónimo invité Invité 匿名 匿名用户 ゲスト'''.split()
 
 # %% ../../nbs/13_data.reading.ipynb #f4d02820
 def user_id(

@@ -105,7 +105,7 @@ non_values = ['', *r'''
     nan none null nil nat n/a n.a. na <na> #n/a undefined (null) (none) [deleted] [removed]
     NAN NONE NULL NIL NAT N/A N.A. NA <NA> #N/A UNDEFINED #VALUE! #REF! #NAME? #NULL!
     Nan None Null Nil Nat N/a N.a. Na <na> #n/a Undefined Unspecified unspecified
-    NaN NaT - -- --- – — ? \N'''.split()]
+    NaN NaT - -- --- – — ? \N [] {}'''.split()]
 
 # %% ../../nbs/12_data.texts.ipynb #38425cdc
 def given(

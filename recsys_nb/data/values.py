@@ -426,16 +426,31 @@ def _document(
 
 # %% ../../nbs/14_data.values.ipynb #1633493b
 _longest_picture = 20_000 # characters of a `data:` address
+_large_address = r'(?:large|hi_?res)\w*"?: ?"(https?://[^"]+)"'
+_first_address = r'((?:https?:|^)//[^\s"\'|<>\\]+?)(?:[\s"\'|<>\\].*|, ?https?:.*)?$'
 
 # %% ../../nbs/14_data.values.ipynb #d983ab0b
 def _pictures(
     a, # A list column of addresses
 ):
     "The addresses that a page can show: on the web, or `data:` addresses of a sane length."
+    def address(s):
+        large, first = s.re_extract(_large_address, 1), s.re_extract(_first_address, 1)
+        found = (large == '').ifelse(first, large)
+        found = found.startswith('//').ifelse('https:' + found, found)
+        return (s.re_search(r'^https?://[^\s"|,]+$') | s.startswith('data:')).ifelse(s, found)
     def shown(s):
         drawn = s.startswith('data:image/') & (s.length() <= _longest_picture)
         return s.startswith('http') | drawn
-    return a.filter(shown)
+    return a.map(address).filter(shown)
+
+# %% ../../nbs/14_data.values.ipynb #1e2ac9b8
+_no_brand = '''|unknown|unbranded|no brand|nobrand|no name|noname|does not apply|not available|not specified|
+not applicable|none none|n/a.|[object object]|__|.|0'''.replace('\n', '').split('|')
+
+def _brand(s):
+    name = s.re_replace(r'^(?:Visit the (.+) Store|Brand: *(.+))$', r'\1\2')
+    return name.lower().isin([*_no_brand, 'nan', 'none', 'null']).ifelse(ibis.null('string'), name)
 
 # %% ../../nbs/14_data.values.ipynb #af42e8f2
 def _figures(t):
@@ -475,5 +490,5 @@ def shape_products(
         images=_first_given(_first_given(t.images, t.image), t.imUrl),
         url=_where(t.url.re_search(r'^https?://[^ ]{1,1000}$'), t.url, 'string'))
     t = clean_texts(_pictured(_figures(t)), 'title', 'brand', 'description')
-    t = t.mutate(brand=t.brand.nullif(''), categories=_each_once(t.categories))
+    t = t.mutate(brand=_brand(t.brand), categories=_each_once(t.categories))
     return t.mutate(text=_document(t))

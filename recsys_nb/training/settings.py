@@ -105,7 +105,9 @@ def of(
     for word in words or ():
         name, equals, value = word.partition('=')
         if not equals: raise RecsysError(f'{word}: expected NAME=VALUE')
-        given[name.strip()] = value.strip()
+        name, value = name.strip(), value.strip()
+        if given.get(name) is not None: raise RecsysError(f'{name}: given twice, as {given[name]} and as {value}')
+        given[name] = value
     return cls(**{k: v for k, v in given.items() if v is not None})
 
 # %% ../../nbs/40_training.settings.ipynb #fcdbc856
