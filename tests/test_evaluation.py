@@ -11,6 +11,8 @@ from ir_measures import nDCG, R, RR
 from recsys_nb.evaluation.fusion import bm25_scorer, count_words, fit_weights, popularity_scorer, tfidf_scorer, trials
 from recsys_nb.evaluation.queries import fitting_queries, keyword_task
 from recsys_nb.core.files import RecsysError
+from recsys_nb.data.prepare import load_prepared, prepare
+from recsys_nb.data.sample_store import make_sample_store
 from recsys_nb.evaluation.certainty import bootstrap_interval
 from recsys_nb.evaluation.metrics import Catalogue, chance, rank, ranking_metrics, top_k
 from recsys_nb.evaluation.trec import evaluate_run, read_qrels, read_queries, read_run, write_run
@@ -204,12 +206,23 @@ def test_weights_are_fitted_on_new_and_known_products(electronics, cold):
     val = electronics.val if cold else train.sample(400, random_state=1)
     data = SimpleNamespace(products=electronics.products, train=train.drop(val.index, errors='ignore') if not cold else train, val=val)
     kinds, hidden = fitting_queries(data)
-    known = data.train.drop(hidden.index)
+    known = data.train[~data.train.review_id.isin(hidden.review_id)]
     assert min(len(kinds[k]) for k in ('warm', 'cold', 'keywords')) > 80 and len(hidden) < len(train)/5
     for kind, has in (('warm', True), ('cold', False)):
         assert all((min(r) in set(known.family_id)) is has for r in kinds[kind].relevant), kind
     asked = set(pd.concat([kinds['warm'], kinds['cold']])['query'])
     assert len(asked & set((known.title.fillna('') + '. ' + known.text).str.strip('. '))) < 10
+
+def test_of_a_table_on_disk_only_what_is_asked_is_read(tmp_path):
+    store = make_sample_store(tmp_path/'raw', n_products=60, n_reviews=600)
+    prepare([store.reviews], [store.meta], 'shop', root=tmp_path)
+    disk, memory = (load_prepared('shop', tmp_path) for _ in range(2))
+    kinds, hidden = fitting_queries(disk)
+    assert not {'train', 'val', 'products'} & set(vars(disk))
+    for part in ('train', 'val', 'products'): getattr(memory, part)
+    others, other_hidden = fitting_queries(memory)
+    assert hidden.equals(other_hidden) and len(hidden) > 20
+    assert all(kinds[k].equals(others[k]) for k in others) and len(kinds['warm']) > 20
 
 def test_the_fitted_mixture_is_no_worse_than_its_parts(electronics):
     cat, val = Catalogue.of(electronics.products), electronics.val

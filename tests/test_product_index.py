@@ -153,7 +153,7 @@ def test_a_killed_build_goes_on(tmp_path):
     first = subprocess.Popen(script(1.))
     state = tmp_path/'.idx.building'/'building.json'
     until = time.time() + 30
-    while time.time() < until and not (state.exists() and '"products": 1000' in state.read_text()): time.sleep(.05)
+    while time.time() < until and not (state.exists() and '"products": 1' in state.read_text()): time.sleep(.05)
     first.send_signal(signal.SIGKILL); first.wait()
     assert not (tmp_path/'idx').exists(), 'half an index must not be seen'
     with pytest.raises(RecsysError, match='no index here'): ProductIndex.open(tmp_path/'idx')
@@ -241,6 +241,10 @@ def test_reviews_are_searched_and_come_to_a_standing_index(tmp_path):
             index.add(products.iloc[1:2].assign(price=1.), vectors[1:2])
             kept = index.store.retrieve(['p0001'], ['reviews'])['p0001']
             assert kept[0]['price'] == 1 and len(kept[1]['reviews']) == 2 and len(index) == 30, 'a changed product keeps its reviews'
+            for after in (([5, 7], [.5, .25]), ([8], [.125])):
+                index.store.set_vectors(dict(p0001=dict(histories=after)))
+                assert index.store.retrieve(['p0001'], ['histories'])['p0001'][1]['histories'] == after
+            assert (index.store.retrieve(['p0001'], ['reviews'])['p0001'][1]['reviews'] == kept[1]['reviews']).all(), 'one vector was replaced'
         with index_products(tmp_path/'b', products, vectors, reviews=pd.concat([first, more]), **how) as index:
             at_once = {p['product_id']: (p, v) for part in index.store.scroll(vectors=['meaning', 'reviews']) for p, v in part}
             for i, (p, v) in at_once.items():

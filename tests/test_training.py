@@ -11,7 +11,8 @@ from recsys_nb.core.files import RecsysError, read_json, write_json
 from recsys_nb.core.machine import resolve_base
 from recsys_nb.core.runs import all_runs, new_run, read_metrics, set_state, tell
 from recsys_nb.training.settings import EncoderConfig, ScoreConfig
-from recsys_nb.training.datasets import draw_evenly, possible_pairs, read_column, read_rows
+from recsys_nb.data.rows import read_column, read_rows
+from recsys_nb.training.datasets import draw_evenly, possible_pairs
 from recsys_nb.data.prepare import load_prepared, prepare
 from recsys_nb.data.sample_store import make_sample_store
 from recsys_nb.training.encoder import EncoderTask, train_encoder, validation_sample

@@ -1,4 +1,4 @@
-"An update of data and index gives what a rebuild gives, twice changes nothing, and may be killed; sizes are fitted to the time there is."
+"An update of data and index gives what a rebuild gives, twice changes nothing, and may be killed; an index is encoded in parts; sizes are fitted to the time there is."
 import json, random, shutil
 
 import numpy as np, pandas as pd, pytest
@@ -8,6 +8,7 @@ from recsys_nb.command.pipeline import plan_index, update_all
 from recsys_nb.core.files import RecsysError
 from recsys_nb.data.prepare import load_prepared, prepare
 from recsys_nb.data.sample_store import make_sample_store
+from recsys_nb.evaluation.queries import fitting_queries
 from recsys_nb.index.products import ProductIndex
 from recsys_nb.models.dual_encoder import DualEncoderSBERT
 from recsys_nb.training.datasets import smaller
@@ -131,3 +132,44 @@ def test_a_smaller_data_set_is_whole_in_itself(shop):
     assert len(some.test) == len(some.val) == 6 and len(some.products) == 20
     for part in (some.train, some.val, some.test): assert set(part.product_id) <= set(some.products.product_id)
     assert 0 < len(some.train) <= 60 and not {'train', 'products'} & set(vars(data))
+
+def test_three_parts_and_a_plain_index(shop, monkeypatch):
+    "Encoded in parts, a killed one among them, an index is to the last bit what it is without."
+    root, model = shop
+    data, batches = load_prepared('shop', root), build._batches
+    monkeypatch.setattr(build, '_batches', lambda products, size: batches(products, 7))
+    build.build_index(data, model, 'plain', root=root).close()
+    encode, calls, last = DualEncoderSBERT.encode, [], [0]
+    def counting(self, texts, side='user', **how):
+        calls.append((side, texts))
+        if len(calls) == last[0]: raise KeyboardInterrupt
+        return encode(self, texts, side=side, **how)
+    def parts(*numbers): return [build.encode_shard(data, model, f'{i}/3', 'joined', root=root) for i in numbers]
+    def encoded(side=('product', 'user')): return [t for s, texts in calls for t in texts if s in side]
+    monkeypatch.setattr(DualEncoderSBERT, 'encode', counting)
+    sizes = parts(1, 2, 3)
+    assert sum(sizes) == len(data.products) and max(sizes) < 20
+    assert sorted(encoded('product')) == sorted(data.products.text)
+    n, last[0] = len(calls), len(calls)//2
+    shutil.rmtree(root/'outputs'/'index'/'.joined.encoded')
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt): parts(1, 2, 3)
+    parts(3, 2, 1)
+    assert len(calls) == n + 1 # the one that was killed, again
+    calls.clear()
+    build.build_index(data, model, 'joined', root=root).close()
+    queries = {q for kind in fitting_queries(data)[0].values() for q in kind['query']}
+    assert not encoded('product') and set(encoded()) <= queries
+    assert not (root/'outputs'/'index'/'.joined.encoded').exists()
+    with ProductIndex.open(build.index_folder(root, 'plain')) as a, ProductIndex.open(build.index_folder(root, 'joined')) as b:
+        one, other = (held(index, list(data.products.product_id)) for index in (a, b))
+        assert one.keys() == other.keys() and {k: v for k, v in a.manifest.items() if k not in ('name', 'built_at')} == {k: v for k, v in b.manifest.items() if k not in ('name', 'built_at')}
+        for i in one:
+            assert one[i][0] == other[i][0] and one[i][1].keys() == other[i][1].keys()
+            for kind in ('meaning', 'reviews', 'sentences'):
+                if kind in one[i][1]: assert one[i][1][kind].tobytes() == other[i][1][kind].tobytes()
+
+@pytest.mark.parametrize('shard', ['3', '0/3', '4/3', 'a/b', '1/0', '-1/3'])
+def test_a_part_that_is_none_is_told(built, shard):
+    root, model = built
+    with pytest.raises(RecsysError, match='expected which part of how many, as 3/8'): build.encode_shard(load_prepared('shop', root), model, shard, root=root)

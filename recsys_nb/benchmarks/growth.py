@@ -117,12 +117,13 @@ def write_raw(
     users:int|None=None,# At most so many people; `None`: nine for ten reviews, as in All_Beauty
     seed:int=0,         # Another seed, other files
     chunk:int=20_000,   # Reviews at a time, which is all that is in memory
+    first:int=0,        # Only products from this one on are described; any may be reviewed
 ) -> Path:              # The folder
     "Write raw files of this size and of the shape of real ones, the same each time."
     folder, rng, words = Path(folder), np.random.default_rng(seed), vocabulary()
     folder.mkdir(parents=True, exist_ok=True)
     with write_beside(folder/'meta.jsonl') as part, open(part, 'w') as f:
-        for i in range(0, products, chunk):
+        for i in range(first, products, chunk):
             ids = np.arange(i, min(i + chunk, products))
             f.writelines(_product_lines(ids, products, words, rng))
     wanted = rng.lognormal(0, 1.5, products)
@@ -189,6 +190,7 @@ steps = dict(
     encoder='train-encoder --data growth --time {time}',
     score='train-score --data growth --time {time}',
     index='index --data growth --time {time}',
+    update='update --name growth --reviews {raw}/new/reviews.jsonl --meta {raw}/new/meta.jsonl',
     recommend='recommend love --index growth')
 waited = 'plan:', 'epoch 0'
 
@@ -243,7 +245,9 @@ def growth(
     products = products or int(reviews/6.23)
     with tempfile.TemporaryDirectory() as tmp:
         folder = Path(folder or tmp)
-        if not (folder/'raw'/'reviews.jsonl').exists(): write_raw(folder/'raw', reviews, products)
+        raw = folder/'raw'
+        if not (raw/'reviews.jsonl').exists(): write_raw(raw, reviews, products)
+        if not (raw/'new').exists(): write_raw(raw/'new', 1000, products + 100, int(.9*reviews), seed=1, first=products)
         kept = folder/'growth.json'
         found = {s['step']: StepTook(**s) for s in read_json(kept)['steps']} if kept.exists() else {}
         for step in only or steps:

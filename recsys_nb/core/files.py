@@ -128,6 +128,7 @@ def read_json(
 # %% ../../nbs/00_core.files.ipynb #ee9087ad
 def _clear_parts(path):
     "Remove what killed writers of `path` left beside it."
+    if path.exists(): _remove_aside(path)
     for left in path.parent.glob(f'.{glob.escape(path.name)}.{"[0-9a-f]" * 8}.part'):
         if left.is_dir(): shutil.rmtree(left, ignore_errors=True)
         else: left.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import re, zlib
 from collections import Counter
 import numpy as np, pandas as pd
 from ..core.files import RecsysError
+from ..data.rows import read_batches, read_column, read_rows
 from ..data.texts import category_words
 from .metrics import review_queries
 
@@ -38,6 +39,9 @@ def _attributes(leaves, titles, found, brands, n):
         for p in sorted(good, key=lambda p: (-telling(p), p))[:n]:
             yield p, leaf, [i for i in members if p in found[i]]
 
+# %% ../../nbs/33_evaluation.queries.ipynb #3e415894
+def _last(categories): return categories[-1] if categories is not None and len(categories) else None
+
 # %% ../../nbs/33_evaluation.queries.ipynb #0e65856a
 def keyword_task(
     products:pd.DataFrame, # With product_id, family_id, title, features, brand, categories
@@ -46,7 +50,7 @@ def keyword_task(
 ) -> pd.DataFrame:         # A row per query: query, kind ('category' or 'attribute'), relevant (a set of product ids)
     "Short queries made from the catalogue, with the products that answer them."
     p = products.sort_values('product_id').drop_duplicates('family_id')
-    leaf = p.categories.map(lambda o: o[-1] if o is not None and len(o) else None)
+    leaf = p.categories.map(_last)
     leaves = {k: list(v) for k, v in sorted(p.groupby(leaf).indices.items()) if len(v) >= 2}
     if not leaves:
         raise RecsysError('keyword task: no category with two product families; the catalogue needs a category path')
@@ -83,29 +87,54 @@ def hidden_reviews(
 def _telling(reviews):
     return reviews.informative if 'informative' in reviews else pd.Series(True, index=reviews.index)
 
+# %% ../../nbs/33_evaluation.queries.ipynb #6e5f730b
+def _without_texts(data, part):
+    "Of each review its family, whether it says something, and where it is."
+    tables = read_batches(data, part, ['family_id', 'informative'], 200_000)
+    none = pd.DataFrame(dict(family_id=[], informative=np.zeros(0, bool)))
+    found = pd.concat(list(tables) or [none], ignore_index=True)
+    return found.assign(part=part, row=range(len(found)))
+
 # %% ../../nbs/33_evaluation.queries.ipynb #7bd37a65
 def fitting_queries(
     data,      # `PreparedData`
     n:int=300, # At most so many of each kind
 ) -> tuple:    # (kind -> frame of query and relevant, a set of families; the training reviews that have to be hidden)
     "Reviews of warm and of cold products and keywords, with the families that answer them."
-    val = data.val[_telling(data.val)]
-    n_warm = val.family_id.isin(data.train.family_id).sum()
-    hidden = hidden_reviews(data.train, max(n - n_warm, 0), max(n - (len(val) - n_warm), 0))
-    asked = pd.concat([val, data.train[(hidden != '') & _telling(data.train)]])
-    warm = asked.family_id.isin(data.train.family_id[hidden == ''])
+    val, train = _without_texts(data, 'val'), _without_texts(data, 'train')
+    val = val[_telling(val)]
+    n_warm = val.family_id.isin(train.family_id).sum()
+    hidden = hidden_reviews(train, max(n - n_warm, 0), max(n - (len(val) - n_warm), 0))
+    asked = pd.concat([val, train[(hidden != '') & _telling(train)]], ignore_index=True)
+    warm = asked.family_id.isin(train.family_id[hidden == ''])
     def drawn(own): return own.sample(min(n, len(own)), random_state=0)
-    kinds = dict(warm=_as_queries(drawn(asked[warm])), cold=_as_queries(drawn(asked[~warm])))
-    kinds['keywords'] = drawn(_keywords_of(data.products))
-    return kinds, data.train[hidden != '']
+    kinds = {kind: _as_queries(data, drawn(own)) for kind, own in (('warm', asked[warm]), ('cold', asked[~warm]))}
+    kinds['keywords'] = drawn(_keywords_of(_some_categories(data)))
+    return kinds, read_rows(data, 'train', np.flatnonzero(hidden != ''), [])
 
 # %% ../../nbs/33_evaluation.queries.ipynb #c55bfa20
-def _as_queries(reviews):
-    relevant = [{f} for f in reviews.family_id]
-    return pd.DataFrame(dict(query=review_queries(reviews), relevant=relevant), columns=['query', 'relevant'])
+def _as_queries(data, drawn):
+    "The texts of drawn reviews, with their families."
+    queries = pd.Series('', drawn.index, object)
+    for part, rows in drawn.groupby('part').row:
+        rows = rows.sort_values()
+        queries[rows.index] = review_queries(read_rows(data, part, rows.to_numpy(), ['title', 'text']))
+    return pd.DataFrame(dict(query=queries, relevant=[{f} for f in drawn.family_id]))
+
+# %% ../../nbs/33_evaluation.queries.ipynb #e904d2d6
+def _some_categories(data, most=50_000):
+    "The products of as many categories as fit."
+    leaves = pd.Series([_last(c) for c in read_column(data, 'products', 'categories')], dtype=object)
+    rows = np.arange(len(leaves))
+    if len(rows) > most:
+        sizes = leaves.value_counts().sort_index().sample(frac=1, random_state=0)
+        sizes = sizes[sizes <= most]
+        rows = np.flatnonzero(leaves.isin(sizes.index[sizes.cumsum() <= most]))
+    return read_rows(data, 'products', rows, ['product_id', 'family_id', 'title', 'features', 'brand', 'categories'])
 
 # %% ../../nbs/33_evaluation.queries.ipynb #3de78684
 def _keywords_of(products):
+    "The keyword task, answered by families; none where the catalogue has too few categories."
     try: task = keyword_task(products, 'fit')
     except RecsysError: return pd.DataFrame(columns=['query', 'relevant'])
     family = dict(zip(products.product_id, products.family_id))

@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['IndexSettings', 'Unfinished', 'resumable_folder', 'index_products', 'settled', 'trials_of', 'reviews_known',
-           'contents', 'shown_columns', 'build_index', 'index_folder', 'model_of']
+           'contents', 'encode_shard', 'shown_columns', 'build_index', 'index_folder', 'model_of']
 
 # %% ../../nbs/54_index.build.ipynb #908baa01
-import hashlib, shutil, uuid
+import hashlib, itertools, json, shutil, uuid
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 import numpy as np, pandas as pd
 from ..core.files import RecsysError, only_one, progress, read_json
-from ..core.files import recover_folder, root_folder, swap_folder, write_json
+from ..core.files import recover_folder, root_folder, swap_folder, write_beside, write_json
 from ..core.runs import RunFolder, find_run
 from ..data.histories import count_histories
 from ..evaluation.fusion import Trials, chosen_reviews, count_words, fit_weights, heard
@@ -22,9 +22,9 @@ from ..evaluation.queries import fitting_queries
 from .products import ProductIndex, Query, followed, index_format, read_manifest, signals_of, sound, with_scores
 from .qdrant import EdgeStore, ServerStore
 from .reviews import listen
-from .stores import payload_of
+from .stores import ExactStore, payload_of
 from ..models.dual_encoder import DualEncoderSBERT
-from ..training.datasets import read_batches
+from ..data.rows import read_batches, read_column, read_rows
 
 # %% ../../nbs/54_index.build.ipynb #2527617d
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _begun_store(part, name, dim, s, client):
     part.state |= dict(url=s.url, collection=collection)
     store = ServerStore(s.url, collection, client=client)
     if not store.exists():
-        part.mark('products', 0) # whatever was written before is gone
+        part.state |= dict(products=0, later=0) # whatever was written before is gone
         store.create(dim, s.quantise, s.shards, s.replicas)
     return store
 
@@ -144,21 +144,55 @@ def _average_lengths(products, reviews, per_family):
     return lengths | (dict(review_avg_len=float((words + said).mean())) if said.notna().any() else {})
 
 # %% ../../nbs/54_index.build.ipynb #306c8b7a
+def _families(products): return products.get('family_id', products.product_id)
+
+def _batches(products, size):
+    "Starts and ends of about so many products each; no family is cut."
+    families = _families(products)
+    begins = np.flatnonzero(families.ne(families.shift()))
+    starts = begins[np.searchsorted(begins, np.arange(0, begins[-1] + 1, size))]
+    return list(itertools.pairwise([*dict.fromkeys(starts.tolist()), len(products)]))
+
+# %% ../../nbs/54_index.build.ipynb #e4f4f9f4
+def _of_families(reviews):
+    "A function from families to their reviews."
+    place = reviews.groupby('family_id').indices if len(reviews) else {}
+    def find(families):
+        own = [place[f] for f in dict.fromkeys(families) if f in place]
+        return reviews.iloc[np.concatenate(own)] if own else reviews[:0]
+    return find
+
+def _put(index, rows, vectors, find, encode, s, after):
+    "Put some products with the reviews of their families; whether there are any."
+    payloads = [payload_of(r) for r in rows.to_dict('records')]
+    own = find(p['family_id'] for p in payloads)
+    said = listen(own, encode, s.per_family, s.sentences) if len(own) else {}
+    index.put(payloads, sound(vectors, rows.product_id.tolist()), said, after)
+    return bool(said)
+
+# %% ../../nbs/54_index.build.ipynb #a4720975
 def _fill(index, part, products, vectors, reviews, encode, s, batch, after):
     "Put the products that are still missing into an index"
-    start, place = part.done('products'), reviews.groupby('family_id').indices if len(reviews) else {}
+    done, find = part.done('products'), _of_families(reviews)
     with progress(None, 'indexing', len(products), 'product') as bar:
-        bar.update(start)
-        for i in range(start, len(products), batch):
-            rows = products[i:i+batch]
-            texts, payloads = rows.text.fillna('').tolist(), [payload_of(r) for r in rows.to_dict('records')]
-            v = sound(vectors(texts) if callable(vectors) else vectors[i:i+batch], rows.product_id.tolist())
-            own = [place[f] for f in dict.fromkeys(p['family_id'] for p in payloads) if f in place]
-            said = listen(reviews.iloc[np.concatenate(own)], encode, s.per_family, s.sentences) if own else {}
-            index.put(payloads, v, said, after)
-            if said: part.mark('reviews', True)
-            part.mark('products', i + len(rows))
+        bar.update(done)
+        for start, end in _batches(products, batch):
+            if end <= done: continue
+            rows = products[start:end]
+            made = vectors(rows.text.fillna('').tolist()) if callable(vectors) else vectors[start:end]
+            if _put(index, rows, made, find, encode, s, after): part.mark('reviews', True)
+            part.mark('products', end)
             bar.update(len(rows))
+
+# %% ../../nbs/54_index.build.ipynb #db2845d2
+def _hear(index, part, products, later, encode, batch):
+    "Add the reviews that an index must not know while its weights are fitted."
+    families, find = _families(products), _of_families(later)
+    for start, end in _batches(products, batch) if len(later) else ():
+        if end <= part.done('later'): continue
+        own = find(families[start:end])
+        if len(own): index.add_reviews(own, encode, end - start)
+        part.mark('later', end)
 
 # %% ../../nbs/54_index.build.ipynb #71a06d4f
 def _first_manifest(name, fingerprint, dim, products, reviews, s):
@@ -202,18 +236,20 @@ def index_products(
     if not callable(vectors):
         vectors = _in_order(vectors, products, p)
         dim = vectors.shape[1]
-    key = _key_of_data(p, reviews, later, followers, fingerprint=fingerprint, dim=dim, format=index_format, **asdict(s))
+    key = _key_of_data(
+        p, reviews, later, followers, fingerprint=fingerprint, dim=dim, format=index_format, batch=batch, **asdict(s))
     with _new_index(folder, key, client) as part:
         manifest = _first_manifest(folder.name, fingerprint, dim, p, reviews, s)
         index = ProductIndex(_begun_store(part, folder.name, dim, s, client), manifest, part.path)
         try:
-            _fill(index, part, p, vectors, reviews, encode, s, batch, followed(followers) if len(followers) else {})
+            after = followed(followers) if len(followers) else {}
+            _fill(index, part, p, vectors, reviews, encode, s, batch, after)
             index.manifest |= dict(
                 has_reviews=bool(part.done('reviews')),
                 has_histories=len(followers) > 0,
                 collection=part.done('collection') or None)
             if finish: finish(index, part)
-            if len(later): index.add_reviews(later, encode)
+            _hear(index, part, p, later, encode, batch)
             index.store.finish()
             write_json(part.path/'manifest.json', index.manifest)
         finally: index.close()
@@ -271,26 +307,33 @@ def _fitted_weights(
 # %% ../../nbs/54_index.build.ipynb #309fa1d8
 _review_columns = ['family_id', 'review_id', 'title', 'text', 'rating']
 
-def _reviews_of(data, parts, per_family, hidden=()):
+def _reviews_of(data, parts, per_family, hidden=(), families=None):
     "The reviews that can be chosen: twice as many of each family as are searched, read some rows at a time."
-    kept = None
+    kept = pd.DataFrame(dict.fromkeys(_review_columns, pd.Series(dtype=object)))
     for part in parts:
         for rows in read_batches(data, part, _review_columns, 200_000):
             rows = rows[~rows.review_id.isin(hidden)]
-            kept = chosen_reviews(pd.concat([kept, rows], ignore_index=True), 2*per_family)
+            if families is not None: rows = rows[rows.family_id.isin(families)]
+            every = pd.concat([kept, rows], ignore_index=True) if len(kept) else rows
+            kept = chosen_reviews(every, heard*per_family)
     return kept
+
+def _first_and_later(data, s, hidden, families=None):
+    "The reviews that an index knows while its weights are fitted, and those that come after."
+    first = _reviews_of(data, ['train'], s.per_family, set(hidden.review_id), families)
+    later = _reviews_of(data, ['val', 'test'] if s.known == 'all' else [], s.per_family, (), families)
+    return first, pd.concat([hidden, later]) if len(later) else hidden
 
 # %% ../../nbs/54_index.build.ipynb #c9a9feb4
 def reviews_known(
     data,           # `PreparedData`
     known:str,      # 'all' or 'train'
-    families:list,  # Whose reviews
+    per_family:int, # So many of each are searched
+    families:set,   # Whose reviews
 ) -> pd.DataFrame:
-    "What an index knows of these families."
+    "What an index may know of these families."
     parts = ('train', 'val', 'test') if known == 'all' else ('train',)
-    tables = (rows for part in parts for rows in read_batches(data, part, _review_columns, 200_000))
-    own = [rows[rows.family_id.isin(families)] for rows in tables]
-    return pd.concat(own, ignore_index=True) if own else pd.DataFrame(columns=_review_columns)
+    return _reviews_of(data, parts, per_family, (), families)
 
 # %% ../../nbs/54_index.build.ipynb #127ac03c
 def _hashes(frame):
@@ -329,6 +372,65 @@ def contents(
     if followers is not None: follows = _sums(followers.product_id, _hashes(followers[['before', 'weight']].round(6)))
     return found.assign(follows=follows.reindex(found.index, fill_value=0).to_numpy(np.uint64))
 
+# %% ../../nbs/54_index.build.ipynb #58259133
+def _place_of_parts(root, name, fingerprint):
+    return root_folder(root)/'outputs'/'index'/f'.{name}.encoded'/fingerprint
+
+def _shared(model, side, folder, write=False):
+    "A tower that reads what is in the folder, and puts there what it encodes if it may."
+    def encode(texts):
+        name = hashlib.sha256(json.dumps([side, texts]).encode()).hexdigest()[:32]
+        file = folder/f'{name}.npy'
+        if file.exists(): return np.load(file)
+        vectors = model.encode(texts, side=side)
+        if write:
+            with write_beside(file) as part, open(part, 'wb') as f: np.save(f, vectors)
+        return vectors
+    return encode
+
+# %% ../../nbs/54_index.build.ipynb #ef7b85f9
+def _share(batches, shard):
+    "Every n-th batch, beginning with the i-th, for a shard 'i/n'."
+    i, _, n = shard.partition('/')
+    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
+        raise RecsysError(f'shard {shard!r}: expected which part of how many, as 3/8')
+    return batches[int(i) - 1::int(n)]
+
+# %% ../../nbs/54_index.build.ipynb #e6db5bb9
+def encode_shard(
+    data,                    # `PreparedData`
+    model='latest',          # See `build_index`
+    shard:str='1/1',         # Which part of how many, as '3/8'
+    name:str|None=None,      # Of the index; `None`: the data set's
+    root:str|Path|None=None, # See `root_folder`; shared by all who encode
+    batch:int=1000,          # Products at a time, as in `index_products`
+    **settings,              # See `IndexSettings`; the same for all parts and for the index
+) -> int:                    # How many products are in this part
+    "Encode a part of the products and of their reviews, for `build_index` to find."
+    s, (model, _) = IndexSettings.of(settings), settled(model, root)
+    ids = {c: read_column(data, 'products', c) for c in ('product_id', 'family_id')}
+    order = with_scores(pd.DataFrame(ids).reset_index(names='row'), None)
+    mine = [order[start:end] for start, end in _share(_batches(order, batch), shard)]
+    if not mine: return 0
+    rows = np.sort(np.concatenate([part.row for part in mine]))
+    products = read_rows(data, 'products', rows, []).set_index('product_id', drop=False)
+    parts = [products.loc[part.product_id] for part in mine]
+    _encode_parts(parts, data, model, _place_of_parts(root, name or data.name, model.fingerprint), s)
+    return len(products)
+
+def _encode_parts(parts, data, model, folder, s):
+    "Make an index of each part in memory, and forget it."
+    product_tower, user_tower = (_shared(model, side, folder, write=True) for side in ('product', 'user'))
+    families = {f for rows in parts for f in rows.family_id}
+    first, later = map(_of_families, _first_and_later(data, s, fitting_queries(data)[1], families))
+    with progress(None, 'encoding', sum(map(len, parts)), 'product') as bar:
+        for rows in parts:
+            index = ProductIndex(ExactStore(), dict(avg_len=1., per_family=s.per_family, sentences=s.sentences))
+            _put(index, rows, product_tower(rows.text.fillna('').tolist()), first, user_tower, s, {})
+            own = later(rows.family_id)
+            if len(own): index.add_reviews(own, user_tower, len(rows))
+            bar.update(len(rows))
+
 # %% ../../nbs/54_index.build.ipynb #d7afe1f4
 def shown_columns(data) -> pd.DataFrame:
     "The products table without its long columns."
@@ -348,8 +450,9 @@ def build_index(
     s = IndexSettings.of(settings)
     if not len(data.products): raise RecsysError(f'{data.name}: it has no products to index')
     model, source = settled(model, root)
-    def product_tower(texts): return model.encode(texts, side='product')
-    def user_tower(texts): return model.encode(texts, side='user')
+    name, fingerprint = name or data.name, model.fingerprint
+    parts = _place_of_parts(root, name, fingerprint)
+    product_tower, user_tower = (_shared(model, side, parts) for side in ('product', 'user'))
 
     def finish(index, part):
         if not part.done('weights'): part.mark('weights', _fitted_weights(index, model, queries))
@@ -358,15 +461,15 @@ def build_index(
         if source is None: model.save(part.path/'model')
         index.manifest |= dict(data=data.name, model=source or 'model') | part.done('weights')
 
-    folder = root_folder(root)/'outputs'/'index'/(name or data.name)
     file = getattr(data, 'path', Path())/'interactions.parquet' # data that only live in memory have none
     followers = count_histories(file, 'train' if s.known == 'train' else None)[0] if file.exists() else None
     queries, hidden = fitting_queries(data)
-    reviews = _reviews_of(data, ['train'], s.per_family, set(hidden.review_id))
-    later = [hidden, _reviews_of(data, ['val', 'test'] if s.known == 'all' else [], s.per_family)]
-    return index_products(
-        folder, data.products, product_tower, model.fingerprint, model.dim, scores, reviews,
-        user_tower, s, client, finish, pd.concat(later), followers)
+    reviews, later = _first_and_later(data, s, hidden)
+    index = index_products(
+        root_folder(root)/'outputs'/'index'/name, data.products, product_tower, fingerprint, model.dim, scores, reviews,
+        user_tower, s, client, finish, later, followers)
+    shutil.rmtree(parts.parent, ignore_errors=True)
+    return index
 
 # %% ../../nbs/54_index.build.ipynb #be3c3df3
 def index_folder(

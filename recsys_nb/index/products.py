@@ -276,7 +276,7 @@ def standing(self:ProductIndex, families) -> tuple:
     said = {}
     for p, v in products:
         if p['reviews'] and p['family_id'] not in said:
-            said[p['family_id']] = Said(p['reviews'], v.get('reviews', ()), p['sentences'], v.get('sentences', ()))
+            said[p['family_id']] = Said.of(p, v)
     return products, said
 
 # %% ../../nbs/53_index.products.ipynb #9648fed3
@@ -350,15 +350,6 @@ def _changed(self:ProductIndex, **more):
     self.manifest |= dict(n_products=len(self)) | more
     if self.folder: write_json(self.folder/'manifest.json', self.manifest)
 
-# %% ../../nbs/53_index.products.ipynb #adaeb538
-def _known_vectors(said):
-    known = {}
-    for own in said.values():
-        # in half precision, so what is also a review comes from there
-        known |= dict(zip(own.sentences, own.sentence_vectors))
-        known |= dict(zip(map(text_of, own.reviews), own.vectors))
-    return known
-
 # %% ../../nbs/53_index.products.ipynb #1942d25d
 @patch
 def add_reviews(self:ProductIndex,
@@ -386,7 +377,7 @@ def _add_reviews(self:ProductIndex, reviews, families, encode):
     indexed = {p['family_id'] for p, _ in products}
     every = every[every.family_id.isin(indexed)].drop_duplicates(['family_id', 'review_id'])
     sizes = (self.manifest.get(what, usual) for what, usual in (('per_family', 4), ('sentences', 8)))
-    new = listen(every, encode, *sizes, known=_known_vectors(said)) if len(every) else {}
+    new = listen(every, encode, *sizes, known=said) if len(every) else {}
     kept = {f: s for f, s in new.items() if f not in said or s.reviews != said[f].reviews}
     products = [(p, v) for p, v in products if p['family_id'] in kept]
     if products: self.put([p for p, _ in products], [v['meaning'] for _, v in products], kept)

@@ -62,6 +62,11 @@ class Said:
     sentences:list=field(default_factory=list)    # Strings
     sentence_vectors:np.ndarray=()                # (n, dim)
 
+    @classmethod
+    def of(cls, payload:dict, vectors:dict):
+        "From what a store keeps of a product."
+        return cls(payload['reviews'], vectors.get('reviews', ()), payload['sentences'], vectors.get('sentences', ()))
+
 # %% ../../nbs/52_index.reviews.ipynb #5c3a45e1
 _longest = 1000 # Characters of a review that are kept
 
@@ -77,6 +82,16 @@ def _records(reviews, n):
 def text_of(review:dict) -> str:
     "A kept review as the user tower reads it."
     return review_text(review.get('title'), review['text'])
+
+# %% ../../nbs/52_index.reviews.ipynb #0f3d3c87
+def _vectors_of(said):
+    "The vectors of all texts that are kept."
+    known = {}
+    for own in said.values():
+        # in half precision, so what is also a review comes from there
+        known |= dict(zip(own.sentences, own.sentence_vectors))
+        known |= dict(zip(map(text_of, own.reviews), own.vectors))
+    return known
 
 # %% ../../nbs/52_index.reviews.ipynb #62721015
 def _encoded(texts, encode, known):
@@ -113,11 +128,11 @@ def listen(
     encode,               # Function from a list of texts to (n, dim) unit vectors, the user tower
     n_reviews:int=4,      # To be searched, of each family
     n_sentences:int=8,    # To be shown, of each family
-    known:dict|None=None, # Vectors of texts that are known already
+    known:dict|None=None, # Family -> `Said` of what is kept already: its texts are not encoded again
 ) -> dict:                # Family -> `Said`
     "Choose what is kept of what buyers say."
     families, judge = _records(reviews, n_reviews), praise_judge(encode)
-    vectors = _encoded([text_of(r) for rs in families.values() for r in rs], encode, known or {})
+    vectors = _encoded([text_of(r) for rs in families.values() for r in rs], encode, _vectors_of(known or {}))
     praising = {f: _speaking(rs, vectors, judge)[:n_reviews] for f, rs in families.items()}
     told, vectors = _praise_of(praising, 4, 0, judge, encode, vectors)
     silent = {f: [r for r in rs if r.get('rating', 5) >= 4] for f, rs in families.items() if not told[f]}

@@ -161,6 +161,11 @@ class ExactStore:
     ):
         "Add products or replace them."
         for payload, vectors in points: self.points[payload['product_id']] = payload, vectors
+    def set_vectors(self,
+        vectors:dict, # Product id -> dict of vectors
+    ):
+        "Replace some vectors of products that are there."
+        for i, some in vectors.items(): self.points[i][1].update(some)
     def delete(self, ids):
         "Remove products."
         for i in ids: self.points.pop(i, None)
@@ -168,6 +173,9 @@ class ExactStore:
         "(payload, dict of vectors) by product id."
         found = {i: self.points[i] for i in ids if i in self.points}
         return {i: (p, {name: v[name] for name in vectors if name in v}) for i, (p, v) in found.items()}
+    def scroll(self, n=1000, vectors=(), filters=Filters()):
+        "All that pass, as one list of (payload, dict of vectors)."
+        yield list(self.retrieve([i for i, (p, _) in self.points.items() if passes(filters, p)], vectors).values())
     def count(self, filters=Filters()):
         "How many pass."
         return sum(passes(filters, p) for p, _ in self.points.values())

@@ -52,9 +52,15 @@ def update_data(
     **how,                   # `engine`, `memory`, `threads` of `prepare`
 ) -> PreparedData:
     "Prepare a data set again with what is new; the same files again change nothing."
-    data = load_prepared(name, root)
-    folder = root_folder(root)/'data'/'updates'/data.path.name
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = root_folder(root)/'data'/'updates'/load_prepared(name, root).path.name
+    with only_one(folder, f'update of "{folder.name}"'):
+        return _updated(load_prepared(name, root), folder, reviews, meta, removed, root, how)
+
+def _updated(data, folder, reviews, meta, removed, root, how):
+    "Copy what is new into the folder, and prepare the data again if there is anything."
+    folder.mkdir(exist_ok=True)
+    for left in folder.glob('.*.part'): # of a killed update
+        left.unlink()
     new_reviews = [_kept(f, folder) for f in input_files(reviews, 'reviews')]
     new_meta = [_kept(f, folder) for f in input_files(meta, 'meta')]
     if removed:
@@ -62,7 +68,8 @@ def update_data(
     all_reviews = _joined(data, 'reviews', new_reviews)
     all_meta = _joined(data, 'meta', new_meta)
     if (all_reviews, all_meta) == (_joined(data, 'reviews'), _joined(data, 'meta')):
-        return data
+        with only_one(data.path, f'data set "{data.name}"'): # clears what a killed one left
+            return data
     settings, split = dict(data.report['settings']), data.report['split']
     updates = {*(settings.get('updates') or ()), *map(str, new_meta)}
     settings['updates'] = [str(f) for f in all_meta if str(f) in updates]
@@ -79,23 +86,20 @@ def _same(now, then):
     return same
 
 # %% ../../nbs/55_index.update.ipynb #dd6291cd
-def _heard(index, data, rows, standing, encode):
+def _heard(index, rows, standing, reviews, encode):
     "What is kept of the reviews of these products: what the index has, where nothing is new."
-    said = {}
-    for i, (p, v) in standing.items():
-        if rows.same_reviews[i]:
-            said[p['family_id']] = Said(p['reviews'], v.get('reviews', ()), p['sentences'], v.get('sentences', ()))
-    new = sorted(set(rows.family_id[~rows.same_reviews]))
-    own = reviews_known(data, index.manifest['known'], new) if new else ()
-    if not len(own):
+    before = {i: Said.of(p, v) for i, (p, v) in standing.items()}
+    said = {rows.family_id[i]: own for i, own in before.items() if rows.same_reviews[i]}
+    new = reviews[reviews.family_id.isin(rows.family_id[~rows.same_reviews])]
+    if not len(new):
         return said
     m = index.manifest
-    return said | listen(own, encode, m['per_family'], m.get('sentences', 8))
+    return said | listen(new, encode, m['per_family'], m.get('sentences', 8), known=before)
 
-def _put(index, data, rows, model, after):
+def _put(index, rows, reviews, model, after):
     "Put products of which something has changed; how many were encoded."
     standing = index.store.retrieve(rows.index, ['meaning', 'reviews', 'sentences'])
-    said = _heard(index, data, rows, standing, model.encode) # the user tower
+    said = _heard(index, rows, standing, reviews, model.encode) # the user tower
     vectors = {i: v['meaning'] for i, (_, v) in standing.items()}
     new = rows.index[~(rows.same_text & rows.index.isin(standing))].tolist()
     if new:
@@ -109,22 +113,33 @@ def _put(index, data, rows, model, after):
 # %% ../../nbs/55_index.update.ipynb #588e99fc
 def _put_all(index, data, same, scores, followers, batch):
     "Put all products of which something differs; how many, and how many of them were encoded."
-    changed = same.index[~same.all(axis=1)]
+    changed, alike = same.index[~same.all(axis=1)], same.drop(columns='follows').all(axis=1)
+    after = followed(followers[followers.product_id.isin(changed)])
+    moved = [i for i in changed if alike[i] and i in after]
+    _follow(index, moved, after, batch)
+    changed = changed.difference(moved)
     if not len(changed):
-        return dict(written=0, encoded=0)
+        return dict(written=len(moved), encoded=0)
     tables = (b.to_pandas() for b in data.batches('products'))
     tables = [t[t.product_id.isin(changed)] for t in tables]
     rows = with_scores(pd.concat(tables), scores).set_index('product_id', drop=False)
     rows = rows.assign(same_text=same.text, same_reviews=same.reviews)
-    model = model_of(index.folder)
-    after = followed(followers[followers.product_id.isin(changed)])
+    model, m = model_of(index.folder), index.manifest
+    reviews = reviews_known(data, m['known'], m['per_family'], set(rows.family_id[~rows.same_reviews]))
     encoded, bar = 0, progress(None, 'updating', len(rows), 'product')
     for i in range(0, len(rows), batch):
         some = rows[i:i + batch]
-        encoded += _put(index, data, some, model, after)
+        encoded += _put(index, some, reviews, model, after)
         bar.update(len(some))
     bar.close()
-    return dict(written=len(rows), encoded=encoded)
+    if 10*len(rows) > len(same):
+        index.store.finish()
+    return dict(written=len(moved) + len(rows), encoded=encoded)
+
+def _follow(index, ids, after, batch):
+    "Products of which only what they follow has changed get that one vector."
+    for i in range(0, len(ids), batch):
+        index.store.set_vectors({p: dict(histories=after[p]) for p in ids[i:i + batch]})
 
 # %% ../../nbs/55_index.update.ipynb #00336d13
 def update_index(
@@ -151,8 +166,6 @@ def update_index(
                 done = _put_all(index, data, same, scores, followers, batch)
                 if gone:
                     index.store.delete(gone)
-                if 10*done['written'] > len(now):
-                    index.store.finish()
                 _tell(index, data, now, scores, followers)
     return done | dict(removed=len(gone))
 

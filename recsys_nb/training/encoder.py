@@ -22,9 +22,8 @@ from ..evaluation.retrieval import evaluate_retrieval
 from ..models.dual_encoder import DualEncoderSBERT
 from ..models.encoding import alike
 from ..models.info_nce import info_nce, same_family
-from recsys_nb.training.datasets import (
-    draw_evenly, epoch_batches, possible_pairs, read_batches, read_column, read_rows, smaller, some_rows,
-    tokenize_pairs)
+from .datasets import (
+    draw_evenly, epoch_batches, possible_pairs, smaller, some_rows, tokenize_pairs)
 from .loop import Measured, Task, train
 from .settings import EncoderConfig
 

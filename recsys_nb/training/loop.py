@@ -19,7 +19,7 @@ from ..core.files import (
 from ..core.machine import Preset, base_encoder, find_preset, steady_attention
 from ..core.runs import (
     RunFolder, add_metrics, all_runs, find_run, new_run, read_metrics, set_state, tell)
-from .datasets import read_batches
+from ..data.rows import read_batches
 from .settings import TrainingConfig, lasting, seconds_of
 
 # %% ../../nbs/42_training.loop.ipynb #6b5029e8
