@@ -372,15 +372,18 @@ def _index(
     url:_option('Address of a Qdrant server [default: embedded, in outputs/index]')=None,
     known:_option('Whose reviews it knows: all, to serve; train, to be measured')='all',
     time:_option('How long encoding reviews may take, as 30m; none: all that are wanted')='auto',
+    shard:_option('Only encode a part, as 3/8; once all are done, the command without it builds the index')=None,
 ):
     "Compute the product vectors and store them in Qdrant."
     from recsys_nb.command.pipeline import index_data, plan_index
     if base and run != 'base': raise RecsysError('--base: only with --run base')
     prepared = _data(data)
-    plan = plan_index(prepared, time)
-    if plan.seconds > 60: _say(f'Plan: {plan}.')
-    settings = dict(root=_root(), base=base, plan=plan, url=url, known=known)
-    print(index_data(prepared, run or 'latest', score_run, **settings))
+    done = _root()/'outputs'/'index'/f'.{prepared.name}.encoded'
+    plan = plan_index(prepared, 'none' if shard or done.exists() else time)
+    if plan.seconds > 60 and not shard: _say(f'Plan: {plan}.')
+    settings = dict(root=_root(), base=base, plan=plan, url=url, known=known, shard=shard)
+    made = index_data(prepared, run or 'latest', score_run, **settings)
+    print(f'part {shard}: {made:,} products encoded' if shard else made)
 
 # %% ../../nbs/81_command.cli.ipynb #27b6b9f1
 @_command('update --name toys --reviews today.jsonl.gz --meta changed.jsonl.gz')

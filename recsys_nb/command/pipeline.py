@@ -15,7 +15,7 @@ from ..core.files import RecsysError, read_json, recover_folder, root_folder
 from ..core.machine import find_preset
 from ..core.runs import RunFolder, all_runs, find_run
 from ..data.texts import category_words, sentences
-from ..training.datasets import read_column
+from ..data.rows import read_column
 from ..training.settings import EncoderConfig, ScoreConfig, lasting, seconds_of
 
 # %% ../../nbs/80_command.pipeline.ipynb #97b78535
@@ -91,14 +91,16 @@ def index_data(
     root:str|Path|None=None,  # See `root_folder`
     base:str|None=None,       # With `run='base'`: another base encoder
     plan=None,                # How many reviews it knows, an `IndexPlan`; `None`: up to four of each product
+    shard:str|None=None,      # Only encode this part, see `encode_shard`
     **settings,               # Of `build_index`, such as `url`
-) -> Path:                    # The index's folder
+):                            # The index's folder, or how many products are in the part
     "Compute the product vectors and store them with the predicted scores."
-    from recsys_nb.index.build import build_index
+    from recsys_nb.index.build import build_index, encode_shard
     from recsys_nb.models.dual_encoder import DualEncoderSBERT
     if base: encoder = DualEncoderSBERT(base)
     else: encoder = 'base' if run == 'base' else run_for(data, 'encoder', run, root)
     if plan: settings |= dict(per_family=plan.reviews, sentences=plan.sentences)
+    if shard: return encode_shard(data, encoder, shard, root=root, **settings)
     index = build_index(data, encoder, root=root, scores=_product_scores(data, score_run, root), **settings)
     index.close()
     return index.folder

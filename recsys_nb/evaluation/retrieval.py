@@ -271,7 +271,7 @@ def _fitting(data, cat):
     at = data.products.drop_duplicates('family_id').set_index('family_id').product_id
     def positions(families): return set(cat.positions(at[list(families)]))
     kinds = {kind: q.assign(relevant=[positions(r) for r in q.relevant]) for kind, q in kinds.items()}
-    return kinds, data.train.drop(hidden.index)
+    return kinds, data.train[~data.train.review_id.isin(hidden.review_id)]
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #4cd63f0c
 def _systems_of(

@@ -213,6 +213,15 @@ def upsert(self:EdgeStore,
     made = [edge.Point(point_id(p['product_id']), _writable(v, edge.SparseVector), p) for p, v in points]
     self._update(edge.UpdateOperation.upsert_points(made))
 
+# %% ../../nbs/51_index.qdrant.ipynb #e97e41f6
+@patch
+def set_vectors(self:EdgeStore,
+    vectors:dict, # Product id -> dict of vectors
+):
+    "Replace some vectors of products that are there."
+    made = [edge.PointVectors(point_id(i), _writable(v, edge.SparseVector)) for i, v in vectors.items()]
+    self._update(edge.UpdateOperation.update_vectors(made))
+
 # %% ../../nbs/51_index.qdrant.ipynb #796d66b7
 @patch
 def delete(self:EdgeStore, ids):
@@ -386,10 +395,21 @@ def upsert(self:ServerStore,
     points:list, # Pairs of a payload and a dict of vectors
 ):
     "Add products or replace them."
-    m = self.lib
-    def sparse(numbers, weights): return m.SparseVector(indices=numbers, values=weights)
-    made = [m.PointStruct(id=point_id(p['product_id']), payload=p, vector=_writable(v, sparse)) for p, v in points]
+    point, sparse = self.lib.PointStruct, self._sparse
+    made = [point(id=point_id(p['product_id']), payload=p, vector=_writable(v, sparse)) for p, v in points]
     self.call('upsert', self.collection, made, wait=True)
+
+@patch
+def _sparse(self:ServerStore, numbers, weights): return self.lib.SparseVector(indices=numbers, values=weights)
+
+# %% ../../nbs/51_index.qdrant.ipynb #8136f445
+@patch
+def set_vectors(self:ServerStore,
+    vectors:dict, # Product id -> dict of vectors
+):
+    "Replace some vectors of products that are there."
+    made = [self.lib.PointVectors(id=point_id(i), vector=_writable(v, self._sparse)) for i, v in vectors.items()]
+    self.call('update_vectors', self.collection, made, wait=True)
 
 # %% ../../nbs/51_index.qdrant.ipynb #364d55e3
 @patch
