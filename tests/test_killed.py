@@ -29,11 +29,16 @@ def child(words, steps, last):
     os.environ['RECSYS_DEBUG'] = '1'
     main(words)
 
-def run(root, words, last=0, seconds=None):
-    "The exit code of a command, and how many steps it took; killed at one of them, or after some time."
+def start(root, words, last=0):
+    "A command at work, and the number of its steps; killed at one of them."
     steps = context.Value('i', 0)
     p = context.Process(target=child, args=(['--root', str(root), *map(str, words)], steps, last))
     p.start()
+    return p, steps
+
+def run(root, words, last=0, seconds=None):
+    "The exit code of a command, and how many steps it took; killed at one of them, or after some time."
+    p, steps = start(root, words, last)
     p.join(seconds)
     if seconds: p.kill()
     p.join()
@@ -129,37 +134,4 @@ def test_update(shop, tmp_path):
     def same(root, whole):
         same_data(root, whole, 'shop')
         same_index(root, whole)
-    killed(shop, tmp_path, lambda root: update_words(root, shop), same, moments=5)
-
-def test_an_update_while_it_is_served(shop, tmp_path):
-    "Other processes serve and update; no request fails, and the answers come to know what is new."
-    root = copied(shop, tmp_path/'served')
-    with open_port('127.0.0.1', 0) as s: port = s.getsockname()[1]
-    server = context.Process(target=child, args=(['--root', str(root), 'serve', '--no-demo', '--port', str(port)], context.Value('i', 0), 0))
-    server.start()
-    asked = []
-    try:
-        with httpx.Client(base_url=f'http://127.0.0.1:{port}', timeout=60) as api:
-            for _ in range(600):
-                assert server.is_alive()
-                try: api.get('/health'); break
-                except httpx.TransportError: time.sleep(.1)
-            def ask():
-                found = api.post('/recommend', json=dict(text='a green chair', k=40))
-                assert found.status_code == 200, found.text
-                asked.append({r['product_id'] for r in found.json()['recommendations']})
-                return asked[-1]
-            before = ask()
-            update = context.Process(target=child, args=(['--root', str(root), *map(str, update_words(root, shop))], context.Value('i', 0), 0))
-            update.start()
-            while update.is_alive(): ask()
-            assert update.exitcode == 0
-            until, new = time.time() + 120, {'NEW0', 'NEW1', 'NEW2'} # one family, of which one is shown
-            while not ask() & new: assert server.is_alive() and time.time() < until
-            data = load_prepared('shop', root)
-            assert not before & new and len(asked) > 5
-            assert ask() <= set(data.products.product_id) and api.get('/products/NEW1').json()['price'] == 30
-            assert not ask() & set(changes(shop)[2])
-    finally:
-        server.terminate()
-        server.join()
+    killed(shop, tmp_path, lambda root: update_words(root, shop), same, moments=4)
