@@ -171,8 +171,9 @@ def _put(index, rows, vectors, find, encode, s, after):
     return bool(said)
 
 # %% ../../nbs/54_index.build.ipynb #a4720975
-def _fill(index, part, products, vectors, reviews, encode, s, batch, after):
+def _fill(index, part, products, vectors, reviews, encode, s, batch, followers):
     "Put the products that are still missing into an index"
+    after = followed(followers) if len(followers) else {}
     done, find = part.done('products'), _of_families(reviews)
     with progress(None, 'indexing', len(products), 'product') as bar:
         bar.update(done)
@@ -236,14 +237,12 @@ def index_products(
     if not callable(vectors):
         vectors = _in_order(vectors, products, p)
         dim = vectors.shape[1]
-    key = _key_of_data(
-        p, reviews, later, followers, fingerprint=fingerprint, dim=dim, format=index_format, batch=batch, **asdict(s))
+    key = _key_of_data(p, reviews, later, followers, fingerprint=fingerprint, dim=dim, format=index_format, **asdict(s))
     with _new_index(folder, key, client) as part:
         manifest = _first_manifest(folder.name, fingerprint, dim, p, reviews, s)
         index = ProductIndex(_begun_store(part, folder.name, dim, s, client), manifest, part.path)
         try:
-            after = followed(followers) if len(followers) else {}
-            _fill(index, part, p, vectors, reviews, encode, s, batch, after)
+            _fill(index, part, p, vectors, reviews, encode, s, batch, followers)
             index.manifest |= dict(
                 has_reviews=bool(part.done('reviews')),
                 has_histories=len(followers) > 0,
