@@ -1,4 +1,5 @@
 "What `recsys doctor` says of machines that lack something, and choices that cannot be kept."
+import os, subprocess, sys
 import pytest
 from recsys_nb.core import machine
 from recsys_nb.core.files import RecsysError
@@ -76,3 +77,20 @@ def test_another_limit_in_the_environment_is_another_machine(monkeypatch):
     now = machine._machine_facts()['limits'].get('ONEDNN_MAX_CPU_ISA')
     monkeypatch.setenv('ONEDNN_MAX_CPU_ISA', 'SSE41' if now == 'AVX2' else 'AVX2')
     assert machine._known_choices() == {}
+
+reporting = '''
+import sys
+from recsys_nb.core.machine import doctor
+from recsys_nb.models.dual_encoder import DualEncoderSBERT
+import recsys_nb.models.encoding
+vectors = DualEncoderSBERT().eval().encode([f'text {i}' for i in range(70)], 'product')
+doctor()
+print(len(vectors), 'openvino' in sys.modules, sorted(m for m in sys.modules if 'telemetry' in m and 'openvino_' in m))
+'''
+
+@pytest.mark.skipif(not machine.installed('openvino'), reason='openvino is not installed')
+def test_openvino_reports_nothing_to_anybody(tmp_path):
+    home = dict(RECSYS_RUNTIME='openvino', RECSYS_CACHE=str(tmp_path), HOME=str(tmp_path))
+    done = subprocess.run([sys.executable, '-c', reporting], env=os.environ | home, capture_output=True, text=True)
+    assert done.stdout.split('\n')[-2] == '70 True []', done.stderr[-500:]
+    assert not (tmp_path/'intel').exists()

@@ -6,9 +6,10 @@
 __all__ = ['alike', 'over_cores', 'ExportedTower', 'quietly']
 
 # %% ../../nbs/22_models.encoding.ipynb #4ae93a73
-import copy, logging, threading, warnings
+import copy, logging, os, shutil, threading, warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 import torch
 import numpy as np, torch.nn.functional as F
@@ -16,7 +17,7 @@ from fastcore.basics import patch
 from torch import nn
 from ..core.files import RecsysError, progress, replace_folder
 from ..core.machine import (
-    bfloat16_pays, cache_folder, fastest, find_preset, installed, steady_attention)
+    bfloat16_pays, cache_folder, fastest, find_preset, import_runtime, installed, steady_attention)
 from .dual_encoder import DualEncoderSBERT, StaticEmbedding
 
 # %% ../../nbs/22_models.encoding.ipynb #2826a969
@@ -78,10 +79,10 @@ def quietly():
         try: yield
         finally: logging.disable(before)
 
-# %% ../../nbs/22_models.encoding.ipynb #2ea43b03
+# %% ../../nbs/22_models.encoding.ipynb #4b456d78
 def _converted(model, side):
     "The tower as OpenVINO's file, converted if it was not before."
-    import openvino
+    openvino = import_runtime('openvino')
     name = f'{model.fingerprint}-{0 if model.tied else side}'
     folder = cache_folder()/'openvino'/name
     if not (folder/'tower.xml').exists():
@@ -90,21 +91,24 @@ def _converted(model, side):
         with quietly(), torch.no_grad(), replace_folder(folder) as part:
             program = openvino.convert_model(ExportedTower(model.tower(side)), example_input=example)
             openvino.save_model(program, part/'tower.xml', compress_to_fp16=False)
+        kept = sorted(folder.parent.iterdir(), key=os.path.getmtime)
+        for old in kept[:-8]: shutil.rmtree(old, ignore_errors=True)
     return folder/'tower.xml'
 
-# %% ../../nbs/22_models.encoding.ipynb #4b456d78
+# %% ../../nbs/22_models.encoding.ipynb #c165be5d
 @lru_cache(maxsize=2)
 def _compiled(file, precision, threads):
     "The tower as a program for this processor, with a stream for every core."
-    import openvino
     form = dict(float32='f32', bfloat16='bf16')[precision]
     hints = dict(INFERENCE_PRECISION_HINT=form, NUM_STREAMS=threads, INFERENCE_NUM_THREADS=threads)
-    return openvino.Core().compile_model(file, 'CPU', hints)
+    program = import_runtime('openvino').Core().compile_model(file, 'CPU', hints)
+    program({name: np.ones((1, 1), np.int64) for name in ('input_ids', 'attention_mask')})
+    return program
 
 # %% ../../nbs/22_models.encoding.ipynb #0b76a971
 def _openvino_reader(model, side, precision):
     "A function from a batch to vectors, by OpenVINO."
-    program = _compiled(_converted(model, side), precision, torch.get_num_threads())
+    with _one_traces: program = _compiled(_converted(model, side), precision, torch.get_num_threads())
     own = threading.local() # a request belongs to a thread
     def read(batch):
         if not hasattr(own, 'request'): own.request = program.create_infer_request()
@@ -194,6 +198,7 @@ def encode_tokens(self:DualEncoderSBERT,
     "Encode token lists, without gradients."
     p = find_preset(preset or next(self.parameters()).device.type)
     was_training = self.training
+    if was_training: p = replace(p, runtime='torch') # weights that change are not worth converting
     self.to(p.device).eval()
     out = np.zeros((len(tokens), self.dim), np.float32)
     read = _reader(self, side, _chosen(self, side, tokens, p))

@@ -74,11 +74,11 @@ def smaller(
         rows[part] = some_rows(np.arange(len(owner)), reviews, seed)
         owners.append(owner[rows[part]])
     ids = read_column(data, 'products', 'product_id')
-    own = np.isin(ids, np.concatenate(owners))
+    own = pd.Series(ids).isin(np.concatenate(owners)).to_numpy()
     others = np.flatnonzero(~own)
     others = some_rows(others, max(0, products - own.sum()), seed)
     rows['products'] = np.union1d(np.flatnonzero(own), others)
-    theirs = np.isin(read_column(data, 'train', 'product_id'), ids[rows['products']])
+    theirs = pd.Series(read_column(data, 'train', 'product_id')).isin(ids[rows['products']])
     rows['train'] = some_rows(np.flatnonzero(theirs), 10*reviews, seed)
     tables = {part: read_rows(data, part, wanted, []) for part, wanted in rows.items()}
     return SimpleNamespace(name=data.name, **tables)

@@ -9,8 +9,8 @@ __all__ = ['settle', 'backward_in_pieces', 'blend_weights', 'EncoderTask', 'vali
 from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
+import numpy as np, pandas as pd
 import torch
-import numpy as np
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from torch import nn
@@ -150,7 +150,7 @@ def validation_sample(
     says = np.concatenate([p.get('informative', p.product_id.notna()) for p in parts]).astype(bool)
     rows = some_rows(np.flatnonzero(says | (not says.any())), queries, seed)
     val = read_rows(data, 'val', rows, ['product_id', 'title', 'text', 'informative'])
-    own = np.isin(read_column(data, 'products', 'product_id').astype(str), val.product_id.astype(str))
+    own = pd.Series(read_column(data, 'products', 'product_id')).isin(val.product_id)
     own, others = np.flatnonzero(own), np.flatnonzero(~own)
     others = some_rows(others, max(0, candidates - len(own)), seed)
     rows = np.union1d(own, others)

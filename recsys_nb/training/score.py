@@ -205,7 +205,7 @@ def _affordable(task, part):
     "The data, or a part of them, see `smaller`: what can be measured in the time that training had."
     limit = task.plan and task.plan.limit
     if not limit: return task.data
-    most = max(2000, int(3*task.plan.rate*limit/8))
+    most = max(300, int(3*task.plan.rate*limit/12)) # as many of val, and ten times as many for training the ridge
     if len(_starred(_ratings(task.data, part))) <= most: return task.data
     return smaller(task.data, most, most, task.config.seed)
 
