@@ -16,6 +16,7 @@ from fastcore.meta import delegates
 from torch import nn
 from ..core.files import RecsysError
 from ..core.runs import RunFolder
+from ..data.rows import read_batches, read_column, read_rows
 from ..data.tokens import Tokens
 from ..evaluation.metrics import quick_validation
 from ..evaluation.retrieval import evaluate_retrieval

@@ -16,6 +16,7 @@ from ..data.tokens import Tokens
 from ..evaluation.stars import evaluate_scores, plot_calibration, score_metrics
 from ..models.product_scores import product_scores
 from ..models.score_model import ReviewMetadataScoreModel, ScoreInputs, numbers_of, star_loss
+from ..data.rows import read_batches, read_column, read_rows, row_batches
 from .datasets import draw_evenly, like_length_batches, smaller
 from .loop import Measured, Task, decay_groups, train
 from .settings import ScoreConfig
