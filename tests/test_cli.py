@@ -343,6 +343,11 @@ def test_who_reads_only_the_beginning_has_made_no_mistake(root):
     done = subprocess.run(['bash', '-c', command], capture_output=True, text=True)
     assert not done.stderr
 
+@pytest.mark.parametrize('where, code, said', [('> /dev/full', 1, 'recsys: No space left on device'), ('>&-', 0, '')])
+def test_an_output_that_is_full_or_closed_is_told_in_a_line(where, code, said):
+    done = subprocess.run(['bash', '-c', f'{sys.executable} -c "{start}" --help {where}'], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (code, said)
+
 def works(pid):
     "Whether a process lives that was started as a worker."
     try: return b'spawn_main' in Path(f'/proc/{pid}/cmdline').read_bytes()

@@ -211,7 +211,7 @@ def _download(
     for path in download(category, dest or _root()/'data'/'raw').values(): print(path)
 
 # %% ../../nbs/81_command.cli.ipynb #f4582a2e
-_Epochs = _option('Passes over the training data', kind=int)
+_Epochs = _option('Passes over the training data', kind=int, min=1)
 _BatchSize = _option('Examples a step', kind=int)
 _Rate = _option('Peak learning rate', kind=float)
 _Time = _option('How long each training may take, as 30m or 2h [default: auto]')
@@ -624,12 +624,16 @@ def _doctor(as_json:_Json=False):
     _print_json(found.to_dict()) if as_json else print(found)
 
 # %% ../../nbs/81_command.cli.ipynb #65c5a239
+def _drop_output():
+    "Write to nowhere what is still to be written, where nobody reads it or no room is left."
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
 def _one_line(e):
     "What went wrong in one line, and the exit code."
     if isinstance(e, RecsysError): return str(e), 1
     if hasattr(e, 'format_message'): return ' '.join(e.format_message().split()), e.exit_code # wrong words
     if isinstance(e, (KeyboardInterrupt, typer.Abort)): return 'interrupted', 130
-    if isinstance(e, OSError) and e.filename: return f'{e.filename}: {e.strerror}', 1
+    if isinstance(e, OSError) and e.strerror: return ': '.join(str(o) for o in (e.filename, e.strerror) if o), 1
     return f'unexpected {type(e).__name__}: {" ".join(str(e).split())[:300]} (RECSYS_DEBUG=1 shows where)', 1
 
 # %% ../../nbs/81_command.cli.ipynb #39a1e294
@@ -637,8 +641,10 @@ def main(
     words:list|None=None, # The words after `recsys`
 ):
     "The `recsys` command."
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
+    for name in ('stdout', 'stderr'):
+        stream = getattr(sys, name)
+        if stream is None: setattr(sys, name, open(os.devnull, 'w')) # it was closed before
+        elif hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
     code, before = 0, _given_root.set(None)
     try:
         root, rest = _tidy(sys.argv[1:] if words is None else list(words))
@@ -646,10 +652,11 @@ def main(
         calm_threads()
         code = app(args=rest, prog_name='recsys', standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError: os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError: _drop_output()
     except (Exception, KeyboardInterrupt) as e:
         if os.environ.get('RECSYS_DEBUG') == '1': raise
         message, code = _one_line(e)
         _say(f'recsys: {message}')
+        if isinstance(e, OSError) and not e.filename: _drop_output()
     finally: _given_root.reset(before)
     sys.exit(code or 0)

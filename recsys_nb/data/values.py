@@ -261,7 +261,7 @@ _stars = [re.compile(p) for p in (
     rf'5つ星のうち ?{_n}(?P<most>)',
     f'{_n}{_star}(?P<most>)')]
 _digits = {word: str(i) for i, word in enumerate('one two three four five'.split(), 1)} | {'ten': '10', '%': '/100'}
-_in_words = re.compile('|'.join(_digits))
+_in_words = re.compile('[a-z]+|%')
 
 # %% ../../nbs/14_data.values.ipynb #cf6cd93a
 @lru_cache(10_000)
@@ -269,7 +269,7 @@ def read_stars(
     text:str,      # '5.0 out of 5 stars', '4,0', '8/10', '★★★☆☆'
 ) -> float|None:   # Of five
     "The stars that a text gives."
-    s = _in_words.sub(lambda m: _digits[m[0]], _plain(text))
+    s = _in_words.sub(lambda m: _digits.get(m[0], m[0]), _plain(text))
     if re.fullmatch('[★⭐☆✩🌟*]+', s):
         return float(len(re.sub('[☆✩]', '', s)))
     found = [m for p in _stars if (m := p.fullmatch(s))]
