@@ -1,5 +1,6 @@
 "Encoders that are not BERT: the same vectors as sentence-transformers, with the prompts that belong to each side."
-import warnings
+import json, warnings
+from pathlib import Path
 
 import numpy as np, pytest, torch
 import transformers as tf
@@ -85,6 +86,32 @@ def test_many_texts_of_a_static_base(tmp_path):
     model = DualEncoderSBERT(write_base(tmp_path, 'static', {})).eval()
     many = texts*40
     np.testing.assert_allclose(model.encode(many)[:3], model.encode(texts), atol=1e-6)
+
+def pooled(folder, pooling, prompts=None, **more):
+    "A base with another pooling, or with settings of its own."
+    first = SentenceTransformer(write_base(folder, 'bert', {}), device='cpu')[0]
+    SentenceTransformer(modules=[first, pooling], device='cpu', prompts=prompts, **more).save(str(folder/'own'), create_model_card=False)
+    return str(folder/'own')
+
+@pytest.mark.parametrize('pooling, more', [
+    (dict(pooling_mode='mean', include_prompt=False), {}), (dict(pooling_mode=('mean', 'max', 'cls')), {}), (dict(pooling_mode='weightedmean'), {}), (dict(pooling_mode='mean'), dict(truncate_dim=8))])
+def test_many_texts_of_a_base_that_pools_in_its_own_way(tmp_path, pooling, more):
+    base = pooled(tmp_path, Pooling(16, **pooling), dict(query='query : ', passage='passage : '), **more)
+    if more: (config := Path(base)/'config_sentence_transformers.json').write_text(json.dumps(json.loads(config.read_text()) | more))
+    peer, many = SentenceTransformer(base, device='cpu', **more), texts*30
+    model = DualEncoderSBERT(base, max_tokens=24).eval()
+    np.testing.assert_allclose(model.encode(many), peer.encode_query(many, normalize_embeddings=True), atol=1e-5)
+    assert model.dim == peer.encode('a').shape[0]
+
+def test_what_gives_no_vector_for_a_text_is_told(tmp_path):
+    base = Path(write_base(tmp_path, 'bert', {}))
+    config = base/'config_sentence_transformers.json'
+    config.write_text(json.dumps(json.loads(config.read_text()) | dict(model_type='SparseEncoder')))
+    with pytest.raises(RecsysError, match='a SparseEncoder; expected an encoder that gives a vector'): make_tower(str(base))
+    weights = next(base.rglob('*.safetensors'))
+    weights.write_bytes(weights.read_bytes()[:-500])
+    with pytest.raises(RecsysError, match='cannot load this encoder') as e: make_tower(str(base))
+    assert '\n' not in str(e.value)
 
 def test_prompts_are_part_of_the_fingerprint(tmp_path):
     base = write_base(tmp_path, 'bert', {})

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers.utils import logging
-from ..core.files import RecsysError, recover_folder, replace_folder, sha256_of
+from ..core.files import RecsysError, read_json, recover_folder, replace_folder, sha256_of
 from ..core.machine import base_encoder, resolve_base
 from ..core.runs import RunFolder, find_run
 
@@ -70,6 +70,7 @@ def make_tower(
     "The base encoder with a length limit, an optional projection and a normalisation at its end."
     given = _open_base(base)
     modules = [m for m in given if not isinstance(m, Normalize)]
+    dim, given.truncate_dim = dim or given.truncate_dim, None # which a base may ask for
     width = _width(given)
     if dim and dim > width: raise RecsysError(f'dim={dim}: expected at most {width}, what {base} has')
     if dim and dim != width:
@@ -94,9 +95,13 @@ def _open_base(base):
     "The base encoder as it comes, if it reads tokens."
     try:
         with without_bars(): tower = SentenceTransformer(resolve_base(str(base)), device='cpu')
-    except (OSError, ValueError, KeyError) as e:
-        raise RecsysError(f'{base}: cannot load this encoder ({str(e).splitlines()[0]})') from e
-    first = tower[0]
+    except Exception as e:
+        why = (str(e) or type(e).__name__).splitlines()[0]
+        raise RecsysError(f'{base}: cannot load this encoder ({why})') from e
+    told, first = Path(resolve_base(str(base)))/'config_sentence_transformers.json', tower[0]
+    kind = read_json(told).get('model_type', '') if told.exists() else ''
+    if kind not in ('', 'SentenceTransformer'):
+        raise RecsysError(f'{base}: a {kind}; expected an encoder that gives a vector for a text')
     if isinstance(first, StaticEmbedding) or callable(getattr(first, 'tokenizer', None)): return tower
     raise RecsysError(f'{base}: a {type(first).__name__} reads no tokens; expected an encoder of texts')
 

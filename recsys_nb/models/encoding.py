@@ -169,11 +169,19 @@ def _one_ahead(made):
 # %% ../../nbs/22_models.encoding.ipynb #dfc9c523
 _few_texts = 64 # up to so many texts are encoded by torch in float32, with the weights as they are
 
+def _pools_plainly(module):
+    "Whether pooling looks at nothing but the mask: not at where the prompt ends, and not at places."
+    by_place = 'weightedmean' in str(getattr(module, 'pooling_mode', ''))
+    by_place = by_place or getattr(module, 'pooling_mode_weightedmean_tokens', False) # before version 6
+    return getattr(module, 'include_prompt', True) and not by_place
+
 def _chosen(model, side, tokens, preset):
     "The way to encode these texts."
     exact = 'torch bfloat16' if preset.bfloat16 else 'torch float32'
     if len(tokens) <= _few_texts: return 'torch float32'
-    only_torch = preset.device != 'cpu' or isinstance(model.tower(side)[0], StaticEmbedding)
+    tower = model.tower(side)
+    plain = all(map(_pools_plainly, tower))
+    only_torch = preset.device != 'cpu' or isinstance(tower[0], StaticEmbedding) or not plain
     if only_torch or preset.runtime == 'torch': return exact
     if preset.runtime not in ('auto', 'openvino'):
         raise RecsysError(f'runtime {preset.runtime!r}: expected auto, torch or openvino')
