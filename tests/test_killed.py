@@ -96,7 +96,7 @@ def copied(shop, to):
     report.write_text(report.read_text().replace(str(shop), str(to)))
     return to
 
-def killed(shop, tmp_path, words, same, moments=3, times=1):
+def killed(shop, tmp_path, words, same, moments=2, times=1):
     "Run a command whole, and killed at several moments and run again; all have to end alike."
     whole = copied(shop, tmp_path/'whole')
     begun = os.times().elapsed
@@ -135,3 +135,34 @@ def test_update(shop, tmp_path):
         same_data(root, whole, 'shop')
         same_index(root, whole)
     killed(shop, tmp_path, lambda root: update_words(root, shop), same, moments=4)
+
+def test_an_update_while_it_is_served(shop, tmp_path):
+    "Other processes serve and update; no request fails, and the answers come to know what is new."
+    root = copied(shop, tmp_path/'served')
+    with open_port('127.0.0.1', 0) as s: port = s.getsockname()[1]
+    server, _kept = start(root, ['serve', '--no-demo', '--port', port])
+    asked = []
+    try:
+        with httpx.Client(base_url=f'http://127.0.0.1:{port}', timeout=60) as api:
+            for _ in range(600):
+                assert server.is_alive()
+                try: api.get('/health'); break
+                except httpx.TransportError: time.sleep(.1)
+            def ask():
+                found = api.post('/recommend', json=dict(text='a green chair', k=40))
+                assert found.status_code == 200, found.text
+                asked.append({r['product_id'] for r in found.json()['recommendations']})
+                return asked[-1]
+            before = ask()
+            update, _also = start(root, update_words(root, shop))
+            while update.is_alive(): ask()
+            assert update.exitcode == 0
+            until, new = time.time() + 120, {'NEW0', 'NEW1', 'NEW2'} # one family, of which one is shown
+            while not ask() & new: assert server.is_alive() and time.time() < until
+            data = load_prepared('shop', root)
+            assert not before & new and len(asked) > 5
+            assert ask() <= set(data.products.product_id) and api.get('/products/NEW1').json()['price'] == 30
+            assert not ask() & set(changes(shop)[2])
+    finally:
+        server.terminate()
+        server.join()

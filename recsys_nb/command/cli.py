@@ -378,9 +378,9 @@ def _index(
     from recsys_nb.command.pipeline import index_data, plan_index
     if base and run != 'base': raise RecsysError('--base: only with --run base')
     prepared = _data(data)
-    done = _root()/'outputs'/'index'/f'.{prepared.name}.encoded'
-    plan = plan_index(prepared, 'none' if shard or done.exists() else time)
-    if plan.seconds > 60 and not shard: _say(f'Plan: {plan}.')
+    parts = _root()/'outputs'/'index'/f'.{prepared.name}.encoded'
+    plan = None if shard or parts.exists() else plan_index(prepared, time)
+    if plan and plan.seconds > 60: _say(f'Plan: {plan}.')
     settings = dict(root=_root(), base=base, plan=plan, url=url, known=known, shard=shard)
     made = index_data(prepared, run or 'latest', score_run, **settings)
     print(f'part {shard}: {made:,} products encoded' if shard else made)
