@@ -37,6 +37,7 @@ class DualEncoderSBERT(nn.Module):
         super().__init__()
         tower = make_tower(base, max_tokens, dim)
         self.towers = nn.ModuleList([tower] if tied else [tower, copy.deepcopy(tower)])
+        self.eval() # until it is trained
 
     def tower(self, side:str):
         "The tower of that side, 'user' or 'product'."
