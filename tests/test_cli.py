@@ -97,7 +97,7 @@ def test_metadata_alone_is_a_catalogue(root, capsys):
 
 @pytest.mark.parametrize('command, settings, wanted', [
     ('train-encoder', ['frozen=3', 'keep_base=0', 'dim=none', 'informative=no'], dict(frozen=3, keep_base=0, dim=None, informative=False, epochs=1)),
-    ('train-encoder', ['epochs=3', 'time=2h', 'tied=0'], dict(epochs=3, time='2h', tied=False)),
+    ('train-encoder', ['patience=3', 'time=2h', 'tied=0'], dict(patience=3, time='2h', tied=False)),
     ('train-score', ['head_lr=2e-3', 'patience=1'], dict(head_lr=0.002, patience=1, epochs=1))])
 def test_any_setting_by_its_name(root, monkeypatch, command, settings, wanted):
     import recsys_nb.training.encoder, recsys_nb.training.score
@@ -153,14 +153,14 @@ def test_a_shop_too_small_to_train_on_is_indexed_all_the_same(tmp_path):
     store = make_sample_store(tmp_path/'raw', n_products=30, n_reviews=240)
     with gzip.open(store.reviews, 'rt') as f: (tmp_path/'few.jsonl').write_text(''.join(list(f)[:22]))
     result = run_pipeline(prepare([tmp_path/'few.jsonl'], [store.meta], 'corner', root=tmp_path), tmp_path, queries=['a keyboard'])
-    assert 'larger than the data' in result.notes[0] and 'at least 20' in result.notes[1] and len(result.recommendations['a keyboard'])
+    assert 'larger than the data' in result.notes[0] and 'at least 20' in result.notes[1] and len(result.sample_answers['a keyboard'])
 
 bad = [
     ('prepare --reviews {tmp}/none.jsonl --meta {meta} --name x', 'none.jsonl'),
     ('prepare --reviews {tmp}/empty.jsonl --meta {meta} --name x', 'empty.jsonl'),
     ('prepare --reviews {tmp}/photo.jsonl --meta {meta} --name x', 'photo.jsonl'),
     ('prepare --name x', '--reviews'),
-    ('prepare --reviews {tmp}/photo.jsonl --meta {meta} --name x --max-bad many', '--max-bad'),
+    ('prepare --reviews {tmp}/photo.jsonl --meta {meta} --name x --max-bad many', 'max_bad'),
     ('prepare --meta {meta} --name ../x', 'name'),
     ('export 1999-01-01T00-00-00', '1999-01-01T00-00-00'),
     ('evaluate --data shop --run 1999-01-01T00-00-00', '1999-01-01T00-00-00'),
@@ -174,13 +174,13 @@ bad = [
     ('train-encoder --data shop --set frozen=many', 'a whole number'),
     ('train-encoder --data shop --set informative=maybe', 'true or false'),
     ('train-encoder --data shop --set keep_base=2', 'less than 1'),
-    ('train-encoder --data shop --set dim=0', 'dim=0'),
+    ('train-encoder --data shop --set dim=0', "dim='0'"),
     ('train-encoder --data shop --set time=long', 'such as 90s'),
     ('train-encoder --data shop --set data=other', 'NAME=VALUE'),
     ('train-score --data shop --set temperature=1', 'head_lr'),
     ('train-score --data shop --set star_share=2', '0 to 1'),
     ('train-score --data shop --resume yesterday', 'yesterday'),
-    ('recommend keyboard --k -1', '-1'),
+    ('recommend keyboard --k -1', '--k'),
     ('recommend keyboard --index nothing', 'nothing'),
     ('recommend keyboard --max-price cheap', '--max-price'),
     ('recommend keyboard --diversity 2', '2'),

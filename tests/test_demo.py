@@ -15,4 +15,4 @@ def test_the_demo_answers_before_it_trains(monkeypatch, tmp_path):
         assert any(q in line for line in said[:trained])
         table = result.tables[f'"{q}", before and after training']
         assert len(table) == 3 and list(table.before) == list(table.after) # nothing was trained
-    assert len(result.recommendations) == 3
+    assert len(result.sample_answers) == 3

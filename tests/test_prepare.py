@@ -7,6 +7,7 @@ import pytest
 from recsys_nb.core.files import RecsysError, only_one, recover_folder, replace_folder
 from recsys_nb.data.prepare import load_prepared, prepare, report_text
 from recsys_nb.data.sample_store import make_sample_store
+from recsys_nb.data.rows import read_batches
 
 day = 86_400_000
 def review(user, product, text, at=1, **more): return dict(dict(user_id=user, parent_asin=product, rating=4.0, text=text, title='', timestamp=1_600_000_000_000 + at * day), **more)
@@ -32,7 +33,7 @@ def test_every_defect_is_found_where_it_is(tmp_path):
     reviews, meta = store(tmp_path)
     a = write(tmp_path/'a.jsonl.gz', [review('u0', 'P0', sentence(0), 0), b'', b'{"asin": "P1"', b'[]', review('v', '', 'no id', 3, reviewerName='Jo Doe'), b'\xff\xfe', review('w', 'nowhere', 'unknown product')])
     b = write(tmp_path/'b.jsonl', [review('u3', 'P3', 'changed my mind, it is not what I hoped for', 30), review('x', 'P1', sentence(1).upper().replace(' ', ', '), 40),
-                                   review('y', 'P1', 'Good', rating=0.0), review('z', 'P1', ' <br /> \x00 ', rating='5'), review('q', 'P2', 'Good', rating='five', timestamp='1600000000')])
+                                   review('y', 'P1', 'Good', rating=0.0), review('z', 'P1', ' <br /> \x00 ', rating='5'), review('q', 'P2', 'Good', rating='many', timestamp='1600000000')])
     data = prepare([reviews, a, b], meta, 'x', tmp_path, max_bad=.2)
     assert removed(data) == {'quarantined': 4, 'unknown product': 1, 'invalid rating': 1, 'too short': 1, 'exact duplicate': 1, 'same user and product': 1, 'near duplicate': 1}
     assert [(Path(q['file']).name, q['line'], q['reason'].split(' (')[0].split(': ')[0]) for q in quarantine(data)] == [
@@ -254,7 +255,7 @@ def test_real_histories(shared_data, tmp_path):
     folder = shared_data/'amazon_office_histories'
     data = prepare(folder/'reviews.jsonl.gz', folder/'meta.jsonl.gz', 'office', tmp_path)
     assert data.count('train') == data.count('val') == data.count('test') == 0 < data.count('interactions')
-    assert data.report['split']['by'] == 'time' and len(data.interactions) == sum(b.num_rows for b in data.batches('interactions', rows=1000))
+    assert data.report['split']['by'] == 'time' and len(data.interactions) == sum(map(len, read_batches(data, 'interactions', [], 1000)))
     lines = data.report['steps']['interactions']
     assert lines[0]['before'] == lines[-1]['after'] + sum(s['removed'] for s in lines)
 
@@ -315,7 +316,7 @@ def test_the_work_of_another_data_set_stays(tmp_path):
 def test_clear_messages(tmp_path):
     reviews, meta = store(tmp_path)
     (tmp_path/'empty.jsonl').write_text('')
-    (tmp_path/'page.html').write_text('<html>\n503\n</html>\n')
+    (tmp_path/'page.html').write_text('Service\nis not\navailable\n')
     (tmp_path/'cut.jsonl.gz').write_bytes(gzip.compress(reviews.read_bytes())[:200])
     (tmp_path/'cut.json.gz').write_bytes(gzip.compress(b"{'asin': 'P0'}\n" * 9)[:-9])
     good = prepare(reviews, meta, 'x', tmp_path).report
@@ -323,7 +324,7 @@ def test_clear_messages(tmp_path):
                             'page.html: 3 of 3 lines cannot be used, more than --max-bad 5%; the first is line 1: not JSON': dict(reviews=tmp_path/'page.html'), 'cut.jsonl.gz: damaged, or not whole': dict(reviews=tmp_path/'cut.jsonl.gz'), 'cut.json.gz: damaged, or not whole': dict(meta=tmp_path/'cut.json.gz'),
                             "name='../x'": dict(name='../x'), "split='random'": dict(split='random'), "engine='pandas'": dict(engine='pandas'), 'memory=much': dict(memory='much'), 'fractions=': dict(fractions=(1, 0, 0)),
                             'cuts=': dict(cuts='yesterday'), 'max_bad=2': dict(max_bad=2), 'kcore=-1': dict(kcore=-1),
-                            'min_chars=-1': dict(min_chars=-1), 'min_char: no such setting; there are categories, split': dict(min_char=3), 'min_chars=151: expected a number from 0 to 150': dict(min_chars=151)}.items():
+                            'min_chars=-1': dict(min_chars=-1), 'min_char: no such setting; there are: categories, split': dict(min_char=3), 'min_chars=151: expected a number from 0 to 150': dict(min_chars=151)}.items():
         with pytest.raises(RecsysError) as e: prepare(**(dict(reviews=reviews, meta=meta, name='x', root=tmp_path) | change))
         assert message in str(e.value) and '\n' not in str(e.value)
     assert load_prepared('x', tmp_path).report == good

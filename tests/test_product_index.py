@@ -195,10 +195,10 @@ def test_a_build_killed_while_the_old_index_was_being_removed(tmp_path):
         with index_products(folder, products.iloc[:n], vectors[:n], 'x') as index: assert len(index) == n
         assert not left.exists()
 
-@pytest.mark.parametrize('wrong, message', [(dict(quantize=True), 'quantize: no such setting of an index; there are url, quantise'), (dict(known='some'), "expected 'all' or 'train'"),
+@pytest.mark.parametrize('wrong, message', [(dict(quantize=True), 'quantize: no such setting; there are: url, quantise'), (dict(known='some'), "expected 'all' or 'train'"),
     (dict(shards=0), 'shards=0'), (dict(replicas=2), 'give its `url`'), (dict(per_family=1.5), 'per_family=1.5')])
 def test_settings_that_make_no_sense(wrong, message):
-    with pytest.raises(RecsysError, match=message): IndexSettings.of(wrong)
+    with pytest.raises(RecsysError, match=message): IndexSettings(**wrong)
 
 def test_an_index_of_another_version(tmp_path):
     products, vectors, _ = catalogue(10)

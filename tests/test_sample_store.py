@@ -5,7 +5,6 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from recsys_nb.core.files import RecsysError
 from recsys_nb.data.sample_store import SampleStore, attributes, make_sample_store
 
 review_fields = set('rating title text images asin parent_asin user_id timestamp helpful_vote verified_purchase'.split())
@@ -83,10 +82,8 @@ def test_best_prediction_is_known_and_unbiased(store, reviews):
     rows = rows[rows.rating >= 1]
     best = rows.reset_index(drop=True).merge(store.review_truth, 'left', on=['user_id', 'product_id', 'timestamp'])
     assert best.expected.notna().all()
-    assert abs(((best.rating - best.expected)**2).mean()**.5 - store.best_rmse_on(rows)) < .03
+    assert abs(((best.rating - best.expected)**2).mean()**.5 - best.variance.mean()**.5) < .03
     assert abs((best.rating - best.expected).mean()) < .04
-    assert store.best_rmse_on(rows.head(50)) > 0
-    with pytest.raises(RecsysError, match='not from the sample store'): store.best_rmse_on(rows.head(3).assign(user_id='nobody'))
 
 def test_new_and_old_products(store):
     "A split by time finds products in its last tenth that training has never seen, and others that it has."
@@ -100,4 +97,4 @@ def test_same_seed_same_bytes_other_seed_other_store(tmp_path):
     def digest(s): return hashlib.sha256(gzip.decompress(s.reviews.read_bytes()) + gzip.decompress(s.meta.read_bytes())).hexdigest()
     assert digest(a) == digest(b) != digest(c)
     again = SampleStore(a.folder)
-    assert again.best_rmse_on(again.review_truth) == a.best_rmse_on(a.review_truth)
+    assert again.review_truth.equals(a.review_truth) and again.truth.equals(a.truth)

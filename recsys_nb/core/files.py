@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['RecsysError', 'root_folder', 'writing_in', 'write_beside', 'recover_folder', 'swap_folder', 'replace_folder',
-           'write_json', 'read_json', 'only_one', 'progress', 'sha256_of']
+           'as_json', 'write_json', 'read_json', 'lines_of', 'objects_of', 'only_one', 'progress', 'sha256_of']
 
 # %% ../../nbs/00_core.files.ipynb #e8ca2ea8
-import glob, hashlib, json, os, shutil, sys, uuid
+import glob, gzip, hashlib, json, os, shutil, sys, uuid
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -101,19 +101,27 @@ def replace_folder(
     finally: shutil.rmtree(part, ignore_errors=True)
 
 # %% ../../nbs/00_core.files.ipynb #ded2a810
-def _plain(o):
+def _json_value(o):
     "What JSON can hold in place of `o`."
     if hasattr(o, '__dataclass_fields__'): return asdict(o)
     if hasattr(o, 'tolist'): return o.tolist()
     return str(o)
 
 # %% ../../nbs/00_core.files.ipynb #bb23797d
+def as_json(
+    obj,     # Anything JSON can hold; dataclasses, paths and numpy numbers are converted
+    **how,   # Of `json.dumps`, such as `indent`
+) -> str:
+    "An object as JSON text."
+    return json.dumps(obj, default=_json_value, **(dict(ensure_ascii=False) | how))
+
+# %% ../../nbs/00_core.files.ipynb #bb23797e
 def write_json(
     path,          # The file to write
-    obj,           # Anything JSON can hold; dataclasses, paths and numpy numbers are converted
+    obj,           # See `as_json`
 ):
     "Write `obj` as readable JSON, all or nothing."
-    text = json.dumps(obj, indent=1, default=_plain, ensure_ascii=False)
+    text = as_json(obj, indent=1)
     with write_beside(path) as p: p.write_text(text + '\n', encoding='utf-8')
 
 # %% ../../nbs/00_core.files.ipynb #45ad0811
@@ -124,6 +132,37 @@ def read_json(
     try: return json.loads(Path(path).read_text(encoding='utf-8'))
     except FileNotFoundError: raise RecsysError(f'{path}: no such file') from None
     except ValueError as e: raise RecsysError(f'{path}: not valid JSON ({e})') from None # or not even UTF-8
+
+# %% ../../nbs/00_core.files.ipynb #5e1f0a02
+def lines_of(
+    path,     # A text file, plain or gzipped
+    what:str, # What stands there, for the message
+):            # Yields where a line is, such as 'a.tsv: line 3', and the line
+    "The lines of a file that are not blank; `RecsysError` where it cannot be read, or has none."
+    where, opened = '', gzip.open if str(path).endswith('.gz') else open
+    try:
+        with opened(path, 'rt', encoding='utf-8-sig') as f:
+            for n, line in enumerate(f, 1):
+                if not line.strip(): continue
+                where = f'{path}: line {n}'
+                yield where, line.rstrip('\r\n')
+    except FileNotFoundError: raise RecsysError(f'{path}: no such file') from None
+    except UnicodeDecodeError: raise RecsysError(f'{path}: not UTF-8 text') from None
+    except (OSError, EOFError) as e: raise RecsysError(f'{path}: cannot be read ({e})') from None
+    if not where: raise RecsysError(f'{path}: it is empty; expected {what}')
+
+# %% ../../nbs/00_core.files.ipynb #5e1f0a03
+def objects_of(
+    path,         # A file of JSON lines
+    example:dict, # What a line may hold, for the message
+):                # Yields where an object is, and the object
+    "The objects of a file, a JSON object a line; `RecsysError` where a line holds none."
+    expected = f'an object such as {as_json(example)}'
+    for where, line in lines_of(path, expected):
+        try: found = json.loads(line)
+        except ValueError as e: raise RecsysError(f'{where}: not JSON ({e}); expected {expected}') from None
+        if not isinstance(found, dict): raise RecsysError(f'{where}: expected {expected}')
+        yield where, found
 
 # %% ../../nbs/00_core.files.ipynb #ee9087ad
 def _clear_parts(path):

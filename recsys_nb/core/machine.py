@@ -265,9 +265,6 @@ class Doctor:
     base:str      # Where the base encoder comes from
     choices:dict  # Question -> what was the fastest, and the times
     problems:list # What is missing or broken, a line each, with what to do
-    def to_dict(self):
-        "All of it, for JSON."
-        return asdict(self)
 
 # %% ../../nbs/01_core.machine.ipynb #a0084f63
 def _look_at(name):

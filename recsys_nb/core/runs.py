@@ -6,7 +6,7 @@
 __all__ = ['RunFolder', 'set_state', 'new_run', 'all_runs', 'find_run', 'read_metrics', 'add_metrics', 'tell']
 
 # %% ../../nbs/02_core.runs.ipynb #53e59317
-import csv, os, socket, sys
+import os, socket, sys
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import count
@@ -120,9 +120,9 @@ def read_metrics(
     run:RunFolder, # The run
 ) -> list:         # A dict of strings per epoch
     "The rows of `metrics.csv`."
+    import pandas as pd
     path = run.path/'metrics.csv'
-    if not path.exists(): return []
-    with path.open(encoding='utf-8', newline='') as f: return list(csv.DictReader(f))
+    return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict('records') if path.exists() else []
 
 # %% ../../nbs/02_core.runs.ipynb #f1af3f68
 def add_metrics(
@@ -130,12 +130,9 @@ def add_metrics(
     row:dict,      # `epoch` and whatever was measured
 ):
     "Add a row to `metrics.csv`, in place of one for the same epoch if there is one."
-    rows = [r for r in read_metrics(run) if str(r.get('epoch')) != str(row.get('epoch'))] + [row]
-    columns = list(dict.fromkeys(k for r in rows for k in r))
-    with write_beside(run.path/'metrics.csv') as p, p.open('w', encoding='utf-8', newline='') as f:
-        w = csv.DictWriter(f, columns)
-        w.writeheader()
-        w.writerows(rows)
+    import pandas as pd
+    others = [r for r in read_metrics(run) if r['epoch'] != str(row['epoch'])]
+    with write_beside(run.path/'metrics.csv') as p: pd.DataFrame(others + [row]).to_csv(p, index=False)
 
 # %% ../../nbs/02_core.runs.ipynb #eef29cf4
 def tell(

@@ -12,7 +12,7 @@ from numbers import Number
 def _cell(x):
     "What stands in a cell for `x`."
     if x is None or x != x: return '–' # NaN is the one thing that differs from itself
-    if isinstance(x, Number): return f'{x:,}'
+    if isinstance(x, Number) and not isinstance(x, bool): return f'{x:,}'
     return str(x).replace('|', '\\|').replace('\n', ' ')
 
 # %% ../../nbs/04_core.tables.ipynb #556fadcf

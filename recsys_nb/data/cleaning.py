@@ -151,7 +151,7 @@ def _shared_titles(
         b='product_id')
 
 # %% ../../nbs/15_data.cleaning.ipynb #e1ac505b
-def _round(engine, edges, labels, i):
+def _label_neighbours(engine, edges, labels, i):
     near = edges.join(labels, edges.b == labels.p).group_by('a').agg(near=_.label.min())
     step = labels.join(near, labels.p == near.a).select(
         'p',
@@ -176,7 +176,7 @@ def _connected(
         p='a',
         label=ibis.least(_.a, _.label))
     for i in range(1000):
-        new = _round(engine, edges, labels.select('p', 'label'), i)
+        new = _label_neighbours(engine, edges, labels.select('p', 'label'), i)
         if not engine.rows(new.filter(_.label != _.old).limit(1)):
             return new.select(product_id='p', family_id='label')
         labels = new

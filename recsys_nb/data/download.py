@@ -21,7 +21,7 @@ _categories = """
     Toys_and_Games Video_Games Unknown""".split()
 
 # %% ../../nbs/11_data.download.ipynb #0addeead
-def _plain(name):
+def _letters_of(name):
     return re.sub(r'[^a-z]+', '', name.lower().replace('&', 'and'))
 
 # %% ../../nbs/11_data.download.ipynb #21b251ad
@@ -29,8 +29,8 @@ def _find_category(
     name:str, # As a person writes it: 'Video_Games', 'video games', 'Toys & Games'
 ) -> str:     # As the files are called
     "The category of that name; `RecsysError` suggests near ones and lists them all."
-    known = {_plain(c): c for c in _categories}
-    key = _plain(name)
+    known = {_letters_of(c): c for c in _categories}
+    key = _letters_of(name)
     if key in known:
         return known[key]
     near = difflib.get_close_matches(key, known, n=3)

@@ -18,15 +18,17 @@ _farthest = 9  # Steps between two things that still count for each other
 _fading = .8   # What each further step leaves
 _backwards = .5 # What a pair counts in the other direction
 
+# %% ../../nbs/17_data.histories.ipynb #3da3c10b
+def _history(t):
+    "A window over what a user had, in its order; what has no date comes last."
+    return ibis.window(group_by='user_id', order_by=[t.timestamp.asc(nulls_first=False), t.product_id])
+
 # %% ../../nbs/17_data.histories.ipynb #45cf9d95
-def _pairs(
+def _pairs_in_order(
     t, # Interactions: `user_id`, `product_id`, `timestamp`
 ):     # `before`, `product_id`, `weight`: a row for each pair that was had in this order
     "How much people's histories say that a product comes after another."
-    order = ibis.window(
-        group_by='user_id',
-        order_by=[t.timestamp.asc(nulls_first=False), t.product_id])
-    steps = []
+    order, steps = _history(t), []
     for d in range(1, _farthest + 1):
         before = t.product_id.lag(d).over(order)
         steps.append(t.select(
@@ -47,7 +49,7 @@ def followers(
     t, # Interactions, see `pairs`
 ):     # `product_id`, `before`, `weight`: how strongly `product_id` follows `before`
     "What comes after each product, the strongest followers of each."
-    p = _pairs(t)
+    p = _pairs_in_order(t)
     p = p.mutate(total=_.weight.sum().over(ibis.window(group_by='before')))
     place = ibis.row_number().over(ibis.window(
         group_by='before',
@@ -75,7 +77,7 @@ def rebuys(
         again=(each.repeats + _assumed * usual) / (each.people + _assumed))
 
 # %% ../../nbs/17_data.histories.ipynb #2f6eb8c0
-_longest = 10 # Products of a history that are kept, the latest
+_longest_history = 10 # Products of a history that are kept, the latest
 
 # %% ../../nbs/17_data.histories.ipynb #8087645f
 def histories_of(
@@ -84,11 +86,8 @@ def histories_of(
     limit:int=10_000,  # At most so many of them
 ):                     # `id`, `user_id`, `history` (a list, oldest first), `next`
     "The products that people had before each interaction of a part."
-    order = ibis.window(
-        group_by='user_id',
-        order_by=[t.timestamp.asc(nulls_first=False), t.product_id])
-    earlier = [t.product_id.lag(d).over(order)
-        for d in range(_longest, 0, -1)]
+    order = _history(t)
+    earlier = [t.product_id.lag(d).over(order) for d in range(_longest_history, 0, -1)]
     asked = t.mutate(
         history=ibis.array(earlier).filter(lambda p: p.notnull()),
         place=ibis.row_number().over(order))

@@ -6,17 +6,21 @@
 __all__ = ['PreparedData', 'load_prepared', 'report_text', 'PrepareSettings', 'prepare']
 
 # %% ../../nbs/18_data.prepare.ipynb #71a5ae7c
-import gzip, json, shutil
-from dataclasses import asdict, dataclass, fields
+import gzip, shutil
+from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 import duckdb, ibis
 import numpy as np, pandas as pd, pyarrow.parquet as pq
 from fastcore.basics import patch
 from ibis import _
+from pydantic import AfterValidator, BeforeValidator, ConfigDict
+from pydantic.dataclasses import dataclass
 from ..core.files import (
-    RecsysError, only_one, read_json, recover_folder, replace_folder, root_folder, write_json)
+    RecsysError, as_json, only_one, read_json, recover_folder, replace_folder, root_folder, write_json)
+from ..core.settings import Settings, setting
 from ..core.tables import markdown_table
 from .cleaning import (
     families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, newest, one_per_product)
@@ -75,17 +79,6 @@ def count(self:PreparedData,
     "How many rows a table has."
     return pq.read_metadata(self.file(table)).num_rows
 
-# %% ../../nbs/18_data.prepare.ipynb #dba935d4
-@patch
-def batches(self:PreparedData,
-    table:str,         # See `PreparedData.file`
-    columns=None,      # Names of columns; all
-    rows:int=65_536,   # At most so many in a batch
-):                     # Yields `pyarrow.RecordBatch`es, in the order of the file
-    "A table in batches, each read when it is asked for."
-    with pq.ParquetFile(self.file(table)) as f:
-        yield from f.iter_batches(rows, columns=columns)
-
 # %% ../../nbs/18_data.prepare.ipynb #50189dee
 def load_prepared(
     name:str|Path,           # A name below `data/preprocessed`, or a folder
@@ -100,37 +93,31 @@ def load_prepared(
     raise RecsysError(f'{name}: no such prepared data set in {home}; there are: {", ".join(there) or "none"}')
 
 # %% ../../nbs/18_data.prepare.ipynb #f9f9b776
-def _read_reasons(text):
-    lines = (line.split(': ', 1) for line in text.strip().splitlines())
-    return {step.strip(): why for step, why in lines}
-
-_of_reviews = _read_reasons("""
-    unknown product: the metadata do not list the product, so nothing can be learned about it
-    other category: the product is in none of the categories asked for
-    invalid rating: a rating that is not 1 to 5 (missing ratings are kept: texts need no stars to find products)
-    too short: fewer letters than asked for, in the text, or in the title where there is no text
-    exact duplicate: the same as another review in every field
-    same user and product: not the first review of this user on this product
-    near duplicate: the first 150 letters of an earlier review, of any product
-    repeated on a variant: a short text that the same user left on another variant of the product
-    no date: a split by time needs dates""")
+_of_reviews = {
+    'unknown product': 'the metadata do not list the product, so nothing can be learned about it',
+    'other category': 'the product is in none of the categories asked for',
+    'invalid rating': 'a rating that is not 1 to 5 (missing ratings are kept: texts need no stars to find products)',
+    'too short': 'fewer letters than asked for, in the text, or in the title where there is no text',
+    'exact duplicate': 'the same as another review in every field',
+    'same user and product': 'not the first review of this user on this product',
+    'near duplicate': 'the first 150 letters of an earlier review, of any product',
+    'repeated on a variant': 'a short text that the same user left on another variant of the product',
+    'no date': 'a split by time needs dates'}
 
 # %% ../../nbs/18_data.prepare.ipynb #a4bbb8e0
-_of_products = _read_reasons("""
-    quarantined: lines that are no JSON object, or name no product
-    listed before: the same product again; the line with most to read is kept
-    other category: in none of the categories asked for""")
-_of_interactions = _of_products | _of_reviews | _read_reasons("""
-    unknown user: nobody knows whose it is
-    same moment: the same user and product at the same time, or both without one""")
+_why = _of_reviews | {
+    'quarantined': 'lines that are no JSON object, or name no product',
+    'listed before': 'the same product again; the line with most to read is kept',
+    'unknown user': 'nobody knows whose it is',
+    'same moment': 'the same user and product at the same time, or both without one'}
 
 # %% ../../nbs/18_data.prepare.ipynb #71920b17
-def _mark(t, products, chosen, min_chars):
+def _mark_reviews(t, products, chosen, min_chars):
     "The steps that need no families."
-    flags = products.select('product_id', known=True, chosen=in_categories(products, chosen) if chosen else True)
-    t = t.left_join(flags, 'product_id').drop('product_id_right')
-    t = mark(t, t.known.isnull(), 'unknown product')
-    t = mark(t, ~t.chosen, 'other category').drop('known', 'chosen')
+    asked = products.select('product_id', chosen=in_categories(products, chosen) if chosen else True)
+    t = t.left_join(asked, 'product_id').drop('product_id_right')
+    t = mark(t, t.chosen.isnull(), 'unknown product')
+    t = mark(t, ~t.chosen, 'other category').drop('chosen')
     t = mark(t, ~has_stars(t), 'invalid rating')
     t = mark(t, t['size'] < min_chars, 'too short')
     return mark_second_reviews(t)
@@ -144,7 +131,7 @@ def _mark_copies(t, products):
     return mark_repeats(t, ['family_id', 'user_id', 'key'], 'repeated on a variant', short)
 
 # %% ../../nbs/18_data.prepare.ipynb #b35c58d7
-def _clean(e, r, p, s):
+def _clean_reviews(e, r, p, s):
     "Reviews with what removed them, and products with families."
     if s.categories:
         _require_products(e, p, s.categories)
@@ -152,7 +139,7 @@ def _clean(e, r, p, s):
     t = r.filter(_.product_id.notnull()).select(
         *narrow,
         removed=ibis.null('string'))
-    t = e.save(_mark(t, p, s.categories, s.min_chars), 'marked')
+    t = e.save(_mark_reviews(t, p, s.categories, s.min_chars), 'marked')
     if s.categories:
         p = p.filter(in_categories(p, s.categories))
     p = e.save(families(e, t, p), 'families')
@@ -174,27 +161,18 @@ def _day(ms):
 # %% ../../nbs/18_data.prepare.ipynb #b1b74f5d
 def _time_cuts(e, t, s):
     "Where to cut time, and a text that says why that is impossible."
-    n = e.rows(t.agg(
-        all=_.count(),
-        dated=_.timestamp.count()))[0]
+    n = e.rows(t.agg(all=_.count(), dated=_.timestamp.count(), first=_.timestamp.min(), last=_.timestamp.max()))[0]
     undated = n['all'] - n['dated']
-    if not n['all']:
-        return None, 'there are no reviews'
-    if undated > .01 * n['all']:
-        return None, f'{undated:,} of {n["all"]:,} reviews have no timestamp'
+    if not n['all']: return None, 'there are no reviews'
+    if undated > .01 * n['all']: return None, f'{undated:,} of {n["all"]:,} reviews have no timestamp'
     t = t.filter(_.timestamp.notnull())
     cuts = named_cuts.get(s.cuts, s.cuts) or cut_points(e, t, s.fractions)
     if None in cuts: return None, 'too many reviews are of the same moment to cut between them'
-    found = e.rows(split_by_time(t, cuts).group_by('part').agg(
-        a=_.timestamp.min(),
-        b=_.timestamp.max()))
-    lost = sorted(
-        set(parts) - {r['part'] for r in found},
-        key=parts.index)
-    if not lost:
-        return list(map(int, cuts)), None
-    first, last = min(r['a'] for r in found), max(r['b'] for r in found)
-    return None, f'no review falls into {" and ".join(lost)}; dates run from {_day(first)} to {_day(last)}'
+    there = {r['part'] for r in e.rows(split_by_time(t, cuts).select('part').distinct())}
+    lost = [p for p in parts if p not in there]
+    if not lost: return list(map(int, cuts)), None
+    dates = f'dates run from {_day(n["first"])} to {_day(n["last"])}'
+    return None, f'no review falls into {" and ".join(lost)}; {dates}'
 
 # %% ../../nbs/18_data.prepare.ipynb #bda8d521
 def _split_time(t, had, cuts):
@@ -227,7 +205,7 @@ def _split_review(e, t, had, base, s):
         held_out(had.place, shares)))
 
 # %% ../../nbs/18_data.prepare.ipynb #feca87b3
-def _split(e, t, had, s):
+def _split_reviews_and_interactions(e, t, had, s):
     "Reviews and interactions with their part, and how they came to it."
     who = (t.user_id == '').ifelse(t.review_id, t.user_id)
     t = t.mutate(place=place_of(t, who, s.seed))
@@ -254,7 +232,7 @@ _columns = dict(
     interactions='user_id product_id family_id timestamp rating part'.split())
 
 # %% ../../nbs/18_data.prepare.ipynb #0f784ad2
-def _write(e, r, t, had, p, out):
+def _write_tables(e, r, t, had, p, out):
     "Write products, parts and interactions."
     kept = t.filter(_.removed.isnull()).select('row', 'family_id', 'part')
     warm = kept.filter(_.part == 'train').select('family_id', warm=True).distinct()
@@ -299,43 +277,41 @@ def _require_rows(e, t, had):
 
 # %% ../../nbs/18_data.prepare.ipynb #a1ada6c4
 def _count_lines(e, kind, sources):
-    "How many lines each file has, and how many are of no use."
+    "Of each file, how many lines it has, and how many are of no use; `read` is what was read for it."
     found = e.ask(f"""
         SELECT file, count(*) AS lines, count(*) - count(product_id) AS unusable
         FROM raw_{kind} GROUP BY file""")
-    found = {r['file']: r for r in found}
+    found = {r.pop('file'): r for r in found}
     counted = []
-    for f, original in sources.items():
-        n = found.get(str(f), dict(file='', lines=0, unusable=0))
-        counted.append(n | dict(
-            file=str(original),
-            bytes=original.stat().st_size))
+    for read, file in sources.items():
+        n = found.get(str(read), dict(lines=0, unusable=0))
+        counted.append(dict(file=str(file)) | n | dict(bytes=file.stat().st_size, read=str(read)))
     return counted
 
 # %% ../../nbs/18_data.prepare.ipynb #7aa8638c
-def _total(counted):
+def _lines_and_unusable(counted):
     return [sum(f[what] for f in counted) for what in ('lines', 'unusable')]
 
 # %% ../../nbs/18_data.prepare.ipynb #992eb3fa
-def _require_lines(e, counted, sources, max_bad):
+def _require_lines(e, counted, max_bad):
     "Raise a `RecsysError` if files have no lines, or too many of no use."
-    lines, bad = _total(counted)
+    lines, bad = _lines_and_unusable(counted)
     if counted and not lines:
         raise RecsysError(f'{counted[0]["file"]}: empty')
     if bad <= max_bad * lines: return
-    f, original = next(pair for pair, c in zip(sources.items(), counted) if c['unusable'])
-    first = next(unusable_lines(e.local, f, original), dict(line='?', reason='?'))
+    f = next(f for f in counted if f['unusable'])
+    first = next(unusable_lines(e.local, f['read'], f['file']), dict(line='?', reason='?'))
     raise RecsysError(
-        f'{original}: {bad:,} of {lines:,} lines cannot be used, more than --max-bad {max_bad:.0%}; '
+        f'{f["file"]}: {bad:,} of {lines:,} lines cannot be used, more than --max-bad {max_bad:.0%}; '
         f'the first is line {first["line"]}: {first["reason"]}')
 
 # %% ../../nbs/18_data.prepare.ipynb #f820cd4a
-_read = dict(reviews=['timestamp', 'rating'], meta=['price', 'average_rating', 'rating_number', 'images'])
+_read_as_values = dict(reviews=['timestamp', 'rating'], meta=['price', 'average_rating', 'rating_number', 'images'])
 
 # %% ../../nbs/18_data.prepare.ipynb #ea8f68ee
 def _unread(e):
     "Of each field, how many values could not be read, of how many, and one of them."
-    for kind, names in _read.items():
+    for kind, names in _read_as_values.items():
         for name in names:
             n = e.ask(f"""
                 SELECT count(bad_{name}) AS unreadable, min(bad_{name}) AS example,
@@ -365,11 +341,10 @@ _repeats = {
 # %% ../../nbs/18_data.prepare.ipynb #f48f8b71
 def _original(e, t, lost):
     "The row of the review that was kept instead of a copy, in a list that is empty if there is none."
-    if lost['removed'] not in _repeats:
-        return []
-    same = [t[c] == lost[c]
-        for c in _repeats[lost['removed']]]
-    found = e.rows(t.filter(_.removed.isnull(), *same).order_by('review_id').select('row').limit(1))
+    by = _repeats.get(lost['removed'])
+    if not by: return []
+    same = [t[c] == lost[c] for c in by]
+    found = e.rows(t.filter(_.removed.isnull(), *same).order_by('review_id').limit(1))
     return [x['row'] for x in found]
 
 # %% ../../nbs/18_data.prepare.ipynb #4887cc49
@@ -377,60 +352,44 @@ def _examples(e, r, t):
     "One removed review per reason, and the kept one that it repeats."
     first = t.filter(_.removed.notnull()).group_by('removed').agg(row=_.row.argmin(_.review_id))
     lost = e.rows(t.join(first.select('row'), 'row'))
-    rows = {x['removed']: [x['row'], *_original(e, t, x)]
-        for x in lost}
-    if not rows: return {}
+    rows = {x['removed']: [x['row'], *_original(e, t, x)] for x in lost}
     shown = r.filter(_.row.isin(sum(rows.values(), [])))
-    texts = e.rows(shown.select(
-        'row',
-        'product_id',
-        'rating',
-        'title',
-        text=_.text.left(160)))
-    texts = {x.pop('row'): x for x in texts}
-    found = {step: texts[at[0]].copy()
-        for step, at in rows.items()}
-    for step, at in rows.items():
-        if len(at) > 1:
-            found[step]['kept'] = texts[at[1]]
-    return found
+    shown = e.rows(shown.select('row', 'product_id', 'rating', 'title', text=_.text.left(160)))
+    texts = {x.pop('row'): x for x in shown}
+    return {step: texts[row] | {'kept': texts[k] for k in kept} for step, (row, *kept) in rows.items()}
 
 # %% ../../nbs/18_data.prepare.ipynb #ffc16271
-def _steps(n, removed, why, examples={}):
+def _rows_in_and_out(n, removed, examples={}):
     "Rows before and after each step."
     found = []
     for step, m in removed.items():
-        found.append(dict(
-            step=step,
-            before=n,
-            removed=m,
-            after=n - m,
-            why=why.get(step, '')))
-        if step in examples:
-            found[-1]['example'] = examples[step]
+        why = _why.get(step, '')
+        found.append(dict(step=step, before=n, removed=m, after=n - m, why=why))
+        if step in examples: found[-1]['example'] = examples[step]
         n -= m
     return found
 
 # %% ../../nbs/18_data.prepare.ipynb #a18458c2
-def _review_steps(e, r, t, counted, removed):
-    lines, bad = _total(counted)
-    lost = {'quarantined': bad} | dict.fromkeys(_of_reviews, 0) | removed
-    return _steps(lines, lost, _of_products | _of_reviews, _examples(e, r, t))
+def _lines_of_reviews(e, r, t, counted, removed):
+    lines, bad = _lines_and_unusable(counted)
+    lost = dict(quarantined=bad) | dict.fromkeys(_of_reviews, 0) | removed
+    return _rows_in_and_out(lines, lost, _examples(e, r, t))
 
 # %% ../../nbs/18_data.prepare.ipynb #40723ee9
-def _interaction_steps(counted, removed, nameless, different, n):
+def _lines_of_interactions(counted, removed, nameless, different, n):
     "Without a step for words: of those with a name, `different` interactions, and `n` at the end."
-    lines, bad = _total(counted)
-    lost = {'quarantined': bad} | {k: removed.get(k, 0) for k in _of_the_line} | {'unknown user': nameless}
+    lines, bad = _lines_and_unusable(counted)
+    lost = dict(quarantined=bad) | {k: removed.get(k, 0) for k in _of_the_line} | {'unknown user': nameless}
     lost['same moment'] = lines - sum(lost.values()) - different
-    return _steps(lines, lost | {'no date': different - n}, _of_interactions)
+    lost['no date'] = different - n
+    return _rows_in_and_out(lines, lost)
 
 # %% ../../nbs/18_data.prepare.ipynb #5dd9cdc5
-def _product_steps(counted, listed, n):
+def _lines_of_products(counted, listed, n):
     "Of `listed` products `n` are left."
-    lines, bad = _total(counted)
+    lines, bad = _lines_and_unusable(counted)
     lost = {'quarantined': bad, 'listed before': lines - bad - listed, 'other category': listed - n}
-    return _steps(lines, lost, _of_products)
+    return _rows_in_and_out(lines, lost)
 
 # %% ../../nbs/18_data.prepare.ipynb #d0294865
 _of_parts = """
@@ -447,7 +406,7 @@ _all_had = """
         count(rating) AS rated
     FROM all_interactions"""
 _in_families = """
-    SELECT count(*) AS families, count(*) FILTER (n > 1) AS with_variants, max(n) AS largest
+    SELECT count(*) AS families, count(*) FILTER (n > 1) AS with_variants, coalesce(max(n), 0) AS largest
     FROM (SELECT count(*) AS n FROM all_products GROUP BY family_id)"""
 _largest_family = """
     SELECT title FROM all_products WHERE family_id = (
@@ -469,7 +428,7 @@ def _family_facts(e):
     return e.ask(_in_families)[0] | dict(example=[r['title'] for r in e.ask(_largest_family)])
 
 # %% ../../nbs/18_data.prepare.ipynb #6ae24a56
-_numbers = dict(
+_sql_of_numbers = dict(
     text_length='SELECT length(text) AS v FROM all_reviews',
     reviews_per_product="SELECT count(*) AS v FROM all_reviews WHERE product_id <> '' GROUP BY product_id",
     reviews_per_user="SELECT count(*) AS v FROM all_reviews WHERE user_id <> '' GROUP BY user_id",
@@ -491,7 +450,7 @@ def _quantiles(e, numbers):
     return dict(n=int(ends[-1])) | {k: round(float(x), 2) for k, x in zip(['mean', *_shares], found)}
 
 # %% ../../nbs/18_data.prepare.ipynb #971ae3d3
-_counts = dict(
+_sql_of_counts = dict(
     ratings="""SELECT round(rating)::INT AS value, count(*) AS n FROM all_reviews WHERE rating IS NOT NULL
         GROUP BY 1 ORDER BY 1""",
     years="""SELECT year(make_timestamp(timestamp * 1000)) AS value, count(*) AS n FROM all_reviews
@@ -503,8 +462,8 @@ _counts = dict(
 def _distributions(e):
     "What the kept reviews and the products look like."
     counts = {k: {str(r['value']): r['n'] for r in e.ask(sql)}
-        for k, sql in _counts.items()}
-    return counts | {k: _quantiles(e, sql) for k, sql in _numbers.items()}
+        for k, sql in _sql_of_counts.items()}
+    return counts | {k: _quantiles(e, sql) for k, sql in _sql_of_numbers.items()}
 
 # %% ../../nbs/18_data.prepare.ipynb #d38f1544
 _absent = "avg(CASE WHEN coalesce(cast({0} AS STRING), '') IN ('', '[]') THEN 1e0 ELSE 0e0 END) AS {0}"
@@ -532,22 +491,20 @@ _losses = """
     FROM split GROUP BY removed"""
 
 # %% ../../nbs/18_data.prepare.ipynb #a93b9c58
-def _all_steps(e, r, t, counted):
+def _rows_of_steps(e, r, t, counted):
     "The steps that reviews, interactions and products went through."
-    def size(e, table):
-        return e.ask(f'SELECT count(*) AS n FROM {table}')[0]['n']
     rows = e.ask(_losses)
     removed = {x['removed']: x['n'] for x in rows if x['removed']}
     nameless = sum(x['nameless'] for x in rows if x['removed'] not in _of_the_line)
-    had = size(e, 'interactions'), size(e.local, 'all_interactions')
-    products = size(e, 'products'), size(e.local, 'all_products')
+    sizes = [engine.ask(f'SELECT count(*) AS n FROM {table}')[0]['n'] for engine, table in (
+        (e, 'interactions'), (e.local, 'all_interactions'), (e, 'products'), (e.local, 'all_products'))]
     return dict(
-        reviews=_review_steps(e, r, t, counted['reviews'], removed),
-        interactions=_interaction_steps(counted['reviews'], removed, nameless, *had),
-        products=_product_steps(counted['meta'], *products))
+        reviews=_lines_of_reviews(e, r, t, counted['reviews'], removed),
+        interactions=_lines_of_interactions(counted['reviews'], removed, nameless, *sizes[:2]),
+        products=_lines_of_products(counted['meta'], *sizes[2:]))
 
 # %% ../../nbs/18_data.prepare.ipynb #0542b2b7
-_described = 'title brand categories features description images price average_rating'
+_product_fields = 'title brand categories features description images price average_rating'
 
 # %% ../../nbs/18_data.prepare.ipynb #7480bd01
 def _report(e, out, r, t, counted, how):
@@ -555,19 +512,19 @@ def _report(e, out, r, t, counted, how):
     local = e.local
     _show_written(local, out)
     return dict(
-        files=counted,
-        steps=_all_steps(e, r, t, counted),
+        files={kind: [{k: f[k] for k in f if k != 'read'} for f in files] for kind, files in counted.items()},
+        steps=_rows_of_steps(e, r, t, counted),
         split=how | dict(parts=_split_facts(local)),
         interactions=local.ask(_all_had)[0],
         families=_family_facts(local),
         checks=check_split(local, out, how['by']),
         missing=dict(
             reviews=_missing(e, 'raw_reviews', 'title text user_id rating timestamp'),
-            products=_missing(local, 'all_products', _described)),
+            products=_missing(local, 'all_products', _product_fields)),
         distributions=_distributions(local))
 
 # %% ../../nbs/18_data.prepare.ipynb #2268f7f4
-def _quoted(x):
+def _review_in_quotes(x):
     "A review with its product and its stars."
     words = ' '.join(w for w in (x['title'], x['text']) if w)
     stars = '' if x.get('rating') is None else f', {x["rating"]:g} stars'
@@ -577,8 +534,8 @@ def _quoted(x):
 def _example(step):
     "An example as a line of a list."
     x = step['example']
-    instead = f'; kept: {_quoted(x["kept"])}' if 'kept' in x else ''
-    return f'- **{step["step"]}**: {_quoted(x)}{instead}\n'
+    instead = f'; kept: {_review_in_quotes(x["kept"])}' if 'kept' in x else ''
+    return f'- **{step["step"]}**: {_review_in_quotes(x)}{instead}\n'
 
 # %% ../../nbs/18_data.prepare.ipynb #6623b1cd
 def _section(heading, rows, columns):
@@ -626,8 +583,8 @@ def _split_table(report):
     if had['had'] and not any(v['reviews'] for v in split['parts'].values()):
         yield 'No review has words: there are interactions, and nothing for an encoder to learn from.\n\n'
     example = '; '.join(t[:80] for t in f['example'])
-    yield (f'{f["families"]:,} product families, {f["with_variants"] or 0:,} of them with variants, '
-           f'the largest of {f["largest"] or 0:,}{example and ": " + example}.\n\n')
+    yield (f'{f["families"]:,} product families, {f["with_variants"]:,} of them with variants, '
+           f'the largest of {f["largest"]:,}{example and ": " + example}.\n\n')
 
 # %% ../../nbs/18_data.prepare.ipynb #830dec43
 def _details(report):
@@ -643,9 +600,9 @@ def _details(report):
             for field, share in shares.items()]
         yield _section(f'Missing in {whose[what]}', rows, 'field share')
     rows = [dict(of=k.replace('_', ' ')) | facts[k]
-        for k in _numbers]
+        for k in _sql_of_numbers]
     yield _section('Distributions', rows, ' '.join(rows[0]))
-    for k in _counts:
+    for k in _sql_of_counts:
         if facts[k]:
             yield f'**{k.title()}** ' + ', '.join(f'{a}: {n:,}' for a, n in facts[k].items()) + '\n\n'
     yield _section('Files', sum(report['files'].values(), []), 'file lines unusable=of_no_use bytes')
@@ -669,20 +626,13 @@ def _repr_markdown_(self:PreparedData):
     return report_text(self.report, short=True)
 
 # %% ../../nbs/18_data.prepare.ipynb #2e15885e
-def _sources(e, files, kind, columns, always=False):
+def _sources(e, files, kind, columns, always):
     "The files to read, each with the one it stands for: some are read from a copy."
     found = {}
     for f in files:
         packed = ('none', 'gzip')
-        if e.name == 'spark':
-            packed = packed[1:] if f.suffix == '.gz' else packed[:1]
-        found[as_lines(
-            f,
-            e.work,
-            kind,
-            columns or {},
-            packed,
-            always)] = f
+        if e.name == 'spark': packed = ('gzip',) if f.suffix == '.gz' else ('none',)
+        found[as_lines(f, e.work, kind, columns or {}, packed, always)] = f
     return found
 
 # %% ../../nbs/18_data.prepare.ipynb #5f6395b9
@@ -692,131 +642,100 @@ _shapes = dict(reviews=(shape_reviews, review_fields, ()), meta=(shape_products,
 def _save_raw(e, files, kind, columns):
     "Read and shape all files; lines that DuckDB finds too long are taken out of a copy first."
     shape, texts, lists = _shapes[kind]
-    def read():
-        return e.save(
-            shape(e.read(list(sources), texts, lists)),
-            f'raw_{kind}',
-            number=True)
-    sources = _sources(e, files, kind, columns)
-    try: return read(), sources
-    except duckdb.InvalidInputException as err:
-        if 'maximum_object_size' not in str(err): raise
-    sources = _sources(e, files, kind, columns, always=True)
-    return read(), sources
+    for always in (False, True):
+        sources = _sources(e, files, kind, columns, always)
+        try: return e.save(shape(e.read(list(sources), texts, lists)), f'raw_{kind}', number=True), sources
+        except duckdb.InvalidInputException as err:
+            if always or 'maximum_object_size' not in str(err): raise
 
 # %% ../../nbs/18_data.prepare.ipynb #a94836b8
-def _quarantine(e, out, sources, counted):
+def _quarantine(e, out, counted):
     "Write down the lines of no use."
-    bad = {f['file'] for f in counted if f['unusable']}
     with gzip.open(out/'quarantine.jsonl.gz', 'wt', encoding='utf-8') as w:
-        for f, original in sources.items():
-            if str(original) not in bad: continue
-            for line in unusable_lines(e.local, f, original):
-                w.write(json.dumps(line, ensure_ascii=False) + '\n')
-
-# %% ../../nbs/18_data.prepare.ipynb #03ae8c34
-@dataclass
-class PrepareSettings:
-    "What `prepare` does to the reviews."
-    categories:list|None=None     # Keep products of these categories, of any level
-    split:str='auto'              # 'time', 'product', 'review' (within families), or 'auto': time where there are dates
-    seed:int=0                    # For the splits by product and by review
-    max_bad:float=0.05            # Stop when a larger share of the lines cannot be used
-    min_chars:int=1               # Letters that a review's text must have (without a text, its title), at most 150
-    kcore:int=0                   # Training reviews that each user and product must have
-    fractions:tuple=(.8, .1, .1)  # Shares of train, val and test
-    cuts:tuple|str|None=None      # The first timestamps of val and test in milliseconds, or 'blair'
-    columns:dict|None=None        # Field -> column of tables with names of their own, such as {'text': 'comment'}
-    allow_unreadable:list|None=None # Fields of which most values may be unreadable, such as 'timestamp'
-    updates:list|None=None        # Files of `meta` that replace what others say of a product, the newest last
-
-    def __post_init__(self):
-        if isinstance(self.categories, str):
-            self.categories = [self.categories]
-        self.fractions = tuple(self.fractions)
-        if isinstance(self.cuts, list):
-            self.cuts = tuple(self.cuts)
-        self.check()
-
-# %% ../../nbs/18_data.prepare.ipynb #ac7f9495
-def _expect(ok, name, value, what):
-    "Raise a `RecsysError` that names the setting if it makes no sense."
-    if not ok:
-        raise RecsysError(f'{name}={value!r}: expected {what}')
+        for f in counted:
+            if not f['unusable']: continue
+            for line in unusable_lines(e.local, f['read'], f['file']): w.write(as_json(line) + '\n')
 
 # %% ../../nbs/18_data.prepare.ipynb #61617697
-_splits = ['auto', 'time', 'product', 'review']
+def _as_list(names): return [names] if isinstance(names, str) else names
+
+def _of_percent(share): return float(share[:-1])/100 if str(share).endswith('%') else share
+
+def _sums_to_one(shares):
+    if min(shares) > 0 and abs(sum(shares) - 1) < 1e-6: return shares
+    raise ValueError
+
+def _increases(cuts):
+    if not isinstance(cuts, tuple) or cuts[0] < cuts[1]: return cuts
+    raise ValueError
 
 # %% ../../nbs/18_data.prepare.ipynb #c0400306
-def _limits(s):
-    "Of each setting, whether it makes sense, and what does."
-    f, cuts = s.fractions, named_cuts.get(
-        s.cuts,
-        s.cuts or (0, 1))
-    yield 'split', s.split in _splits, ' or '.join(_splits)
-    yield 'max_bad', 0 <= s.max_bad <= 1, 'a share between 0 and 1'
-    yield 'kcore', s.kcore >= 0, 'a number that is not negative'
-    few = f'a number from 0 to {max_letters}, more letters are not counted'
-    yield 'min_chars', 0 <= s.min_chars <= max_letters, few
-    sensible = len(f) == 3 and min(f) > 0 and abs(sum(f) - 1) < 1e-6
-    yield 'fractions', sensible, 'three positive shares that sum to 1'
-    pair = not isinstance(cuts, str) and len(cuts) == 2 and cuts[0] < cuts[1]
-    yield 'cuts', pair, f'{" or ".join(named_cuts)}, or two increasing times in milliseconds'
+_names_of_fields = sorted({*review_fields, *meta_fields, *meta_lists})
+_names_of_values = sum(_read_as_values.values(), [])
+_told_of_letters = f'a number from 0 to {max_letters}, more letters are not counted'
+_told_of_cuts = f'{" or ".join(named_cuts)}, or two increasing times in milliseconds'
+
+_Split = setting(Literal['auto', 'time', 'product', 'review'], 'auto or time or product or review')
+_Names = setting(list[str]|None, 'names', BeforeValidator(_as_list))
+_Share = setting(float, 'a share such as 5% or 0.05', BeforeValidator(_of_percent), ge=0, le=1)
+_Letters = setting(int, _told_of_letters, ge=0, le=max_letters)
+_Count = setting(int, 'a number that is not negative', ge=0)
+_Shares = setting(tuple[float, float, float], 'three positive shares that sum to 1', AfterValidator(_sums_to_one))
+_Cuts = setting(tuple[int, int]|Literal[tuple(named_cuts)]|None, _told_of_cuts, AfterValidator(_increases))
+_Columns = setting(dict[Literal[tuple(_names_of_fields)], str]|None, ', '.join(_names_of_fields))
+_Fields = setting(list[Literal[tuple(_names_of_values)]]|None, ', '.join(_names_of_values))
 
 # %% ../../nbs/18_data.prepare.ipynb #7a3c46b0
-@patch
-def check(self:PrepareSettings):
-    "Raise a `RecsysError` that names the first setting that makes no sense."
-    for name, ok, what in _limits(self):
-        _expect(ok, name, getattr(self, name), what)
-    known = sorted({*review_fields, *meta_fields, *meta_lists})
-    read = sum(_read.values(), [])
-    for name in self.columns or ():
-        _expect(name in known, 'columns', name, ', '.join(known))
-    for name in self.allow_unreadable or ():
-        _expect(name in read, 'allow_unreadable', name, ', '.join(read))
+@dataclass(config=ConfigDict(extra='forbid'))
+class PrepareSettings(Settings):
+    "What `prepare` does to the reviews."
+    categories:_Names=None     # Keep products of these categories, of any level
+    split:_Split='auto'        # 'time', 'product', 'review' (within families), or 'auto': time where there are dates
+    seed:_Count=0              # For the splits by product and by review
+    max_bad:_Share=0.05        # Stop when a larger share of the lines cannot be used
+    min_chars:_Letters=1       # Letters that a review's text must have (without a text, its title), at most 150
+    kcore:_Count=0             # Training reviews that each user and product must have
+    fractions:_Shares=(.8, .1, .1) # Shares of train, val and test
+    cuts:_Cuts=None            # The first timestamps of val and test in milliseconds, or 'blair'
+    columns:_Columns=None      # Field -> column of tables with names of their own, such as {'text': 'comment'}
+    allow_unreadable:_Fields=None # Fields of which most values may be unreadable, such as 'timestamp'
+    updates:_Names=None        # Files of `meta` that replace what others say of a product, the newest last
 
 # %% ../../nbs/18_data.prepare.ipynb #0e3a1564
+def _read_kind(e, kind, files, s):
+    "The lines of a kind of file as a table, and how many each file has."
+    nothing = e.work/'none.jsonl'
+    if not files: nothing.write_text('')
+    table, sources = _save_raw(e, files or [nothing], kind, s.columns)
+    counted = _count_lines(e, kind, sources) if files else []
+    _require_lines(e, counted, s.max_bad)
+    return table, counted
+
+# %% ../../nbs/18_data.prepare.ipynb #0e3a1565
 def _read_all(e, out, reviews, meta, s):
     "All reviews, all products, how many lines each file has, and what could not be read."
-    if not reviews:
-        (e.work/'none.jsonl').write_text('')
-    r, r_from = _save_raw(
-        e,
-        reviews or [e.work/'none.jsonl'],
-        'reviews',
-        s.columns)
-    p, p_from = _save_raw(e, meta, 'meta', s.columns)
-    counted = dict(
-        reviews=_count_lines(e, 'reviews', r_from) if reviews else [],
-        meta=_count_lines(e, 'meta', p_from))
-    _require_lines(e, counted['reviews'], r_from, s.max_bad)
-    _require_lines(e, counted['meta'], p_from, s.max_bad)
-    _quarantine(
-        e,
-        out,
-        r_from | p_from,
-        counted['reviews'] + counted['meta'])
+    r, of_reviews = _read_kind(e, 'reviews', reviews, s)
+    p, of_meta = _read_kind(e, 'meta', meta, s)
+    _quarantine(e, out, of_reviews + of_meta)
     unread = list(_unread(e))
     _require_readable(unread, s.allow_unreadable or ())
-    updates = [str(read) for u in s.updates or () for read, file in p_from.items() if str(file) == u]
-    if updates:
-        p = e.save(newest(p, updates), 'newest')
-    return r, p, counted, unread
+    updates = [f['read'] for u in s.updates or () for f in of_meta if f['file'] == u]
+    if updates: p = e.save(newest(p, updates), 'newest')
+    return r, p, dict(reviews=of_reviews, meta=of_meta), unread
 
 # %% ../../nbs/18_data.prepare.ipynb #f5d6013d
-def _run(e, out, reviews, meta, s):
+def _prepare_all(e, out, reviews, meta, s):
     "Every step, in order."
     r, p, counted, unread = _read_all(e, out, reviews, meta, s)
     p = e.save(one_per_product(p), 'products')
-    t, kept_p = _clean(e, r, p, s)
+    t, kept_p = _clean_reviews(e, r, p, s)
     had = e.save(_interactions(t), 'interactions')
     _require_rows(e, t, had)
-    t, kept_had, how = _split(e, t, had, s)
+    t, kept_had, how = _split_reviews_and_interactions(e, t, had, s)
     if s.kcore:
         t = k_core(e, t, s.kcore)
     t = e.save(t, 'split')
-    _write(e, r, t, kept_had, kept_p, out)
+    _write_tables(e, r, t, kept_had, kept_p, out)
     return dict(unreadable=unread) | _report(e, out, r, t, counted, how)
 
 # %% ../../nbs/18_data.prepare.ipynb #5d6d53b9
@@ -828,14 +747,14 @@ def _into(path, reviews, meta, s, start):
         e = start(work)
         head = dict(name=path.name, engine=e.name, settings=asdict(s))
         try:
-            report = head | _run(e, out, reviews, meta, s)
+            report = head | _prepare_all(e, out, reviews, meta, s)
         finally: e.close()
         write_json(out/'report.json', report)
         (out/'report.md').write_text(report_text(report), encoding='utf-8')
         shutil.rmtree(work)
 
 # %% ../../nbs/18_data.prepare.ipynb #14347e9f
-def _files(reviews, meta):
+def _files_of_both_kinds(reviews, meta):
     "The files of both kinds; `RecsysError` where one is given as both, or there are no metadata."
     reviews, meta = input_files(reviews or [], 'reviews'), input_files(meta or [], 'meta')
     if not meta: raise RecsysError('meta: expected at least one file of product metadata')
@@ -843,15 +762,6 @@ def _files(reviews, meta):
     if both:
         raise RecsysError(f'{min(both)}: given as reviews and as metadata, expected one of them')
     return reviews, meta
-
-# %% ../../nbs/18_data.prepare.ipynb #8d34f548
-def _settings(given):
-    "Settings by their names; `RecsysError` lists the known ones."
-    known = [f.name for f in fields(PrepareSettings)]
-    for name in given:
-        if name not in known:
-            raise RecsysError(f'{name}: no such setting; there are {", ".join(known)}')
-    return PrepareSettings(**given)
 
 # %% ../../nbs/18_data.prepare.ipynb #4fe8f15b
 def prepare(
@@ -867,10 +777,10 @@ def prepare(
 ) -> PreparedData:
     "Clean, split and write a data set, and account for every row; `RecsysError` where files or settings are wrong."
     plain = name and Path(name).name == name and not name.startswith('.')
-    _expect(plain, 'name', name, 'a folder name such as "electronics"')
-    _expect(engine in ('duckdb', 'spark'), 'engine', engine, 'duckdb or spark')
-    s = _settings(kwargs)
-    reviews, meta = _files(reviews, meta)
+    if not plain: raise RecsysError(f'name={name!r}: expected a folder name such as "electronics"')
+    if engine not in ('duckdb', 'spark'): raise RecsysError(f'engine={engine!r}: expected duckdb or spark')
+    s = PrepareSettings(**kwargs)
+    reviews, meta = _files_of_both_kinds(reviews, meta)
     path = root_folder(root)/'data'/'preprocessed'/name
     def start(work):
         if engine == 'spark':

@@ -14,6 +14,7 @@ from pathlib import Path
 import duckdb, ibis
 import pyarrow as pa, pyarrow.parquet as pq
 from fastcore.basics import patch
+from ibis.util import gen_name
 from ..core.files import RecsysError, progress
 from .texts import given, non_values
 
@@ -192,7 +193,7 @@ def _encoding(head):
     return 'utf-8-sig'
 
 # %% ../../nbs/13_data.reading.ipynb #e26ea034
-def _cells(line):
+def _row_cells(line):
     "A line of a table, taken apart where that gives most cells, and what parts them."
     ways = [(next(csv.reader([line], delimiter=d), []), d) for d in ',\t;|']
     return max(ways, key=lambda way: len(way[0]))
@@ -203,7 +204,7 @@ def _is_rating(cells):
 
 # %% ../../nbs/13_data.reading.ipynb #6f9061cc
 def _is_table(path, line, names):
-    cells, by = _cells(line)
+    cells, by = _row_cells(line)
     if len(cells) < 2:
         return False
     return _is_rating(cells) or len(_column_names(cells, names=names)) > 1 or bool(_table_names.search(path.name))
@@ -334,7 +335,7 @@ def _head(path, rows, kind, names):
     return [known.get(c.strip()) for c in first], None
 
 # %% ../../nbs/13_data.reading.ipynb #48b91abe
-def _value(cell):
+def _cell_value(cell):
     cell = cell.strip()
     if cell[:1] not in ('[', '{'):
         return cell
@@ -352,10 +353,10 @@ def _table_lines(path, text, kind, names):
         start = text.readline()
     some = [start, *itertools.islice(text, 200)]
     escape = '\\' if any(_escaped.search(line) for line in some) else None
-    reader = csv.reader(itertools.chain(some, text), delimiter=by[1] if by else _cells(start)[1], escapechar=escape)
+    reader = csv.reader(itertools.chain(some, text), delimiter=by[1] if by else _row_cells(start)[1], escapechar=escape)
     fields, first = _head(path, reader, kind, names)
     if first:
-        yield 1, dict(zip(fields, map(_value, first)))
+        yield 1, dict(zip(fields, map(_cell_value, first)))
     while True:
         n = reader.line_num + (2 if by else 1)
         try: cells = next(reader, None)
@@ -367,7 +368,7 @@ def _table_lines(path, text, kind, names):
         if len(cells) != len(fields):
             yield n, f'{len(cells)} cells, expected {len(fields)}'
         else:
-            yield n, {f: _value(c) for f, c in zip(fields, cells) if f}
+            yield n, {f: _cell_value(c) for f, c in zip(fields, cells) if f}
 
 # %% ../../nbs/13_data.reading.ipynb #260d6c2b
 def _loaded(value):
@@ -423,7 +424,7 @@ def _parquet_lines(path, copy, kind, names):
         con.execute(f'COPY (SELECT {chosen} FROM read_parquet({quoted(path)})) TO {quoted(copy)} (FORMAT json)')
 
 # %% ../../nbs/13_data.reading.ipynb #a044b860
-def _line(value):
+def _as_a_line(value):
     if not isinstance(value, bytes):
         value = json.dumps(value).encode()
     return value.rstrip(b'\r\n').removeprefix(b'\xef\xbb\xbf') + b'\n'
@@ -453,7 +454,7 @@ def as_lines(
         for n, value in _copied(path, kind, names):
             if rename:
                 value = _renamed(value, kind, names)
-            out.write(b'\n' * (n - at - 1) + _line(value))
+            out.write(b'\n' * (n - at - 1) + _as_a_line(value))
             at = n
     return copy
 
@@ -504,7 +505,7 @@ class DuckDB:
         memory:str|None=None,  # Such as '4GB'; `None`: four fifths of the machine's
         threads:int|None=None, # `None`: one per core
     ):
-        self.work, self.bar, self.views = Path(work), progress(desc='preparing', unit='step'), 0
+        self.work, self.bar = Path(work), progress(desc='preparing', unit='step')
         self.local = self # on `Spark`, what looks at files of this machine
         settings = dict(memory_limit=memory, threads=threads or _fitting_threads(memory))
         settings = {k: v for k, v in settings.items() if v}
@@ -569,7 +570,7 @@ def close(self:DuckDB):
     self.con.disconnect()
 
 # %% ../../nbs/13_data.reading.ipynb #664763ec
-_words = dict( # DuckDB's
+_duckdb_words = dict( # DuckDB's
     empty='[]',
     one='[{}]',
     first='list_extract({}, 1)',
@@ -603,13 +604,13 @@ def read(self:DuckDB,
         packed[_packing(f)].append(quoted(f))
     scans = [f"""SELECT * FROM read_json([{', '.join(names)}], format='newline_delimited', compression='{kind}',
         columns={{{columns}}}, ignore_errors=true, filename='file')""" for kind, names in sorted(packed.items())]
-    chosen = ', '.join(['file', *texts, *(_list(c, **_words) for c in lists)])
+    chosen = ', '.join(['file', *texts, *(_list(c, **_duckdb_words) for c in lists)])
     if number:
         chosen += ', row_number() OVER () AS n'
-    self.views += 1
+    name = gen_name('raw')
     with _readable_errors():
-        self.con.raw_sql(f'CREATE VIEW raw_{self.views} AS SELECT {chosen} FROM ({" UNION ALL ".join(scans)})')
-    return self.con.table(f'raw_{self.views}')
+        self.con.raw_sql(f'CREATE VIEW {name} AS SELECT {chosen} FROM ({" UNION ALL ".join(scans)})')
+    return self.con.table(name)
 
 # %% ../../nbs/13_data.reading.ipynb #dd77d510
 def _session(master, memory):
@@ -641,7 +642,7 @@ class Spark:
     ):
         self.work, self.session = Path(work).resolve(), _session(master, memory)
         self.con, self.local = ibis.pyspark.connect(self.session), DuckDB(work, memory)
-        self.bar, self.views = self.local.bar, 0
+        self.bar = self.local.bar
 
 # %% ../../nbs/13_data.reading.ipynb #beaf823d
 @patch
@@ -713,9 +714,9 @@ def read(self:Spark, files:list, texts:list, lists:list=()):
     o = f"from_json(value, '{fields}', map('allowSingleQuotes', 'false'))"
     t = t.selectExpr('file', f"CASE WHEN value RLIKE '^\\\\s*[{{]' THEN {o} END AS o").selectExpr('file', 'o.*')
     t = t.selectExpr('file', *texts, *(_list(c, **_spark_words) for c in lists))
-    self.views += 1
-    t.createOrReplaceTempView(f'raw_{self.views}')
-    return self.con.table(f'raw_{self.views}')
+    name = gen_name('raw')
+    t.createOrReplaceTempView(name)
+    return self.con.table(name)
 
 # %% ../../nbs/13_data.reading.ipynb #2ab2d065
 def _plain_id(
@@ -779,18 +780,18 @@ def _reason(
     return 'no product: parent_asin and asin are missing, or not one word'
 
 # %% ../../nbs/13_data.reading.ipynb #cfc5bb3b
-_name = re.compile(
+_a_persons_name = re.compile(
     r"""((["'])(?:reviewer|profile|user)_?[Nn]ame\2\s*:\s*)"""
     r"""("(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|[^,}]*)""")
 
 # %% ../../nbs/13_data.reading.ipynb #c2e816b6
-def _without_names(text): return _name.sub(r'\1"…"', text)
+def _without_names(text): return _a_persons_name.sub(r'\1"…"', text)
 
 # %% ../../nbs/13_data.reading.ipynb #c56a4d0a
 def unusable_lines(
     engine:DuckDB, # What reads
-    file:Path,     # The file to read
-    original:Path, # The file that the person gave, of which `file` may be a copy from `as_lines`
+    file,          # The file to read
+    original,      # The file that the person gave, of which `file` may be a copy from `as_lines`
 ):                 # Yields dicts of file, line, reason, text
     "Find the lines of a file that cannot be used."
     raw = all_given(engine.read([file], ['parent_asin', 'asin'], number=True))

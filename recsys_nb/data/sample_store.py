@@ -15,26 +15,19 @@ from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from urllib.parse import quote
 import pandas as pd
-from fastcore.basics import patch
 from ..core.files import RecsysError, read_json, write_beside, write_json
 
-# %% ../../nbs/10_data.sample_store.ipynb #66b53a01
-def _read_lists(text):
-    "Lines such as `noise: quiet loud`, as a dictionary of lists."
-    lines = (line.split(':') for line in text.strip().splitlines())
-    return {name.strip(): values.split() for name, values in lines}
-
 # %% ../../nbs/10_data.sample_store.ipynb #0c1cd77e
-attributes = _read_lists("""
-    purpose: office gaming travel studio home
-    noise: quiet loud
-    battery: long short wired
-    size: compact large
-    tier: budget mid premium
-    quality: great fair poor""")
+attributes = dict(
+    purpose='office gaming travel studio home'.split(),
+    noise='quiet loud'.split(),
+    battery='long short wired'.split(),
+    size='compact large'.split(),
+    tier='budget mid premium'.split(),
+    quality='great fair poor'.split())
 
 # %% ../../nbs/10_data.sample_store.ipynb #36481465
-def _expand(
+def _fill_in(
     template:str,       # Text with `{a|b}` alternatives, nested as you like, and `<slots>`
     rng:random.Random,  # Decides between alternatives
     **slots,            # What to put in place of `<slots>`; may hold alternatives too
@@ -63,11 +56,11 @@ def _read_phrases(
 # %% ../../nbs/10_data.sample_store.ipynb #308009b8
 _file = files('recsys_nb.data')/'sample_store.txt'
 _phrases = _read_phrases(_file.read_text(encoding='utf-8'))
-_says, _sells = _phrases['buyers'], _phrases['sellers']
-_around, _names = _phrases['around'], _phrases['names']
+_buyers_phrases, _sellers_phrases = _phrases['buyers'], _phrases['sellers']
+_filler_phrases, _invented_names = _phrases['around'], _phrases['names']
 
 # %% ../../nbs/10_data.sample_store.ipynb #5138234e
-_table = pd.read_csv(StringIO('\n'.join(_names['kinds'])), sep=';', keep_default_na=False)
+_table = pd.read_csv(StringIO('\n'.join(_invented_names['kinds'])), sep=';', keep_default_na=False)
 _kinds = {k.name: k for k in _table.itertuples(index=False, name='Kind')}
 
 # %% ../../nbs/10_data.sample_store.ipynb #1b388cf3
@@ -162,24 +155,24 @@ def _picture(says, hue):
     return [dict(thumb=address, large=address, variant='MAIN', hi_res=None)]
 
 # %% ../../nbs/10_data.sample_store.ipynb #44056be5
-def _named(p, rng):
+def _invented_title(p, rng):
     "The brand, series and colour of product `p`, and the title and bullets of its page."
-    kind, brand = _kinds[p['category']], rng.choice(_names['brands'])
-    series = f'{rng.choice(_names["series"])} {rng.choice("ABCDEKMPRTX")}{rng.randrange(100, 999)}'
-    bullets = [_expand(rng.choice(_sells[p[a]]), rng)
+    kind, brand = _kinds[p['category']], rng.choice(_invented_names['brands'])
+    series = f'{rng.choice(_invented_names["series"])} {rng.choice("ABCDEKMPRTX")}{rng.randrange(100, 999)}'
+    bullets = [_fill_in(rng.choice(_sellers_phrases[p[a]]), rng)
         for a in attributes if p[a] and rng.random() < .88]
     rng.shuffle(bullets)
-    noun = _expand(kind.sells, rng)
-    colour = rng.choice(_names['colours'])
-    tier = rng.choice(_names[p['tier']])
+    noun = _fill_in(kind.sells, rng)
+    colour = rng.choice(_invented_names['colours'])
+    tier = rng.choice(_invented_names[p['tier']])
     title = f'{brand} {series} {tier} {noun}, {rng.choice(bullets or [noun])} ({colour})'
     return brand, series, tier, colour, title, bullets
 
 # %% ../../nbs/10_data.sample_store.ipynb #3b7276c6
-def _page(p, rng):
+def _invented_page(p, rng):
     "The metadata line of product `p`, in the seller's words."
-    brand, series, tier, colour, title, bullets = _named(p, rng)
-    story = _expand(_around['story'][0], rng, brand=brand, series=series, tier=tier)
+    brand, series, tier, colour, title, bullets = _invented_title(p, rng)
+    story = _fill_in(_filler_phrases['story'][0], rng, brand=brand, series=series, tier=tier)
     path = _kinds[p['category']].path.split('>')
     main = path[0] if path[0] == 'Video Games' else rng.choice(['All Electronics', 'Computers', 'Electronics'])
     return dict(
@@ -203,32 +196,32 @@ _moods = _read_numbers('good:4.5 meh:3.1 bad:1.8') # the level of each
 _mood_odds = dict(great=(80, 15, 5), fair=(60, 30, 10), poor=(25, 30, 45))
 
 # %% ../../nbs/10_data.sample_store.ipynb #985457ec
-def _uninformative(kind, p, rng):
+def _invented_mood(kind, p, rng):
     "A mood, its level, and nothing mentioned."
     mood = rng.choices(list(_moods), _mood_odds[p['quality']])[0]
-    text = _expand(
+    text = _fill_in(
         rng.choice(_phrases['moods'][mood]),
         rng,
         noun=kind.says)
     return text + rng.choice(['', '.', '!', '!!', ' :)']), _moods[mood], []
 
 # %% ../../nbs/10_data.sample_store.ipynb #e7f26bc6
-def _informative(kind, p, brand, rng):
+def _invented_sentences(kind, p, brand, rng):
     "Sentences about some of the attributes, their level, and what was mentioned."
     known = [p[a] for a in attributes if p[a]]
     n = rng.choices((1, 2, 3, 4), (10, 35, 35, 20))[0]
     mentions = rng.sample(known, min(len(known), n))
-    phrases = [rng.choice(_says[m]) for m in mentions]
+    phrases = [rng.choice(_buyers_phrases[m]) for m in mentions]
     if rng.random() < .6:
-        phrases.insert(0, rng.choice(_around['openers']))
+        phrases.insert(0, rng.choice(_filler_phrases['openers']))
     if rng.random() < .2:
-        phrases.append(rng.choice(_around['closers']))
+        phrases.append(rng.choice(_filler_phrases['closers']))
     slots = dict(
         noun=kind.says,
         sound=kind.sound,
         brand=brand,
-        who=_around['somebody'][0])
-    text = ' '.join(_expand(o, rng, **slots) for o in phrases)
+        who=_filler_phrases['somebody'][0])
+    text = ' '.join(_fill_in(o, rng, **slots) for o in phrases)
     return text, _level(mentions, p['purpose'], p['tier']), mentions
 
 # %% ../../nbs/10_data.sample_store.ipynb #8d22dd12
@@ -236,32 +229,32 @@ _star_titles = 'One Star|Two Stars|Three Stars|Four Stars|Five Stars'.split('|')
 _title_levels = _read_numbers('good:4.4 meh:3.2 bad:-inf') # from which level a title of this mood is written
 
 # %% ../../nbs/10_data.sample_store.ipynb #53eaa9b2
-def _title(kind, level, rating, rng):
+def _invented_headline(kind, level, rating, rng):
     mood = next(mood for mood, least in _title_levels.items() if level >= least)
     headlines = [*_phrases['headlines'][mood], 'my <noun>', '<noun>']
-    title = _expand(rng.choice(headlines), rng, noun=kind.says)
+    title = _fill_in(rng.choice(headlines), rng, noun=kind.says)
     return _star_titles[rating - 1] if rng.random() < .02 else title
 
 # %% ../../nbs/10_data.sample_store.ipynb #a681adfc
-def _said(kind, p, brand, seen, rng):
+def _invented_text(kind, p, brand, seen, rng):
     "A text, its level, and what it mentions; an informative text occurs only once (`seen`)."
     if rng.random() < .12:
-        return _uninformative(kind, p, rng)
+        return _invented_mood(kind, p, rng)
     while True:
-        text, level, mentions = _informative(kind, p, brand, rng)
+        text, level, mentions = _invented_sentences(kind, p, brand, rng)
         if text in seen: continue
         seen.add(text)
         return text, level, mentions
 
 # %% ../../nbs/10_data.sample_store.ipynb #a15f13e3
-def _review(p, page, user, when, seen, rng):
-    "A review line, and what the truth file remembers of it."
+def _invented_review(p, page, user, when, seen, rng):
+    "A review line, with what the truth file remembers of it as `told`."
     kind = _kinds[p['category']]
-    text, level, mentions = _said(kind, p, page['store'], seen, rng)
+    text, level, mentions = _invented_text(kind, p, page['store'], seen, rng)
     rating = rng.choices(range(1, 6), _star_odds(level))[0]
-    line = dict(
+    return dict(
         rating=float(rating),
-        title=_title(kind, level, rating, rng),
+        title=_invented_headline(kind, level, rating, rng),
         text=text,
         images=[],
         asin=p['product_id'] if rng.random() < .6 else rng.choice(p['children']),
@@ -269,14 +262,14 @@ def _review(p, page, user, when, seen, rng):
         user_id=user,
         timestamp=when,
         helpful_vote=int(rng.expovariate(1.2)),
-        verified_purchase=rng.random() < .9)
-    return line, _best_prediction(level) | dict(mentions=mentions)
+        verified_purchase=rng.random() < .9,
+        told=_best_prediction(level) | dict(mentions=mentions))
 
 # %% ../../nbs/10_data.sample_store.ipynb #f64be447
 _day, _first, _last = 86_400_000, 1_546_300_800_000, 1_688_083_200_000 # 2019-01-01 and 2023-06-30, in milliseconds
 
 # %% ../../nbs/10_data.sample_store.ipynb #ec810e24
-def _user(rng):
+def _invented_user(rng):
     "An id, and a favourite purpose."
     return 'A' + ''.join(rng.choices('ABCDEFGHIJKLMNOPQRSTUVWXYZ234567', k=27)), rng.choice(attributes['purpose'])
 
@@ -303,7 +296,7 @@ def _loved(products, rng):
 # %% ../../nbs/10_data.sample_store.ipynb #1bb30bc2
 def _purchases(products, n, rng):
     "`n` different pairs of a user and the number of a product, each with a time of its own."
-    users = [_user(rng) for _ in range(max(n // 4, 4))]
+    users = [_invented_user(rng) for _ in range(max(n // 4, 4))]
     busy = list(accumulate((i + 1)**-.4 for i in range(len(users))))
     loved = _loved(products, rng)
     launch = [_launch(rng) for _ in products]
@@ -379,12 +372,10 @@ def _plant(lines, defects, rng):
     free, counts = iter(rng.sample(lines, len(lines))), {}
     for defect in defects.strip().splitlines():
         name, share, how = defect.split(maxsplit=2)
-        counts[name] = max(
-            1,
-            round(float(share) * len(lines)))
-        for line in islice(free, counts[name]):
-            _spoil(line, how)
-    return counts, list(free)
+        counts[name] = max(1, round(float(share) * len(lines)))
+        for line in islice(free, counts[name]): _spoil(line, how)
+    left = set(map(id, free))
+    return counts, [line for line in lines if id(line) in left]
 
 # %% ../../nbs/10_data.sample_store.ipynb #1e2242c4
 def _disguised(text, rng):
@@ -405,47 +396,40 @@ _extra_shares = _read_numbers('exact_duplicates:.02 second_reviews:.01 near_dupl
 
 # %% ../../nbs/10_data.sample_store.ipynb #22d70e57
 def _extra_lines(honest, n, again, rng):
-    "Lines on top of the `honest` ones, as pairs with their truth, and the counts; `again` writes another review."
-    picks = (o for o in rng.sample(honest, len(honest)) if o[1]['mentions'])
-    counts = {k: max(1, round(share * n))
-        for k, share in _extra_shares.items()}
+    "Lines on top of the `honest` ones, and their counts; `again` writes another review of the same."
+    picks = (r for r in rng.sample(honest, len(honest)) if r['told']['mentions'])
+    counts = {k: max(1, round(share * n)) for k, share in _extra_shares.items()}
     exact, second, near, orphans = (list(islice(picks, k)) for k in counts.values())
-    more = [(dict(r), t) for r, t in exact]
-    more += [again(r, _later(r, rng))
-        for r, t in second]
-    users = [_user(rng)[0] for _ in range(n)]
-    for (r, t), user in zip(near, users):
+    more = [dict(r) for r in exact] + [again(r) for r in second]
+    users = [_invented_user(rng)[0] for _ in range(n)]
+    for r, user in zip(near, users):
         text = _disguised(r['text'], rng)
-        more.append((r | dict(text=text, user_id=user, timestamp=_later(r, rng)), t))
-    users = [_user(rng)[0] for _ in range(n)]
-    for (r, t), user in zip(orphans, users):
-        line, t = again(r, _later(r, rng))
-        asin = _id(rng)
-        more.append((line | dict(asin=asin, parent_asin=asin, user_id=user), t))
+        more.append(r | dict(text=text, user_id=user, timestamp=_later(r, rng)))
+    users = [_invented_user(rng)[0] for _ in range(n)]
+    for r, user in zip(orphans, users):
+        other, asin = again(r), _id(rng)
+        more.append(other | dict(asin=asin, parent_asin=asin, user_id=user))
     return more, counts
 
 # %% ../../nbs/10_data.sample_store.ipynb #04be1c94
 def _variant(p, page, reviews, rng):
     "A product in another colour, its page, and its copies of the reviews."
     asin, old = _id(rng), page['details']['Color']
-    colour = rng.choice([c for c in _names['colours'] if c != old])
-    title = page['title'].replace(f'({old})', f'({colour})')
+    colour = rng.choice([c for c in _invented_names['colours'] if c != old])
     its_page = page | dict(
-        title=title,
+        title=page['title'].replace(f'({old})', f'({colour})'),
         parent_asin=asin,
         details=page['details'] | {'Color': colour})
-    copies = [(r | dict(asin=asin, parent_asin=asin), t)
-        for r, t in reviews if r['parent_asin'] == p['product_id']]
+    copies = [r | dict(asin=asin, parent_asin=asin) for r in reviews if r['parent_asin'] == p['product_id']]
     return p | dict(product_id=asin, children=[asin]), its_page, copies
 
 # %% ../../nbs/10_data.sample_store.ipynb #d8cc51eb
 def _variants(products, pages, reviews, n, rng):
-    "A list of `n` variants of products that have some reviews, and not too many."
-    count = Counter(r['parent_asin'] for r, t in reviews if t['mentions'])
+    "`n` variants of products that have some reviews, and not too many."
+    count = Counter(r['parent_asin'] for r in reviews if r['told']['mentions'])
     most = 2 * len(reviews) / len(products)
     some = [i for i, p in enumerate(products) if 2 <= count[p['product_id']] <= most]
-    return [_variant(products[i], pages[i], reviews, rng)
-        for i in rng.sample(some, n)]
+    return [_variant(products[i], pages[i], reviews, rng) for i in rng.sample(some, n)]
 
 # %% ../../nbs/10_data.sample_store.ipynb #e99f0846
 def _products(n, rng):
@@ -467,61 +451,44 @@ def _products(n, rng):
 def _add_averages(pages, reviews):
     "Write the mean and the number of each product's ratings on its page."
     given = defaultdict(list)
-    for r, t in reviews:
+    for r in reviews:
         if r['rating'] is not None:
             given[r['parent_asin']].append(float(r['rating']) or 1.)
     for page in pages:
         mine = given[page['parent_asin']]
-        if mine:
-            page.update(
-                average_rating=round(sum(mine) / len(mine), 1),
-                rating_number=len(mine))
-
-# %% ../../nbs/10_data.sample_store.ipynb #2db421cb
-def _soil(pages, reviews, families, n, again, rng):
-    "Plant defects in what is of none of the `families`; the counts, and the reviews that come on top."
-    plain = [o for o in reviews if o[0]['parent_asin'] not in families]
-    changed, free = _plant(
-        [r for r, t in plain],
-        _review_defects,
-        rng)
-    free = {id(r) for r in free}
-    more, added = _extra_lines(
-        [o for o in plain if id(o[0]) in free],
-        n,
-        again,
-        rng)
-    return changed | added, more
+        if mine: page.update(average_rating=round(sum(mine) / len(mine), 1), rating_number=len(mine))
 
 # %% ../../nbs/10_data.sample_store.ipynb #c8b913cd
 def _make(n_products, n_reviews, seed):
-    "Everything as Python objects: products, page lines, pairs of a review line and its truth, counts of defects."
+    "Everything as Python objects: products, page lines, review lines, counts of defects."
     rng, seen, n_variants = random.Random(seed), set(), max(1, n_products // 20)
     products = _products(n_products - n_variants, rng)
-    pages = [_page(p, rng) for p in products]
+    pages = [_invented_page(p, rng) for p in products]
     numbers = {p['product_id']: i for i, p in enumerate(products)}
     def write(user, i, when):
-        return _review(products[i], pages[i], user, when, seen, rng)
-    def again(r, when):
-        return write(r['user_id'], numbers[r['parent_asin']], when)
+        return _invented_review(products[i], pages[i], user, when, seen, rng)
+    def again(r):
+        return write(r['user_id'], numbers[r['parent_asin']], when=_later(r, rng))
     reviews = [write(*bought) for bought in _purchases(products, n_reviews, rng)]
     variants, their_pages, copies = zip(*_variants(products, pages, reviews, n_variants, rng))
-    families = {p['family'] for p in variants}
-    counts, more = _soil(pages, reviews, families, n_reviews, again, rng)
-    copies = [o for c in copies for o in c]
-    counts |= dict(variant_copies=len(copies), unreadable_lines=2)
-    plain = [page for page in pages if page['parent_asin'] not in families]
-    reviews, pages = reviews + copies + more, [*pages, *their_pages]
-    _add_averages(pages, reviews)
-    of_pages, free = _plant(plain, _page_defects, rng)
-    unreviewed = set(numbers) - {r['parent_asin'] for r, t in reviews}
+    families, copies = {p['family'] for p in variants}, sum(copies, [])
+    def others(lines):
+        return [o for o in lines if o['parent_asin'] not in families]
+    of_reviews, free = _plant(others(reviews), _review_defects, rng)
+    more, added = _extra_lines(free, n_reviews, again, rng)
+    of_reviews |= added | dict(variant_copies=len(copies), unreadable_lines=2)
+    reviews += copies + more
+    _add_averages([*pages, *their_pages], reviews)
+    of_pages, free = _plant(others(pages), _page_defects, rng)
+    unreviewed = set(numbers) - {r['parent_asin'] for r in reviews}
     of_pages |= dict(
         variant_products=n_variants,
         exact_duplicates=2,
         unreadable_lines=1,
         without_reviews=len(unreviewed))
+    pages += their_pages
     rng.shuffle(reviews)
-    return [*products, *variants], pages + rng.sample(pages, 2), reviews, dict(reviews=counts, meta=of_pages)
+    return [*products, *variants], pages + rng.sample(pages, 2), reviews, dict(reviews=of_reviews, meta=of_pages)
 
 # %% ../../nbs/10_data.sample_store.ipynb #898182b3
 def _write_lines(path, lines, torn, rng):
@@ -535,25 +502,18 @@ def _write_lines(path, lines, torn, rng):
     with write_beside(path) as p, p.open('wb') as f, gzip.GzipFile('', 'wb', mtime=0, fileobj=f) as z:
         z.write(('\n'.join(text) + '\n').encode())
 
-# %% ../../nbs/10_data.sample_store.ipynb #a53f2b5f
-def _columns(rows):
-    return {k: [row[k] for row in rows] for k in rows[0]}
-
 # %% ../../nbs/10_data.sample_store.ipynb #e551da6a
+_review_id = ['user_id', 'product_id', 'timestamp']
+
 def _truth(products, pages, reviews):
-    "What the truth file says, column by column."
+    "What the truth file says, column by column; the lines are left as they are written."
     listed = {page['parent_asin'] for page in pages if page['price'] not in (None, '—')}
-    hidden, told = [], []
-    for p in products:
-        del p['children']
-        hidden.append(p | dict(listed=p['product_id'] in listed))
-    for r, t in reviews:
-        known = dict(
-            user_id=r['user_id'],
-            product_id=r['parent_asin'],
-            timestamp=int(r['timestamp']))
-        told.append(known | t)
-    return dict(products=_columns(hidden), reviews=_columns(told))
+    hidden = pd.DataFrame(products).drop(columns='children')
+    hidden['listed'] = hidden.product_id.isin(listed)
+    told = pd.DataFrame([r.pop('told') for r in reviews])
+    bought = pd.DataFrame(reviews)[['user_id', 'parent_asin', 'timestamp']].set_axis(_review_id, axis=1)
+    told = bought.astype(dict(timestamp=int)).join(told)
+    return dict(products=hidden.to_dict('list'), reviews=told.to_dict('list'))
 
 # %% ../../nbs/10_data.sample_store.ipynb #d8a2f173
 _note = 'Synthetic: no product, review or user in this folder is real.'
@@ -572,14 +532,10 @@ def make_sample_store(
         raise RecsysError(f'n_reviews={n_reviews}: expected at least 6 for each of the {n_products} products')
     folder, rng = Path(folder), random.Random(seed)
     products, pages, reviews, counts = _make(n_products, n_reviews, seed)
-    _write_lines(
-        folder/'reviews.jsonl.gz',
-        [r for r, t in reviews],
-        counts['reviews']['unreadable_lines'],
-        rng)
-    _write_lines(folder/'meta.jsonl.gz', pages, counts['meta']['unreadable_lines'], rng)
     head = dict(note=_note, seed=seed, n_reviews=n_reviews, defects=counts)
     write_json(folder/'.truth.json', head | _truth(products, pages, reviews))
+    for name, lines in (('reviews', reviews), ('meta', pages)):
+        _write_lines(folder/f'{name}.jsonl.gz', lines, counts[name]['unreadable_lines'], rng)
     return SampleStore(folder)
 
 # %% ../../nbs/10_data.sample_store.ipynb #93f854b1
@@ -593,35 +549,19 @@ class SampleStore:
         self.meta = self.folder/'meta.jsonl.gz'
 
     @cached_property
-    def _truth(self):
-        return read_json(self.folder/'.truth.json')
+    def _known(self): return read_json(self.folder/'.truth.json')
 
     @property
     def defects(self) -> dict:
         "How often each defect was planted, for `reviews` and for `meta`"
-        return self._truth['defects']
+        return self._known['defects']
 
     @cached_property
     def truth(self):
         "A row per product: id, family, hidden attributes, true price, and whether the page lists the price"
-        return pd.DataFrame(self._truth['products'])
+        return pd.DataFrame(self._known['products'])
 
     @cached_property
     def review_truth(self):
         "A row per review: user, product, time, what it mentions, the best prediction and its variance"
-        return pd.DataFrame(self._truth['reviews']).drop_duplicates(_review_id)
-
-# %% ../../nbs/10_data.sample_store.ipynb #6109193d
-_review_id = ['user_id', 'product_id', 'timestamp']
-
-# %% ../../nbs/10_data.sample_store.ipynb #4231ca30
-@patch
-def best_rmse_on(self:SampleStore,
-    reviews, # A frame with `user_id`, `product_id` and `timestamp`
-) -> float:
-    "The lowest error that any model can be expected to reach on these reviews of the store."
-    known = reviews[_review_id].astype({'timestamp': 'Int64'}).merge(self.review_truth, 'left')
-    lost = known.variance.isna().sum()
-    if lost or not len(known):
-        raise RecsysError(f'{lost} of {len(known)} reviews are not from the sample store in {self.folder.name}')
-    return float(known.variance.mean()**.5)
+        return pd.DataFrame(self._known['reviews']).drop_duplicates(_review_id)

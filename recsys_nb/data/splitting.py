@@ -160,7 +160,7 @@ def _show_parts(engine, folder):
         overwrite=True)
 
 # %% ../../nbs/16_data.splitting.ipynb #ab420c69
-def _alone(engine, by, check, where='true'):
+def _in_one_part_only(engine, by, check, where='true'):
     "Check that no value of a column is in two parts."
     found = engine.ask(f"""
         SELECT count(*) AS n, min(one) AS one FROM (
@@ -198,14 +198,14 @@ def check_split(
     telling, named = f'size >= {min_informative}', "user_id <> ''"
     products = f'read_parquet({quoted(folder/"products.parquet")})'
     found = [
-        _alone(engine, 'review_id', 'a review is in one part only'),
-        _alone(engine, 'key', 'no text of 30 letters or more is in two parts', telling),
-        _alone(engine, 'user_id, product_id', 'what a user says of a product is in one part only', named),
+        _in_one_part_only(engine, 'review_id', 'a review is in one part only'),
+        _in_one_part_only(engine, 'key', 'no text of 30 letters or more is in two parts', telling),
+        _in_one_part_only(engine, 'user_id, product_id', 'what a user says of a product is in one part only', named),
         _none_without(engine, products, 'product_id, family_id', 'every review has its product')]
     if by == 'time':
         found.append(_check_order(engine))
     if by == 'product':
-        found.append(_alone(engine, 'family_id', 'a product family is in one part only'))
+        found.append(_in_one_part_only(engine, 'family_id', 'a product family is in one part only'))
     if by == 'review':
         known = "(SELECT DISTINCT family_id FROM parts_written WHERE part = 'train')"
         found.append(_none_without(engine, known, 'family_id', 'every product family is in training'))

@@ -19,7 +19,7 @@ from .texts import clean_list, clean_texts, letters, says
 _same = str.maketrans('’−٫٬', "'-.,", '\ufe0f\xad\u200b\u200e\u200f\u2060\ufeff') | {ord('½'): '.5'}
 
 # %% ../../nbs/14_data.values.ipynb #65a6603b
-def _plain(text, most=200):
+def _in_plain_characters(text, most=200):
     if len(text) > most:
         return ''
     s = unicodedata.normalize('NFKC', text.translate(_same))
@@ -67,7 +67,7 @@ def _one_of(words):
 _currency = rf'(?:{_one_of(_with_points + _others)}|[\u20a0-\u20cf৳฿])'
 
 # %% ../../nbs/14_data.values.ipynb #fe420557
-_amount = re.compile(
+_amount_on_a_tag = re.compile(
     rf'(?P<before>(?:(?:{_currency}|(?<![^\W\d_])r)(?:(?<=[^\W\d_])\.)? ?){{1,2}})?'
     rf'(?P<n>{_numeral})(?: ?(?P<times>{_one_of(_multiples)}))?'
     rf'(?P<dash>(?: ?[.,:]?[-–—]{{1,2}}|/-)(?! ?{_currency}? ?\.?\d))?'
@@ -77,7 +77,7 @@ _amount = re.compile(
 _aside = re.compile(
     r'\(?-?\d+(?:[.,]\d+)? ?%(?: off)?\)?|\b(?:pack|set|box|case|lot|bundle|bag) of \d+|'
     r'\b\d+[- ]?(?:pack|pk|pcs|pieces?|count|ct|stück|er[- ]pack)\b')
-_kinds = [ # what ends before an amount, what begins after it, and the kind that this makes it
+_kinds_of_amounts = [ # what ends before an amount, what begins after it, and the kind that this makes it
     (r'(?:save|saved|off|discount|coupon|cashback|shipping|delivery|postage|versand|deposit|\+|plus)\W*$',
      r' ?(?:off|shipping|delivery|postage|versand|discount|cashback|back)\b', 'other'),
     (r'\b(?:was|list|rrp|uvp|msrp|reg|regular|old|before|statt|instead of|typical|original|originally|m\.?r\.?p)\b'
@@ -85,8 +85,8 @@ _kinds = [ # what ends before an amount, what begins after it, and the kind that
     (r'(?!)', r' ?(?:/|(?:per|pro|je|par|por)\b)', 'unit')]
 
 # %% ../../nbs/14_data.values.ipynb #d919a90e
-def _kind(before, after):
-    for ending, beginning, kind in _kinds:
+def _kind_of_amount(before, after):
+    for ending, beginning, kind in _kinds_of_amounts:
         if re.search(ending, before) or re.match(beginning, after):
             return kind
     return 'price'
@@ -96,7 +96,7 @@ _range = re.compile(r' ?(?:-|–|—|~|to|and|bis) ?')
 _each = re.compile(r' ?(?:for|pour|für|por|x|×|@|/) ?')
 
 # %% ../../nbs/14_data.values.ipynb #c121a874
-def _money(found, middle):
+def _which_are_money(found, middle):
     "Which of the amounts are money, and whether they are clear."
     own = [bool(m['before'] or m['after'] or m['dash'])
         for m in found]
@@ -110,29 +110,29 @@ def _money(found, middle):
     return money, not several
 
 # %% ../../nbs/14_data.values.ipynb #d4310b0a
-_words = frozenset('''
+_words_of_price_tags = frozenset('''
     price prices prix preis precio prezzo our now from only about approx ca circa to and or between was list rrp
     uvp msrp regular reg old sale deal buy at starting start onwards incl excl inc ex vat tax taxes mwst each ea
     per pro ab nur von bis dès desde da m r p mrp typical original offer special retail cost'''.split())
 
 # %% ../../nbs/14_data.values.ipynb #5ccd88f1
-def _is_bare_price(parts):
+def _is_bare_price_tag(parts):
     "Whether what stands around one or two numbers says that they are prices."
     if len(parts) > 3 or any(not p.strip(' ') for p in parts[1:-1]) or '/' in ''.join(parts[:-1]):
         return False
     if any(p[:1].isalpha() for p in parts[1:]):
         return False
-    return _words.issuperset(re.findall(r'[^\W\d_]+', ' '.join(parts)))
+    return _words_of_price_tags.issuperset(re.findall(r'[^\W\d_]+', ' '.join(parts)))
 
 # %% ../../nbs/14_data.values.ipynb #9336f099
 def _split_amounts(s):
     "The amounts in a text, and what stands before, between and after them."
-    found = list(_amount.finditer(s))
+    found = list(_amount_on_a_tag.finditer(s))
     edges = [0, *(x for m in found for x in m.span()), len(s)]
     return found, [s[a:b] for a, b in zip(edges[::2], edges[1::2])]
 
 # %% ../../nbs/14_data.values.ipynb #26d2b2f0
-def _dotted(s):
+def _with_cents_dotted(s):
     "Cents that stand apart, as in 12€99, $12 99 and $ 12 . 99, after a point."
     s = re.sub(r'(?<=\d) \. (?=\d\d\b)', '.', s)
     s = re.sub(r'(\d)€(\d\d)(?!\d)', r'\1.\2€', s)
@@ -146,14 +146,14 @@ def _sane(n):
 _points = re.compile(_one_of(_with_points))
 
 # %% ../../nbs/14_data.values.ipynb #bc60d363
-def _lowest(amounts, thousands):
+def _lowest_price(amounts, thousands):
     "The lowest of the numbers of the plainest kind."
     times = next(
         (_multiples[m['times']] for m, *around in amounts[::-1] if m['times']),
         1)
     kinds = defaultdict(list)
     for m, before, after in amounts:
-        kinds[_kind(before, after)].append(_number(m['n'], thousands) * times)
+        kinds[_kind_of_amount(before, after)].append(_number(m['n'], thousands) * times)
     return next(
         (min(kinds[k]) for k in ('price', 'unit', 'list') if k in kinds),
         0)
@@ -164,29 +164,29 @@ def read_amount(
     text:str,      # '$1,299.00', 'from 12.99', '1 299,00 €', 'Was: $24.99 Now: $19.99'
 ) -> float|None:   # Of a range the lower end; `None` where there is none, or where it is not clear
     "The amount of money that a text names."
-    s = _plain(text)
+    s = _in_plain_characters(text)
     if re.fullmatch(r'\+?\d*\.?\d+(e[-+]?\d\d?)?', s):
         return _sane(float(s))
-    s = _dotted(_aside.sub(' ; ', s))
+    s = _with_cents_dotted(_aside.sub(' ; ', s))
     found, parts = _split_amounts(s)
     if not found or re.search(r'[{}#\d%]', ''.join(parts)) or re.match(r'\(?- ?$', parts[0]):
         return None
-    money, clear = _money(found, parts[1:-1])
-    if not (clear if any(money) else _is_bare_price(parts)):
+    money, clear = _which_are_money(found, parts[1:-1])
+    if not (clear if any(money) else _is_bare_price_tag(parts)):
         return None
     thousands = any(m['dash'] for m in found) or _points.search(s) is not None
     amounts = list(zip(found, parts, parts[1:]))
-    return _sane(_lowest(
+    return _sane(_lowest_price(
         [a for a, m in zip(amounts, money) if m] or amounts,
         thousands))
 
 # %% ../../nbs/14_data.values.ipynb #0c10ec02
-_first, _last = 788918400000, 4102444800000 # milliseconds
+_first_review, _last_review = 788918400000, 4102444800000 # milliseconds
 
 # %% ../../nbs/14_data.values.ipynb #f59618a2
 def _in_milliseconds(n):
     for unit in (1000, 1, 1e-3, 1e-6):
-        if _first <= n * unit < _last:
+        if _first_review <= n * unit < _last_review:
             return int(n * unit)
 
 # %% ../../nbs/14_data.values.ipynb #2e57d6cb
@@ -239,7 +239,7 @@ def read_time(
     text:str,    # '1369999999', '2013-05-31 11:33:20', '05 31, 2013', 'Reviewed in India on 31 May 2013'
 ) -> int|None:   # Milliseconds since 1970
     "The moment that a text names."
-    s = _wrapped.sub('', _plain(text)).strip()
+    s = _wrapped.sub('', _in_plain_characters(text)).strip()
     if re.fullmatch(r'(19|20)\d{6}(\d{6})?', s):
         s = re.sub(r'^(....)(..)(..)(?:(..)(..)(..))?', r'\1-\2-\3 \4:\5:\6', s).removesuffix(' ::')
     if re.fullmatch(r'\d{9,19}(\.\d*)?', s):
@@ -251,7 +251,7 @@ def read_time(
     if not found.tzinfo:
         found = found.replace(tzinfo=timezone.utc)
     ms = int(found.timestamp() * 1000)
-    return ms if _first <= ms < _last else None
+    return ms if _first_review <= ms < _last_review else None
 
 # %% ../../nbs/14_data.values.ipynb #72e0b7a2
 _star = r'(?:\W*(?:stars?|sternen?|étoiles?|estrellas?|stelle|estrelas?|つ星|星|★|⭐))?\.?'
@@ -269,7 +269,7 @@ def read_stars(
     text:str,      # '5.0 out of 5 stars', '4,0', '8/10', '★★★☆☆'
 ) -> float|None:   # Of five
     "The stars that a text gives."
-    s = _in_words.sub(lambda m: _digits.get(m[0], m[0]), _plain(text))
+    s = _in_words.sub(lambda m: _digits.get(m[0], m[0]), _in_plain_characters(text))
     if re.fullmatch('[★⭐☆✩🌟*]+', s):
         return float(len(re.sub('[☆✩]', '', s)))
     found = [m for p in _stars if (m := p.fullmatch(s))]
@@ -292,7 +292,7 @@ def read_count(
     text:str,    # '24,269 ratings', '1.2K', '(310)'
 ) -> int|None:
     "How many a text says there are."
-    m = _count.fullmatch(_plain(text))
+    m = _count.fullmatch(_in_plain_characters(text))
     if not m:
         return None
     n = round(_number(m['n'], thousands=True) * _multiples.get(m['times'], 1), 6)
@@ -351,11 +351,18 @@ def _as_time(s):
         (n < 1e14, n),
         (n < 1e17, n / 1000),
         else_=n / 1e6)
-    return _or_time(_within(ms, _first, _last), s).floor().cast('int64')
+    return _or_time(_within(ms, _first_review, _last_review), s).floor().cast('int64')
 
 # %% ../../nbs/14_data.values.ipynb #60a5dd40
-def _unread(s, value):
-    return _where(s.notnull() & value.isnull(), s.left(80), 'string')
+def _understood(
+    t,       # A table with texts
+    **reads, # Of some of its columns, what makes values of them
+):           # The same with values in these columns, and bad_…, the texts that were not understood
+    "What columns of texts stand for."
+    t = t.mutate(**{f'bad_{c}': t[c] for c in reads})
+    t = t.mutate(**{c: read(t[c]) for c, read in reads.items()})
+    unread = {f'bad_{c}': _where(t[c].isnull(), t[f'bad_{c}'].left(80), 'string') for c in reads}
+    return t.mutate(**unread)
 
 # %% ../../nbs/14_data.values.ipynb #3730b91a
 def _described(t):
@@ -376,22 +383,16 @@ def shape_reviews(
 ):       # What a review has, and bad_timestamp bad_rating, the texts that were not understood
     "Reviews of every format under one set of names; a line of no use has a null product_id."
     t = all_given(raw)
-    when = ibis.coalesce(
-        t.timestamp.nullif('0'),
-        t.unixReviewTime.nullif('0'),
-        t.reviewTime)
+    when = ibis.coalesce(t.timestamp.nullif('0'), t.unixReviewTime.nullif('0'), t.reviewTime)
     t = t.select(
         'file',
         product_id=product_id(t),
         user_id=user_id(t),
-        when=when,
-        stars=ibis.coalesce(t.rating, t.overall),
+        timestamp=when,
+        rating=ibis.coalesce(t.rating, t.overall),
         title=ibis.coalesce(t.title, t.summary),
         text=ibis.coalesce(t.text, t.reviewText))
-    t = t.mutate(timestamp=_as_time(t.when), rating=_as_stars(t.stars))
-    t = t.mutate(
-        bad_timestamp=_unread(t.when, t.timestamp),
-        bad_rating=_unread(t.stars, t.rating)).drop('when', 'stars')
+    t = _understood(t, timestamp=_as_time, rating=_as_stars)
     return _described(clean_texts(t, 'title', 'text'))
 
 # %% ../../nbs/14_data.values.ipynb #315b3247
@@ -455,17 +456,8 @@ def _brand(s):
 # %% ../../nbs/14_data.values.ipynb #af42e8f2
 def _figures(t):
     "Price, stars and how many gave them, with the texts that were not understood."
-    priced = _where(t.price.re_search(r'\d'), t.price, 'string')
-    t = t.mutate(priced=priced, stars=t.average_rating, many=t.rating_number)
-    t = t.mutate(
-        price=_as_amount(t.priced),
-        average_rating=_as_stars(t.stars),
-        rating_number=_as_count(t.many))
-    t = t.mutate(
-        bad_price=_unread(t.priced, t.price),
-        bad_average_rating=_unread(t.stars, t.average_rating),
-        bad_rating_number=_unread(t.many, t.rating_number))
-    return t.drop('priced', 'stars', 'many')
+    t = t.mutate(price=_where(t.price.re_search(r'\d'), t.price, 'string'))
+    return _understood(t, price=_as_amount, average_rating=_as_stars, rating_number=_as_count)
 
 # %% ../../nbs/14_data.values.ipynb #76e99ca7
 def _pictured(t):

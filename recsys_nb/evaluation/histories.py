@@ -7,14 +7,13 @@ __all__ = ['worth_again', 'history_systems', 'HistoryModel', 'recency', 'had_aga
            'history_table', 'evaluate_histories']
 
 # %% ../../nbs/34_evaluation.histories.ipynb #94080c3f
-import gzip, json
 from dataclasses import dataclass
 from pathlib import Path
 import ibis
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from scipy import sparse
-from ..core.files import RecsysError, progress
+from ..core.files import RecsysError, as_json, objects_of, progress
 from ..data.histories import count_histories, histories_of
 from .certainty import bootstrap_interval
 from .fusion import Weights, mix
@@ -120,16 +119,11 @@ def read_histories(
     path:str|Path, # JSON lines, plain or gzipped
 ) -> pd.DataFrame: # `id`, `user_id`, `history` (a list, oldest first), `next`
     "Read test histories; `RecsysError` names the file and the line."
-    rows, opened = [], gzip.open if str(path).endswith('.gz') else open
-    with opened(path, 'rt', encoding='utf-8') as lines:
-        for n, line in enumerate(lines, 1):
-            try: row = json.loads(line)
-            except json.JSONDecodeError as e: raise RecsysError(f'{path}, line {n}: not JSON ({e})') from None
-            row = row if isinstance(row, dict) else {}
-            if not isinstance(row.get('history'), list) or not isinstance(row.get('next'), str):
-                raise RecsysError(f'{path}, line {n}: expected {{"id": …, "history": [ids], "next": id}}')
-            rows.append((str(row.get('id', n)), row['history'], row['next']))
-    if not rows: raise RecsysError(f'{path}: no histories')
+    rows, example = [], dict(id='a', history=['B1', 'B2'], next='B3')
+    for where, row in objects_of(path, example):
+        if not isinstance(row.get('history'), list) or not isinstance(row.get('next'), str):
+            raise RecsysError(f'{where}: expected an object such as {as_json(example)}')
+        rows.append((str(row.get('id', len(rows) + 1)), row['history'], row['next']))
     asked = pd.DataFrame(rows, columns=['id', 'history', 'next'])
     return asked.assign(user_id=asked.id)
 

@@ -8,24 +8,16 @@ __all__ = ['read_queries', 'read_qrels', 'write_run', 'read_run', 'evaluate_run'
 # %% ../../nbs/36_evaluation.trec.ipynb #1887824c
 from pathlib import Path
 import numpy as np
-from ..core.files import RecsysError, write_beside
+from ..core.files import RecsysError, lines_of, write_beside
 from .metrics import gain_metrics
 
 # %% ../../nbs/36_evaluation.trec.ipynb #c9ea599e
-def _lines(path, n, expected, sep=None):
-    "Yield (where, fields) of each line that is not blank"
-    path, seen = Path(path), False
-    try:
-        with path.open(encoding='utf-8-sig') as f:
-            for i, line in enumerate(f, 1):
-                if not line.strip(): continue
-                fields, seen = line.rstrip('\r\n').split(sep, n - 1 if sep else -1), True
-                if len(fields) != n or not fields[0].strip():
-                    raise RecsysError(f'{path}: line {i}: expected {expected}')
-                yield f'{path}: line {i}', fields
-    except (FileNotFoundError, IsADirectoryError): raise RecsysError(f'{path}: no such file') from None
-    except UnicodeDecodeError: raise RecsysError(f'{path}: not UTF-8 text') from None
-    if not seen: raise RecsysError(f'{path}: it is empty; expected lines of {expected}')
+def _fields(path, n, expected, sep=None):
+    "Yield where each line is, and its `n` fields"
+    for where, line in lines_of(path, f'lines of {expected}'):
+        fields = line.split(sep, n - 1 if sep else -1)
+        if len(fields) != n or not fields[0].strip(): raise RecsysError(f'{where}: expected {expected}')
+        yield where, fields
 
 # %% ../../nbs/36_evaluation.trec.ipynb #609e96cc
 def _number(where, name, text, kind=float):
@@ -40,7 +32,7 @@ def read_queries(
 ) -> dict:         # id -> text, in the order of the file
     "Read queries; `RecsysError` names the file and the line."
     queries = {}
-    for where, (qid, text) in _lines(path, 2, 'id<TAB>text', '\t'):
+    for where, (qid, text) in _fields(path, 2, 'id<TAB>text', '\t'):
         if qid.strip() in queries: raise RecsysError(f'{where}: query {qid.strip()} was there before')
         queries[qid.strip()] = text.strip()
     return queries
@@ -51,7 +43,7 @@ def read_qrels(
 ) -> dict:         # query -> {product: grade}
     "Read relevance judgements; `RecsysError` names the file and the line."
     qrels = {}
-    for where, (qid, _, product, grade) in _lines(path, 4, 'query 0 product grade'):
+    for where, (qid, _, product, grade) in _fields(path, 4, 'query 0 product grade'):
         judged, grade = qrels.setdefault(qid, {}), _number(where, 'grade', grade, int)
         if judged.get(product, grade) != grade:
             raise RecsysError(f'{where}: {qid} {product} was graded {judged[product]} before')
@@ -80,7 +72,7 @@ def read_run(
 ) -> dict:         # query -> [(product, score), ...], best first; equal scores by product id
     "Read rankings; `RecsysError` names the file and the line."
     run = {}
-    for where, (qid, _, product, _, score, _) in _lines(path, 6, 'query Q0 product rank score tag'):
+    for where, (qid, _, product, _, score, _) in _fields(path, 6, 'query Q0 product rank score tag'):
         found = run.setdefault(qid, {})
         if product in found: raise RecsysError(f'{where}: {product} was in the list of {qid} before')
         found[product] = _number(where, 'score', score)

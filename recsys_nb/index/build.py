@@ -9,13 +9,17 @@ __all__ = ['IndexSettings', 'Unfinished', 'resumable_folder', 'index_products', 
 # %% ../../nbs/54_index.build.ipynb #908baa01
 import hashlib, itertools, json, shutil, uuid
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Literal
 import numpy as np, pandas as pd
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 from ..core.files import RecsysError, only_one, progress, read_json
 from ..core.files import recover_folder, root_folder, swap_folder, write_beside, write_json
 from ..core.runs import RunFolder, find_run
+from ..core.settings import Settings, setting
 from ..data.histories import count_histories
 from ..evaluation.fusion import Trials, chosen_reviews, count_words, fit_weights, heard
 from ..evaluation.queries import fitting_queries
@@ -27,34 +31,26 @@ from ..models.dual_encoder import DualEncoderSBERT
 from ..data.rows import read_batches, read_column, read_rows
 
 # %% ../../nbs/54_index.build.ipynb #2527617d
-@dataclass(frozen=True)
-class IndexSettings:
+_Number = setting(int, 'a whole number of at least 0', ge=0)
+_Count = setting(int, 'a whole number of at least 1', ge=1)
+_Whose = setting(Literal['all', 'train'], "'all' or 'train'")
+_Address = setting(str|None, 'an address')
+_Switch = setting(bool, 'true or false')
+
+@dataclass(config=ConfigDict(extra='forbid'))
+class IndexSettings(Settings):
     "How an index is built."
-    url:str|None=None    # Of a Qdrant server; `None`: embedded
-    quantise:bool=False  # Keep int8 copies of the vectors
-    shards:int=1         # Parts to spread over the machines of a cluster
-    replicas:int=1       # Copies of each part
-    per_family:int=4     # Reviews of each family that are searched
-    sentences:int=8      # Of each family, to be shown as reasons
-    known:str='all'      # Whose reviews it knows: 'all' to serve, 'train' to be measured
+    url:_Address=None    # Of a Qdrant server; `None`: embedded
+    quantise:_Switch=False # Keep int8 copies of the vectors
+    shards:_Count=1      # Parts to spread over the machines of a cluster
+    replicas:_Count=1    # Copies of each part
+    per_family:_Number=4 # Reviews of each family that are searched
+    sentences:_Number=8  # Of each family, to be shown as reasons
+    known:_Whose='all'   # Whose reviews it knows: 'all' to serve, 'train' to be measured
 
     def __post_init__(self):
-        if self.known not in ('all', 'train'): raise RecsysError(f"known={self.known!r}: expected 'all' or 'train'")
-        for f in ('shards', 'replicas', 'per_family', 'sentences'):
-            v = getattr(self, f)
-            least = int(f in ('shards', 'replicas'))
-            if not isinstance(v, int) or v < least:
-                raise RecsysError(f'{f}={v!r}: expected a whole number of at least {least}')
         if not self.url and (self.shards, self.replicas) != (1, 1):
             raise RecsysError('shards and replicas are for a Qdrant server; give its `url`')
-
-    @classmethod
-    def of(cls, settings:dict):
-        "From arguments; `RecsysError` for one that is unknown."
-        known = [f.name for f in fields(cls)]
-        if wrong := sorted(settings.keys() - set(known)):
-            raise RecsysError(f'{wrong[0]}: no such setting of an index; there are {", ".join(known)}')
-        return cls(**settings)
 
 # %% ../../nbs/54_index.build.ipynb #79ad49d7
 class Unfinished:
@@ -362,8 +358,8 @@ def contents(
 ) -> pd.DataFrame:                    # By product id: `row`, `text`, `reviews`, `follows`
     "What an index of these data is made of."
     said, rows = _review_hashes(data, known), []
-    for batch in data.batches('products'):
-        p = with_scores(batch.to_pandas(), scores)
+    for batch in read_batches(data, 'products', []):
+        p = with_scores(batch, scores)
         own = said.reindex(p.family_id, fill_value=0).to_numpy(np.uint64)
         hashes = dict(row=_hashes(p), text=_hashes(p[['text']]), reviews=_hashes(p[['family_id']]) + own)
         rows.append(pd.DataFrame(hashes, index=p.product_id))
@@ -446,7 +442,7 @@ def build_index(
     **settings,                 # See `IndexSettings`
 ) -> ProductIndex:
     "Build `outputs/index/<name>/` from a prepared data set and a model, and open it."
-    s = IndexSettings.of(settings)
+    s = IndexSettings(**settings)
     if not len(data.products): raise RecsysError(f'{data.name}: it has no products to index')
     model, source = settled(model, root)
     name, fingerprint = name or data.name, model.fingerprint

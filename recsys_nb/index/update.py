@@ -15,6 +15,7 @@ from ..core.files import (
 from ..data.histories import count_histories
 from ..data.prepare import PreparedData, load_prepared, prepare
 from ..data.reading import input_files
+from ..data.rows import read_batches
 from .build import contents, model_of, reviews_known, shown_columns
 from .products import ProductIndex, followed, read_manifest, sound, with_scores
 from .reviews import Said, listen
@@ -120,7 +121,7 @@ def _put_all(index, data, same, scores, followers, batch):
     changed = changed.difference(moved)
     if not len(changed):
         return dict(written=len(moved), encoded=0)
-    tables = (b.to_pandas() for b in data.batches('products'))
+    tables = read_batches(data, 'products', [])
     tables = [t[t.product_id.isin(changed)] for t in tables]
     rows = with_scores(pd.concat(tables), scores).set_index('product_id', drop=False)
     rows = rows.assign(same_text=same.text, same_reviews=same.reviews)

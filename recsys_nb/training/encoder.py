@@ -9,8 +9,8 @@ __all__ = ['settle', 'backward_in_pieces', 'blend_weights', 'EncoderTask', 'vali
 from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
-import numpy as np, pandas as pd
 import torch
+import numpy as np, pandas as pd
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from torch import nn
@@ -24,7 +24,7 @@ from ..models.dual_encoder import DualEncoderSBERT
 from ..models.encoding import alike
 from ..models.info_nce import info_nce, same_family
 from .datasets import (
-    draw_evenly, epoch_batches, possible_pairs, smaller, some_rows, tokenize_pairs)
+    draw_evenly, epoch_batches, filled_up, possible_pairs, smaller, some_rows, tokenize_pairs)
 from .loop import Measured, Task, train
 from .settings import EncoderConfig
 
@@ -151,10 +151,8 @@ def validation_sample(
     says = np.concatenate([p.get('informative', p.product_id.notna()) for p in parts]).astype(bool)
     rows = some_rows(np.flatnonzero(says | (not says.any())), queries, seed)
     val = read_rows(data, 'val', rows, ['product_id', 'title', 'text', 'informative'])
-    own = pd.Series(read_column(data, 'products', 'product_id')).isin(val.product_id)
-    own, others = np.flatnonzero(own), np.flatnonzero(~own)
-    others = some_rows(others, max(0, candidates - len(own)), seed)
-    rows = np.union1d(own, others)
+    own = pd.Series(read_column(data, 'products', 'product_id')).isin(val.product_id).to_numpy()
+    rows = filled_up(own, candidates, seed)
     return SimpleNamespace(val=val, products=read_rows(data, 'products', rows, ['product_id', 'family_id', 'text']))
 
 # %% ../../nbs/43_training.encoder.ipynb #e77834c4
@@ -263,10 +261,10 @@ def affordable(self:EncoderTask,
     part:str, # 'test' or 'val'
 ):            # The data, or a part of them, see `smaller`
     "What can be measured in the time that training had."
-    limit = self.plan and self.plan.limit
-    if not limit: return self.data
+    most = self.plan and self.plan.texts # of each encoder
+    if not most: return self.data
     products, reviews = (len(read_column(self.data, table, 'product_id')) for table in ('products', part))
-    most = max(2000, int(3*self.plan.rate*limit)) # texts of each encoder; reading is six times as fast as training
+    most = max(2000, most)
     if 2*products + 4*min(reviews, 10_000) <= most: return self.data # products twice: for reviews, and for histories
     queries = min(2000, most//10)
     return smaller(self.data, queries, (most - 4*queries)//2, self.config.seed)

@@ -19,6 +19,7 @@ from ..core.files import (
 from ..core.machine import Preset, base_encoder, find_preset, steady_attention
 from ..core.runs import (
     RunFolder, add_metrics, all_runs, find_run, new_run, read_metrics, set_state, tell)
+from ..core.tables import markdown_table
 from ..data.rows import read_batches
 from .settings import TrainingConfig, lasting, seconds_of
 
@@ -207,6 +208,11 @@ class Plan:
     unit:str='example'    # What an example is
     share:float=1.        # How much of the whole validation sample is evaluated on
 
+    @property
+    def texts(self):
+        "How many can be read in half of that time, six times as fast as trained on; `None` for any number"
+        return self.limit and int(3*self.rate*self.limit)
+
 # %% ../../nbs/42_training.loop.ipynb #0b5bfd05
 def make_plan(
     task,   # Its `available`, `evaluation` and `unit` are read
@@ -350,19 +356,24 @@ def _data_fingerprint(data):
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/42_training.loop.ipynb #7ff22f99
+def _noted(run, what):
+    "What a run has noted of its 'data', its 'base' or its 'plan'; nothing, where it is older than such notes."
+    path = run.path/f'{what}.json'
+    return read_json(path) if path.exists() else {}
+
+# %% ../../nbs/42_training.loop.ipynb #7ff22f9a
 def same_data(
     run,  # `RunFolder`
     data, # `PreparedData`
 ):        # Whether the run learns from just these reviews
     "Compare the reviews of a run with those of a data set; a run without `data.json` cannot say no."
-    told = run.path/'data.json'
-    return not told.exists() or read_json(told)['train'] == _data_fingerprint(data)
+    then = _noted(run, 'data')
+    return not then or then['train'] == _data_fingerprint(data)
 
 # %% ../../nbs/42_training.loop.ipynb #2f567fd1
 def _check_base(run, task):
     "`RecsysError` where a resumed run began with another base encoder."
-    told = run.path/'base.json'
-    then = read_json(told)['fingerprint'] if told.exists() else ''
+    then = _noted(run, 'base').get('fingerprint', '')
     if then in ('', task.fingerprint): return
     raise RecsysError(f'run {run.name} started from other base weights ({then}) than {task.config.base} has now '
                       f'({task.fingerprint})')
@@ -537,7 +548,7 @@ def _new_task(cls, data, config, on):
 # %% ../../nbs/42_training.loop.ipynb #2aeb2b88
 def _plan_of(run):
     "What a resumed run has planned, or `None`."
-    if run and (run.path/'plan.json').exists(): return Plan(**read_json(run.path/'plan.json'))
+    if run and (planned := _noted(run, 'plan')): return Plan(**planned)
 
 # %% ../../nbs/42_training.loop.ipynb #8095263f
 def _new_plan(task):
@@ -559,10 +570,7 @@ The best of {epochs} epochs was number {best} (0 is before training): {metric} {
 
 ## Settings
 
-| setting | value |
-|---|---|
-{settings}
-'''
+{settings}'''
 
 # %% ../../nbs/42_training.loop.ipynb #d6f5f7d4
 def _model_card(task, found):
@@ -570,7 +578,7 @@ def _model_card(task, found):
     run, rows = task.run, read_metrics(task.run)
     choose = max if task.higher_is_better else min
     best = choose(rows, key=lambda r: float(r[task.metric]))
-    settings = [f'| {k} | {v} |' for k, v in asdict(run.config).items()]
+    settings = asdict(run.config).items()
     return _card.format(
         title=f'{run.kind} {run.name}',
         about=task.about,
@@ -582,7 +590,7 @@ def _model_card(task, found):
         metric=task.metric,
         value=float(best[task.metric]),
         tables=found.tables,
-        settings='\n'.join(settings))
+        settings=markdown_table(settings, ['setting', 'value']))
 
 # %% ../../nbs/42_training.loop.ipynb #5b8059f7
 def _finish(task, screen):

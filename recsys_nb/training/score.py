@@ -12,6 +12,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from ..core.files import RecsysError, progress, write_beside
 from ..core.runs import RunFolder
+from ..data.rows import read_batches, read_column, read_rows, row_batches
 from ..data.tokens import Tokens
 from ..evaluation.stars import evaluate_scores, plot_calibration, score_metrics
 from ..models.product_scores import product_scores
@@ -145,7 +146,7 @@ def evaluate(self:ScoreTask):
     return {f'val_{k}': v for k, v in figures.items() if k != 'n'}
 
 # %% ../../nbs/44_training.score.ipynb #729029ee
-_parts = 'train', 'val', 'test'
+_all_parts = 'train', 'val', 'test'
 
 def _score_all(
     model,          # `ReviewMetadataScoreModel`
@@ -156,12 +157,12 @@ def _score_all(
     seed=0,         # Which ones, where there are more
 ):                  # A data frame, see `product_scores`
     "Score the reviews of a data set, and from these every product."
-    owners = [read_column(data, p, 'product_id') for p in _parts]
+    owners = [read_column(data, p, 'product_id') for p in _all_parts]
     ends = np.cumsum([len(o) for o in owners])
     drawn = _drawn(np.concatenate(owners), limit or ends[-1], seed)
     cuts = np.searchsorted(drawn, ends[:-1])
     found, start = [], 0
-    for part, end, rows in zip(_parts, ends, np.split(drawn, cuts)):
+    for part, end, rows in zip(_all_parts, ends, np.split(drawn, cuts)):
         found += _score_part(model, data, part, rows - start, preset)
         start = end
     reviews = pd.concat(found, ignore_index=True)
@@ -185,9 +186,8 @@ def _score_part(model, data, part, rows, preset):
 def save(self:ScoreTask, run):
     "Write `model/` and `product_scores.parquet`."
     self.model.save(run.path/'model')
-    plan, c = self.plan, self.config
-    limit = plan.limit and int(3*plan.rate*plan.limit)
-    scores = _score_all(self.model, self.data, self.on, c.star_share, limit, c.seed)
+    c = self.config
+    scores = _score_all(self.model, self.data, self.on, c.star_share, self.plan.texts, c.seed)
     with write_beside(run.path/'product_scores.parquet') as p: scores.to_parquet(p)
 
 # %% ../../nbs/44_training.score.ipynb #19b7ba1d
@@ -204,9 +204,8 @@ def measure(self:ScoreTask, run):
 # %% ../../nbs/44_training.score.ipynb #8fdf3295
 def _affordable(task, part):
     "The data, or a part of them, see `smaller`: what can be measured in the time that training had."
-    limit = task.plan and task.plan.limit
-    if not limit: return task.data
-    most = max(300, int(3*task.plan.rate*limit/12)) # as many of val, and ten times as many for training the ridge
+    if not (task.plan and task.plan.texts): return task.data
+    most = max(300, task.plan.texts//12) # as many of val, and ten times as many for training the ridge
     if len(_starred(_ratings(task.data, part))) <= most: return task.data
     return smaller(task.data, most, most, task.config.seed)
 

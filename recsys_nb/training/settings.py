@@ -7,27 +7,24 @@ __all__ = ['seconds_of', 'lasting', 'TrainingConfig', 'EncoderConfig', 'ScoreCon
 
 # %% ../../nbs/40_training.settings.ipynb #da183088
 import re
-from dataclasses import fields
-from typing import Annotated, ClassVar
+from typing import ClassVar
 from fastcore.basics import patch
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 from ..core.files import RecsysError, read_json
 from ..core.machine import base_encoder
 from ..core.runs import RunFolder
-
-# %% ../../nbs/40_training.settings.ipynb #8be14ca0
-def _numbers(kind, told, **limits): return Annotated[kind, Field(allow_inf_nan=False, description=told, **limits)]
+from ..core.settings import Settings, setting
 
 # %% ../../nbs/40_training.settings.ipynb #667a0ce5
-_Switch = Annotated[bool, Field(description='true or false')]
-_Text = Annotated[str, Field(description='a text')]
-_Count = Annotated[int, Field(ge=1, description='a whole number, at least 1')]
-_Whole = Annotated[int, Field(ge=0, description='a whole number, at least 0')]
-_Tokens = Annotated[int, Field(ge=8, description='a whole number, at least 8')]
-_Positive = _numbers(float, 'a number greater than 0', gt=0)
-_Share = _numbers(float, 'a number from 0 to 1', ge=0, le=1)
-_Part = _numbers(float, 'a number from 0 to less than 1', ge=0, lt=1)
+_Switch = setting(bool, 'true or false')
+_Text = setting(str, 'a text')
+_Count = setting(int, 'a whole number, at least 1', ge=1)
+_Whole = setting(int, 'a whole number, at least 0', ge=0)
+_Tokens = setting(int, 'a whole number, at least 8', ge=8)
+_Positive = setting(float, 'a number greater than 0', gt=0, allow_inf_nan=False)
+_Share = setting(float, 'a number from 0 to 1', ge=0, le=1)
+_Part = setting(float, 'a number from 0 to less than 1', ge=0, lt=1)
 
 # %% ../../nbs/40_training.settings.ipynb #f1878aba
 def seconds_of(
@@ -57,21 +54,12 @@ def _a_time(text):
 
 def _or_none(value): return None if str(value).lower() == 'none' else value
 
-_Time = Annotated[str, AfterValidator(_a_time), Field(description='a time such as 90s, 30m or 2h, auto or none')]
-_Optional = Annotated[_Count|None, BeforeValidator(_or_none), Field(description='a whole number, at least 1, or none')]
-
-# %% ../../nbs/40_training.settings.ipynb #bde95ca6
-def _complaint(cls, error):
-    "What is wrong with the first setting that is."
-    first = error.errors()[0]
-    name = first['loc'][-1]
-    known = {f.name: f for f in fields(cls)}
-    if name not in known: return f'{name}: no such setting; there are: {", ".join(known)}'
-    return f'{name}={first["input"]}: expected {cls.__pydantic_fields__[name].description}'
+_Time = setting(str, 'a time such as 90s, 30m or 2h, auto or none', AfterValidator(_a_time))
+_Optional = setting(_Count|None, 'a whole number, at least 1, or none', BeforeValidator(_or_none))
 
 # %% ../../nbs/40_training.settings.ipynb #856b9eca
 @dataclass(config=ConfigDict(extra='forbid'))
-class TrainingConfig:
+class TrainingConfig(Settings):
     "Settings that every training has."
     kind:ClassVar[str] = ''       # Which run folder it goes to
     data:_Text=''                 # Name of the prepared data set
@@ -86,29 +74,6 @@ class TrainingConfig:
     max_tokens:_Tokens=128        # Tokens of a text that are read
     patience:_Count=2             # Epochs without a better validation result before stopping
     seed:_Whole=0                 # For the order of the batches and everything else that is random
-
-    @model_validator(mode='wrap')
-    @classmethod
-    def _checked(cls, given, check):
-        "The settings, or a `RecsysError` about the first that makes no sense."
-        try: return check(given)
-        except ValidationError as e: raise RecsysError(_complaint(cls, e)) from None
-
-# %% ../../nbs/40_training.settings.ipynb #7741fd1e
-@patch(cls_method=True)
-def of(
-    cls:TrainingConfig,
-    words=(),  # Texts such as 'keep_base=0'
-    **given,   # Settings by name; `None` means the default
-) -> TrainingConfig:
-    "Settings from what was typed; `RecsysError` where one is unknown or out of its range."
-    for word in words or ():
-        name, equals, value = word.partition('=')
-        if not equals: raise RecsysError(f'{word}: expected NAME=VALUE')
-        name, value = name.strip(), value.strip()
-        if given.get(name) is not None: raise RecsysError(f'{name}: given twice, as {given[name]} and as {value}')
-        given[name] = value
-    return cls(**{k: v for k, v in given.items() if v is not None})
 
 # %% ../../nbs/40_training.settings.ipynb #fcdbc856
 @dataclass(config=ConfigDict(extra='forbid'))
