@@ -6,16 +6,16 @@
 __all__ = ['app', 'main']
 
 # %% ../../nbs/81_command.cli.ipynb #0186a9b0
-import argparse, json, os, sys
-from collections import Counter
+import argparse, os, sys
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Optional
 import typer
+from fastcore.meta import delegates
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from ..core.files import RecsysError, root_folder, write_beside
+from ..core.files import RecsysError, as_json, objects_of, root_folder, write_beside
 from ..core.machine import calm_threads
 from ..core.runs import find_run
 from ..training.settings import EncoderConfig, ScoreConfig
@@ -62,7 +62,7 @@ def _data(name):
     return load_prepared(name, _root())
 
 # %% ../../nbs/81_command.cli.ipynb #0901e243
-def _alone(name, others):
+def _refuse_both(name, others):
     "Refuse an option that was given beside others; `others` holds their names and values."
     beside = [o for o, v in others.items() if v not in (None, [])]
     if not beside: return
@@ -74,19 +74,14 @@ def _say(*words):
     "Tell the person something, on standard error."
     print(*words, file=sys.stderr, flush=True)
 
-# %% ../../nbs/81_command.cli.ipynb #b775156c
-def _plain(o):
-    "What JSON can hold in place of `o`."
-    return o.tolist() if hasattr(o, 'tolist') else str(o)
-
 # %% ../../nbs/81_command.cli.ipynb #7d9b405c
 def _print_json(obj):
     "Print one JSON object on standard output."
     encoding = (sys.stdout.encoding or '').lower().replace('-', '')
-    print(json.dumps(obj, ensure_ascii=encoding != 'utf8', default=_plain))
+    print(as_json(obj, ensure_ascii=encoding != 'utf8'))
 
 # %% ../../nbs/81_command.cli.ipynb #3245cdc6
-def _cell(value, form):
+def _terminal_cell(value, form):
     "What stands in a cell."
     if value is None or value != value: return '–'
     if not isinstance(value, float): return str(value)
@@ -107,7 +102,7 @@ def _print_frame(
         justify = 'right' if column.dtype.kind in 'if' else 'left'
         table.add_column(str(name), justify=justify, overflow='fold')
     for row in frame.itertuples(index=False):
-        cells = [_cell(v, forms.get(name, '')) for name, v in zip(frame, row)]
+        cells = [_terminal_cell(v, forms.get(name, '')) for name, v in zip(frame, row)]
         table.add_row(*map(Text, cells))
     width = max(100, min(160, Console().width))
     Console(width=width, highlight=False, force_jupyter=False).print(table)
@@ -141,15 +136,6 @@ _Categories = _several('Keep this category, at any level; may be given several t
 _Split = _option('auto, time, product or blair')
 _Choice = _option('For everything that is random', kind=int)
 
-# %% ../../nbs/81_command.cli.ipynb #686fb167
-def _share(text):
-    "A share such as 5% or 0.05."
-    try: value = float(text.rstrip('%'))
-    except ValueError: raise RecsysError(f'--max-bad {text}: expected a share such as 5% or 0.05') from None
-    if text.endswith('%'): value /= 100
-    if not 0 <= value <= 1: raise RecsysError(f'--max-bad {text}: expected a share between 0% and 100%')
-    return value
-
 # %% ../../nbs/81_command.cli.ipynb #e88f218e
 def _columns_of(names):
     "What `--map` says."
@@ -159,19 +145,15 @@ def _columns_of(names):
     raise RecsysError(f'--map {names}: expected FIELD=COLUMN,FIELD=COLUMN')
 
 # %% ../../nbs/81_command.cli.ipynb #c1c7dd24
-def _prepared(reviews, meta, split, max_bad='5%', names=None, **settings):
+def _prepared(reviews, meta, split, engine, spark_master, names, **settings):
     "Clean and split what was named."
     from recsys_nb.data.prepare import prepare
     if not reviews and not meta: raise RecsysError('expected --reviews, --meta or both')
+    if spark_master and engine != 'spark': raise RecsysError('--spark-master: only with --engine spark')
     given = {n: v for n, v in settings.items() if v not in (None, [])}
     how = dict(split='time', cuts='blair') if split == 'blair' else dict(split=split)
-    return prepare(
-        reviews=reviews or [],
-        meta=meta or [],
-        root=_root(),
-        max_bad=_share(max_bad),
-        columns=_columns_of(names),
-        **how, **given)
+    given |= dict(reviews=reviews, meta=meta, engine=engine, spark_master=spark_master, columns=_columns_of(names))
+    return prepare(root=_root(), **how, **given)
 
 # %% ../../nbs/81_command.cli.ipynb #540e0ebf
 def _tell_data(data, to=print):
@@ -197,7 +179,6 @@ def _prepare(
 ):
     "Clean raw reviews and metadata and split them."
     given = locals()
-    if spark_master and engine != 'spark': raise RecsysError('--spark-master: only with --engine spark')
     _tell_data(_prepared(**given))
 
 # %% ../../nbs/81_command.cli.ipynb #fe795d3c
@@ -212,11 +193,7 @@ def _download(
 
 # %% ../../nbs/81_command.cli.ipynb #f4582a2e
 _Epochs = _option('Passes over the training data', kind=int, min=1)
-_BatchSize = _option('Examples a step', kind=int)
-_Rate = _option('Peak learning rate', kind=float)
 _Time = _option('How long each training may take, as 30m or 2h [default: auto]')
-_Base = _option('The encoder to begin with: a folder, or a name on the hub')
-_Resume = _option('Go on with this interrupted run, or with the "latest"')
 _Settings = _several('Any other setting; a wrong name lists them', '--set', metavar='NAME=VALUE')
 
 # %% ../../nbs/81_command.cli.ipynb #6315c6fb
@@ -224,49 +201,41 @@ def _trained(train, cls, data, preset, resume, words, **given):
     "Train on a data set, and print where the run is."
     if any(w.startswith('data=') for w in words or ()):
         raise RecsysError('--set: expected NAME=VALUE of another setting; the data are named by --data')
-    if resume: _alone('resume', dict(set=words, **given))
+    if resume: _refuse_both('resume', dict(set=words, **given))
     config = cls.of(words, data=data, **given)
     print(train(_data(data), config, root=_root(), preset=preset, resume=resume).path)
-
-# %% ../../nbs/81_command.cli.ipynb #96b3e886
-@_command('train-encoder --data toys --epochs 2 --set batch_size=128')
-def _train_encoder(
-    data:_Data,
-    preset:_Preset='auto',
-    base:_Base=None,
-    epochs:_Epochs=None,
-    batch_size:_BatchSize=None,
-    lr:_Rate=None,
-    time:_Time=None,
-    temperature:_option('Divides the similarities in InfoNCE', kind=float)=None,
-    tied:_option('One encoder for both towers, or one each', '--tied/--untied', kind=bool)=None,
-    seed:_Choice=None,
-    words:_Settings=None,
-    resume:_Resume=None,
-):
-    "Train the two towers of DualEncoderSBERT."
-    given = locals()
-    from recsys_nb.training.encoder import train_encoder
-    _trained(train_encoder, EncoderConfig, **given)
 
 # %% ../../nbs/81_command.cli.ipynb #b982b06b
 @_command('train-score --data toys --epochs 2')
 def _train_score(
     data:_Data,
     preset:_Preset='auto',
-    base:_Base=None,
+    base:_option('The encoder to begin with: a folder, or a name on the hub')=None,
     epochs:_Epochs=None,
-    batch_size:_BatchSize=None,
-    lr:_Rate=None,
+    batch_size:_option('Examples a step', kind=int)=None,
+    lr:_option('Peak learning rate', kind=float)=None,
     time:_Time=None,
     seed:_Choice=None,
     words:_Settings=None,
-    resume:_Resume=None,
+    resume:_option('Go on with this interrupted run, or with the "latest"')=None,
 ):
     "Train ReviewMetadataScoreModel, which predicts stars."
     given = locals()
     from recsys_nb.training.score import train_score
     _trained(train_score, ScoreConfig, **given)
+
+# %% ../../nbs/81_command.cli.ipynb #96b3e886
+@_command('train-encoder --data toys --epochs 2 --set batch_size=128')
+@delegates(_train_score)
+def _train_encoder(
+    data:_Data,
+    temperature:_option('Divides the similarities in InfoNCE', kind=float)=None,
+    tied:_option('One encoder for both towers, or one each', '--tied/--untied', kind=bool)=None,
+    **kwargs,
+):
+    "Train the two towers of DualEncoderSBERT."
+    from recsys_nb.training.encoder import train_encoder
+    _trained(train_encoder, EncoderConfig, data=data, temperature=temperature, tied=tied, **kwargs)
 
 # %% ../../nbs/81_command.cli.ipynb #2e407fbf
 _Run = Annotated[str, typer.Argument(help='A run: its folder, its timestamp or "latest"')]
@@ -308,15 +277,15 @@ def _evaluate_run(data, run):
     return report, report.to_dict()
 
 # %% ../../nbs/81_command.cli.ipynb #a0ca9a5e
-_Queries = _option('Lines of an id, a tab and a text, all answered', kind=Path)
-
 def _evaluate_asked(data, run, file):
     "How well a run finds what comes next in the histories of a file."
-    from recsys_nb.data.prepare import load_prepared
     from recsys_nb.evaluation.histories import evaluate_histories
     from recsys_nb.index.build import settled
-    table = evaluate_histories(load_prepared(data, _root()), settled(run, _root())[0], file)
+    table = evaluate_histories(_data(data), settled(run, _root())[0], file)
     return table.to_string(index=False), table.to_dict('records')
+
+# %% ../../nbs/81_command.cli.ipynb #a0ca9a5f
+_Queries = _option('Lines of an id, a tab and a text, all answered', kind=Path)
 
 @_command('evaluate --data toys --run latest')
 def _evaluate(
@@ -329,8 +298,8 @@ def _evaluate(
     as_json:_Json=False,
 ):
     "Measure a run on its test data, or an index on given queries."
-    if data: _alone('data', dict(index=index, queries=queries, qrels=qrels))
-    if index: _alone('index', dict(run=run, histories=histories))
+    if data: _refuse_both('data', dict(index=index, queries=queries, qrels=qrels))
+    if index: _refuse_both('index', dict(run=run, histories=histories))
     if data and histories: shown, found = _evaluate_asked(data, run or 'latest', histories)
     elif data: shown, found = _evaluate_run(data, run or 'latest')
     elif index and queries and qrels: shown, found = _evaluate_index(index, queries, qrels)
@@ -402,29 +371,10 @@ def _update(
     if as_json: return _print_json(dict(data=str(data.path), index=done))
     print(f'{data.path}: {data.count("products"):,} products, {data.count("interactions"):,} interactions')
     if done is None: return print('no index of that name; `recsys index` builds one')
-    written, encoded, removed = done['written'], done['encoded'], done['removed']
-    print(f'index: {written:,} products written, {encoded:,} of them encoded, {removed:,} removed')
-
-# %% ../../nbs/81_command.cli.ipynb #855e25ef
-def _object(where, line):
-    "The JSON object of a line."
-    try: found = json.loads(line)
-    except (ValueError, RecursionError) as e: raise RecsysError(f'{where}: no JSON ({e})') from None
-    if isinstance(found, dict): return found
-    raise RecsysError(f'{where}: expected an object such as {{"text": "a mouse"}}')
-
-# %% ../../nbs/81_command.cli.ipynb #9bedac6c
-def _objects(path):
-    "Yield where each object of a file of JSON lines is, and the object."
-    try: lines = Path(path).read_text(encoding='utf-8-sig').splitlines()
-    except OSError as e: raise RecsysError(f'{path}: {e.strerror}') from None
-    except UnicodeDecodeError: raise RecsysError(f'{path}: not UTF-8 text') from None
-    for i, line in enumerate(lines, 1):
-        where = f'{path}: line {i}'
-        if line.strip(): yield where, {'id': str(i)} | _object(where, line)
+    print('index: {written:,} products written, {encoded:,} of them encoded, {removed:,} removed'.format(**done))
 
 # %% ../../nbs/81_command.cli.ipynb #14d7ec91
-def _complaint(where, wrong):
+def _wrong_request(where, wrong):
     "What pydantic found wrong, in one line."
     field = '.'.join(str(o) for o in wrong['loc'] if o not in ('one', 'several'))
     why = wrong['msg'].removeprefix('Value error, ')
@@ -437,29 +387,34 @@ def _checked(where, asked, k):
     from pydantic import ValidationError
     from recsys_nb.serve.messages import Preferences
     try: p = Preferences.model_validate(asked)
-    except ValidationError as e: raise RecsysError(_complaint(where, e.errors()[0])) from None
+    except ValidationError as e: raise RecsysError(_wrong_request(where, e.errors()[0])) from None
     return {'text': p.text, 'k': k, **p.model_dump(exclude_defaults=True)}
 
 # %% ../../nbs/81_command.cli.ipynb #b5b7c71f
+_example = dict(id='q1', text='a quiet keyboard', max_price=80)
+
 def _asked(preferences, queries, requests):
-    "Where each request stands, and what it says."
+    "Yield where each request stands, and what it says."
     from recsys_nb.evaluation.trec import read_queries
-    if requests: return list(_objects(requests))
-    if queries: return [(f'{queries}: {i}', dict(id=i, text=t)) for i, t in read_queries(queries).items()]
-    return [('', dict(text=preferences or ''))]
+    if requests:
+        for n, (where, one) in enumerate(objects_of(requests, _example), 1): yield where, dict(id=str(n)) | one
+    elif queries:
+        for i, text in read_queries(queries).items(): yield f'{queries}: {i}', dict(id=i, text=text)
+    else: yield '', dict(text=preferences or '')
 
 # %% ../../nbs/81_command.cli.ipynb #db2b2d66
-def _requests(preferences, queries, requests, shared, k):
-    "All that is asked, as arguments of `recommend`."
-    asked = _asked(preferences, queries, requests)
-    if not asked: raise RecsysError(f'{requests}: it is empty; expected a JSON object a line')
-    found = [_checked(where, shared | own, k) for where, own in asked]
-    for i, n in Counter(o.get('id') for o in found).items():
-        if n > 1: raise RecsysError(f'{requests}: id {i} is there twice')
+def _requests(asked, shared, k):
+    "All that is asked, as arguments of `recommend`, by its id."
+    found = {}
+    for where, own in asked:
+        one = _checked(where, shared | own, k)
+        i = one.get('id', '1')
+        if i in found: raise RecsysError(f'{where}: id {i} was there before')
+        found[i] = one
     return found
 
 # %% ../../nbs/81_command.cli.ipynb #abde8bc9
-def _flat(answers):
+def _rows_of_answers(answers):
     "A row for each recommendation of all answers."
     import pandas as pd
     frames = {i: found.to_frame() for i, found in answers.items()}
@@ -467,10 +422,10 @@ def _flat(answers):
     return flat.assign(place=flat.place + 1)
 
 # %% ../../nbs/81_command.cli.ipynb #9c3ee295
-def _lines(answers):
+def _json_lines(answers):
     "A JSON object a line."
-    told = [{'id': i} | found.to_dict() for i, found in answers.items()]
-    return ''.join(json.dumps(o, ensure_ascii=False, default=_plain) + '\n' for o in told)
+    told = [dict(id=i) | found.to_dict() for i, found in answers.items()]
+    return ''.join(as_json(o) + '\n' for o in told)
 
 # %% ../../nbs/81_command.cli.ipynb #ec83736e
 _endings = '.run', '.jsonl', '.csv', '.parquet'
@@ -484,21 +439,21 @@ def _write_run(path, rec, requests):
     write_run(path, {i: ranked[i][:r['k']] for i, r in requests.items()})
 
 # %% ../../nbs/81_command.cli.ipynb #036555e5
-def _write(path, rec, asked):
+def _write(path, rec, requests):
     "Answer requests in a file."
-    requests = {one.get('id', '1'): one for one in asked}
     if path.suffix == '.run': _write_run(path, rec, requests)
     else:
-        answers = dict(zip(requests, rec.answer_all(asked)))
+        answers = dict(zip(requests, rec.answer_all(list(requests.values()))))
         with write_beside(path) as part:
-            if path.suffix == '.csv': _flat(answers).to_csv(part, index=False)
-            elif path.suffix == '.parquet': _flat(answers).to_parquet(part)
-            else: part.write_text(_lines(answers), encoding='utf-8', errors='replace')
-    _say(f'{len(asked)} answered in {path}')
+            if path.suffix == '.csv': _rows_of_answers(answers).to_csv(part, index=False)
+            elif path.suffix == '.parquet': _rows_of_answers(answers).to_parquet(part)
+            else: part.write_text(_json_lines(answers), encoding='utf-8', errors='replace')
+    _say(f'{len(requests)} answered in {path}')
 
 # %% ../../nbs/81_command.cli.ipynb #49f95c42
-def _show(rec, asked, as_json):
+def _show(rec, requests, as_json):
     "Answer requests on the screen."
+    asked = list(requests.values())
     for one, found in zip(asked, rec.answer_all(asked)):
         name = dict(id=one['id']) if 'id' in one else {}
         if as_json: _print_json(name | found.to_dict())
@@ -516,7 +471,7 @@ def _ids(told): return _several(f'{told}, by its id; may be given several times'
 def _recommend(
     preferences:Annotated[Optional[str], typer.Argument(help='What you look for, in your words')]=None,
     index:_Index=None,
-    k:_option('How many products [default: 10]', kind=int)=None,
+    k:_option('How many products', kind=int, min=1)=10,
     min_price:_Number=None,
     max_price:_Number=None,
     category:_Names=None,
@@ -539,14 +494,13 @@ def _recommend(
 # %% ../../nbs/81_command.cli.ipynb #2c3398b0
 def _answer(preferences, index, k, queries, requests, out, as_json, **filters):
     "Refuse what does not go together, and answer."
-    if preferences and queries: _alone('queries', dict(preferences=preferences))
-    if requests: _alone('requests', dict(preferences=preferences, queries=queries))
-    if as_json: _alone('json', dict(out=out))
+    if preferences and queries: _refuse_both('queries', dict(preferences=preferences))
+    if requests: _refuse_both('requests', dict(preferences=preferences, queries=queries))
+    if as_json: _refuse_both('json', dict(out=out))
     if out and out.suffix not in _endings:
         raise RecsysError(f'--out {out}: expected a name ending in {", ".join(_endings)}')
-    if k is not None and k < 1: raise RecsysError(f'--k {k}: expected at least 1')
     shared = {n: v for n, v in filters.items() if v not in (None, [])}
-    asked = _requests(preferences, queries, requests, shared, k or 10)
+    asked = _requests(_asked(preferences, queries, requests), shared, k)
     from recsys_nb.recommend.recommender import Recommender
     with Recommender.load(_root(), index=index) as rec:
         if out: _write(out, rec, asked)
@@ -571,26 +525,23 @@ def _serve(
     "Serve the HTTP API and the demo page. With RECSYS_API_KEY set, every request needs that key."
     given = locals()
     from recsys_nb.serve.running import serve
-    if not demo: _alone('no-demo', dict(frames=frames))
+    if not demo: _refuse_both('no-demo', dict(frames=frames))
     for name in ('hosts', 'origins', 'frames'): given[name] = tuple(given[name] or ())
     serve(_root(), **given)
 
 # %% ../../nbs/81_command.cli.ipynb #acf13c04
 @_command('run --reviews reviews.jsonl.gz --meta meta.jsonl.gz --name toys')
+@delegates(_prepare)
 def _run(
     name:_Name,
-    reviews:_Paths=None,
-    meta:_Paths=None,
-    categories:_Categories=None,
-    split:_Split='auto',
     epochs:_Epochs=None,
     time:_Time=None,
     preset:_Preset='auto',
-    seed:_Choice=0,
+    **kwargs,
 ):
     "Prepare, train both models, export, evaluate, index and recommend, in one go."
     from recsys_nb.command.pipeline import run_pipeline
-    data = _prepared(reviews, meta, split, name=name, categories=categories, seed=seed)
+    data = _prepared(name=name, **kwargs)
     _tell_data(data, _say)
     _tell_result(run_pipeline(data, _root(), preset, say=_say, epochs=epochs, time=time))
 
@@ -609,7 +560,7 @@ def _demo(
 # %% ../../nbs/81_command.cli.ipynb #b19934d2
 def _tell_result(result):
     "Print what a whole run found: recommendations, metrics beside their baselines, and where everything is."
-    for query, recs in result.recommendations.items(): _print_recommendations(recs, query)
+    for query, recs in result.sample_answers.items(): _print_recommendations(recs, query)
     for title, frame in result.tables.items(): _print_frame(frame, title)
     for note in result.notes: print(note)
     print('Written:')
@@ -621,7 +572,7 @@ def _doctor(as_json:_Json=False):
     "Look at this machine: what computes, what is installed, what is missing."
     from recsys_nb.core.machine import doctor
     found = doctor()
-    _print_json(found.to_dict()) if as_json else print(found)
+    _print_json(found) if as_json else print(found)
 
 # %% ../../nbs/81_command.cli.ipynb #65c5a239
 def _drop_output():

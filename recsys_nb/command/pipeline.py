@@ -213,7 +213,7 @@ def sample_preferences(
 @dataclass
 class PipelineResult:
     "What a whole run found and where it wrote it."
-    recommendations:dict = field(default_factory=dict) # query -> `Recommendations`
+    sample_answers:dict = field(default_factory=dict)  # query -> `Recommendations`
     tables:dict = field(default_factory=dict)          # title -> data frame of test metrics
     notes:list = field(default_factory=list)           # What was left out, and verdicts
     written:dict = field(default_factory=dict)         # what -> path
@@ -264,7 +264,7 @@ def _ask(result, data, root, queries, k):
     "Open the new index and fill in the recommendations."
     from recsys_nb.recommend.recommender import Recommender
     with Recommender.load(root_folder(root), index=data.name) as rec:
-        for q in queries: result.recommendations[q] = rec.recommend(q, k=k)
+        for q in queries: result.sample_answers[q] = rec.recommend(q, k=k)
     result.written['index'] = root_folder(root)/'outputs'/'index'/data.name
 
 # %% ../../nbs/80_command.pipeline.ipynb #f48b71ce
@@ -302,10 +302,10 @@ def _first_answers(data, root, say):
     say('First answers, from the encoder as it comes, before any training …')
     index_data(data, 'base', root=root)
     _ask(found, data, root, demo_preferences, 3)
-    for query, recs in found.recommendations.items():
+    for query, recs in found.sample_answers.items():
         say(f'  "{query}"')
         for r in recs: say(f'    {r.title}')
-    return found.recommendations
+    return found.sample_answers
 
 # %% ../../nbs/80_command.pipeline.ipynb #f1cf5fda
 def run_demo(
@@ -323,7 +323,7 @@ def run_demo(
     data = prepare([store.reviews], [store.meta], 'sample_store', root=root)
     before = {} if quick else _first_answers(data, root, say)
     result = run_pipeline(data, root, queries=demo_preferences, say=say, **(dict(time='30s') | settings))
-    beside = {f'"{q}", before and after training': _beside(recs, result.recommendations[q])
+    beside = {f'"{q}", before and after training': _beside(recs, result.sample_answers[q])
               for q, recs in before.items()}
     result.tables = beside | result.tables
     return result
