@@ -122,10 +122,6 @@ def test_prepare(shop, tmp_path):
     words = lambda root: [*prepare_words(root, 'shop'), '--split', 'product']
     killed(shop, tmp_path, words, lambda a, b: same_data(a, b, 'shop'))
 
-def test_index(shop, tmp_path):
-    words = lambda root: ['index', '--data', 'shop', '--run', 'base', '--base', root/'tiny', '--known', 'train']
-    killed(shop, tmp_path, words, same_index)
-
 def update_words(root, shop):
     reviews, meta, gone = changes(shop)
     return ['update', '--name', 'shop', '--reviews', reviews[0], '--meta', meta[0], *(w for i in gone for w in ('--remove', i))]
