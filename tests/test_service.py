@@ -273,7 +273,9 @@ locked = schemathesis.openapi.from_asgi('/openapi.json', create_app(Shop(), sett
 @examples(4)
 def test_random_requests_with_a_key(case):
     "Without a key is another test: here two headers bring it, and taking one away changes nothing."
-    case.call_and_validate(headers={'authorization': 'Bearer a long secret'}, excluded_checks=[positive_data_acceptance, ignored_auth])
+    response = case.call(headers={'authorization': 'Bearer a long secret'})
+    if response.status_code == 413: return # as above
+    case.validate_response(response, excluded_checks=[positive_data_acceptance, ignored_auth])
 
 def test_each_address_has_its_own_pace():
     app = create_app(Shop(), settings=ServiceSettings(rate=3))
