@@ -402,7 +402,7 @@ def encode_shard(
     **settings,              # See `IndexSettings`; the same for all parts and for the index
 ) -> int:                    # How many products are in this part
     "Encode a part of the products and of their reviews, for `build_index` to find."
-    s, (model, _) = IndexSettings.of(settings), settled(model, root)
+    s, (model, _) = IndexSettings(**settings), settled(model, root)
     ids = {c: read_column(data, 'products', c) for c in ('product_id', 'family_id')}
     order = with_scores(pd.DataFrame(ids).reset_index(names='row'), None)
     mine = [order[start:end] for start, end in _share(_batches(order, batch), shard)]
