@@ -226,7 +226,7 @@ def test_of_a_table_on_disk_only_what_is_asked_is_read(tmp_path):
 
 def test_the_fitted_mixture_is_no_worse_than_its_parts(electronics):
     cat, val = Catalogue.of(electronics.products), electronics.val
-    texts, relevant = val.text.tolist(), cat.relevant(val)
+    texts, relevant = val.text.tolist(), [{f} for f in cat.families[cat.positions(val.product_id)]]
     signals = dict(meaning=tfidf_scorer(cat.texts)(texts), words=bm25_scorer(cat.texts)(texts))
     asked = trials(signals, cat.families, relevant, [count_words(t) for t in texts])
     fitted = fit_weights(dict(reviews=asked))

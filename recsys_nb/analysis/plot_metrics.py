@@ -37,9 +37,9 @@ def _setting(name, value):
 # %% ../../nbs/analysis/plot_metrics.ipynb #2345c2cb
 def _labels(runs):
     "What to call each run in a legend: the settings that differ, or else its name."
-    told = pd.DataFrame([asdict(r.config) for r in runs]).astype(object)
-    differ = [k for k in told if told[k].astype(str).nunique() > 1]
-    labels = [', '.join(_setting(k, row[k]) for k in differ) for row in told.to_dict('records')]
+    told = [asdict(r.config) for r in runs]
+    differ = [k for k in told[0] if len({str(settings[k]) for settings in told}) > 1]
+    labels = [', '.join(_setting(k, settings[k]) for k in differ) for settings in told]
     unique = all(labels) and len(set(labels)) == len(runs)
     return labels if unique else [r.name for r in runs]
 
@@ -66,14 +66,13 @@ def _better(column):
     return 'higher' if re.search('ndcg|recall|mrr|acc|exact|within', column) else ''
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #0e65942d
-def _columns(frames):
+def _figures_of(frames):
     "The columns that at least one run has a figure in, the known ones first."
     have = pd.concat(frames).dropna(axis=1, how='all').columns
-    names = dict.fromkeys([*_titles, *have])
-    return [c for c in names if c in have and c not in _not_drawn]
+    return [c for c in dict.fromkeys([*_titles, *have]) if c in have and c not in _not_drawn]
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #aed2836a
-def _line(i):
+def _run_style(i):
     "How the `i`th run is drawn."
     return dict(color=sns.color_palette('colorblind')[i % 10], ls=['-', '--', '-.', ':'][i % 4], lw=2)
 
@@ -81,13 +80,13 @@ def _line(i):
 _chosen_by = {'val_ndcg@10', 'val_rmse'} # what the best epoch of an encoder and of a score model is chosen by
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #e5f5e988
-def _best(d, column):
+def _best_epoch(d, column):
     "Epoch and value of a run's best row."
     at = d[column].idxmin() if _better(column) == 'lower' else d[column].idxmax()
     return d.epoch[at], d[column][at]
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #538db501
-def _mark(ax, at, above, colour, ring):
+def _mark_best(ax, at, above, colour, ring):
     "Write a run's best value, in a ring or not."
     if ring: ax.plot(*at, 'o', ms=11, mfc='none', mec=colour, mew=1.6)
     ax.annotate(
@@ -116,11 +115,11 @@ def _chance(ax, level):
 # %% ../../nbs/analysis/plot_metrics.ipynb #84f58f16
 def _mark_all(ax, shown, column):
     "Mark the best epoch of each run, on the better side, or where there is room."
-    best = {i: _best(d, column) for i, d in shown.items()}
-    for i, at in best.items():
-        rivals = [value for epoch, value in best.values() if epoch == at[0]]
-        above = at[1] == max(rivals) if len(rivals) > 1 else _better(column) == 'higher'
-        _mark(ax, at, above, _line(i)['color'], column in _chosen_by)
+    best = {i: _best_epoch(d, column) for i, d in shown.items()}
+    for i, (epoch, value) in best.items():
+        rivals = [v for e, v in best.values() if e == epoch]
+        above = value == max(rivals) if len(rivals) > 1 else _better(column) == 'higher'
+        _mark_best(ax, (epoch, value), above, _run_style(i)['color'], column in _chosen_by)
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #1ef512b1
 def _over_epochs(ax, last):
@@ -136,19 +135,21 @@ def plot_metric(
     ax=None,# Axes to draw on
 ):          # The axes
     "A figure over the epochs, with its best value, in a ring where it is the one that chooses the weights."
-    ax, way = axes_or_new(ax, (6, 3.6)), _better(column)
+    ax = axes_or_new(ax, (6, 3.6))
+    way = _better(column)
     shown = {}
     for i, (label, d) in enumerate(frames.items()):
         if column not in d or d[column].isna().all(): continue
         shown[i] = d.dropna(subset=column)
-        ax.plot(shown[i].epoch, shown[i][column], marker='o', ms=4, label=label, **_line(i))
+        ax.plot(shown[i].epoch, shown[i][column], marker='o', ms=4, label=label, **_run_style(i))
     if way: _mark_all(ax, shown, column)
     if column == 'val_recall@1':
         known = [d.val_candidates.iloc[-1] for d in shown.values() if 'val_candidates' in d]
         for n in set(known): _chance(ax, 1/n)
     _over_epochs(ax, max([1, *(d.epoch.max() for d in frames.values())]))
     if 'seconds' in column: ax.set_ylim(0, 1.15*ax.dataLim.y1)
-    title, below = _titles.get(column, column), 'epoch'
+    title = _titles.get(column, column)
+    below = 'epoch'
     if way: title += f' ({way} is better)'
     if column in _chosen_by: below += ', in a ring the one whose weights are kept'
     return finish_plot(ax, title, xlabel=below)
@@ -160,21 +161,23 @@ def _plot_rate(runs, ax):
     for i, (label, run) in enumerate(runs.items()):
         c = run.config
         rates = [1e5*c.lr*rate_factor(s, 1000, c.warmup) for s in steps]
-        ax.plot(steps*c.epochs/1000, rates, label=label, **_line(i))
+        ax.plot(steps*c.epochs/1000, rates, label=label, **_run_style(i))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return finish_plot(ax, 'Learning rate, in 10⁻⁵', xlabel='epochs done')
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #7b4af9c5
-def _find(runs, root):
+def _runs_given(runs, root):
     "The `RunFolder`s of whatever they were given as."
     runs = runs if isinstance(runs, (list, tuple)) else [runs]
     return [r if isinstance(r, RunFolder) else find_run(r, root=root) for r in runs]
 
-def _grid(n):
+def _axes_grid(n):
     "A figure with `n` axes, three in a row."
     rows = -(-n//3)
-    with plot_style(): fig = plt.figure(figsize=(13, 3.1*rows + .5), dpi=84, layout='constrained')
-    with plot_style(): return fig, [fig.add_subplot(rows, 3, i + 1) for i in range(n)]
+    with plot_style():
+        fig, axs = plt.subplots(rows, 3, figsize=(13, 3.1*rows + .5), dpi=84, layout='constrained', squeeze=False)
+    for ax in axs.flat[n:]: ax.remove()
+    return fig, axs.flat[:n]
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #a11b9487
 def plot_runs(
@@ -182,13 +185,13 @@ def plot_runs(
     root=None, # See `root_folder`
 ):             # The figure
     "Everything there is about one or more runs, over their epochs."
-    runs = _find(runs, root)
+    runs = _runs_given(runs, root)
     if len({r.kind for r in runs}) > 1:
         raise RecsysError('encoder and score runs have no figures in common; plot them apart')
     named = dict(zip(_labels(runs), runs))
     frames = {label: run_metrics(r) for label, r in named.items()}
-    columns = _columns(list(frames.values()))
-    fig, axs = _grid(len(columns) + 1)
+    columns = _figures_of(list(frames.values()))
+    fig, axs = _axes_grid(len(columns) + 1)
     for column, ax in zip(columns, axs): plot_metric(frames, column, ax)
     _plot_rate(named, axs[-1])
     run = runs[0]
@@ -202,7 +205,7 @@ def plot_run(
     root=None, # See `root_folder`
 ) -> Path:     # The picture, `curves.png` in the run's folder
     "Draw a run's curves into its folder."
-    run, = _find(run, root)
+    run, = _runs_given(run, root)
     fig = plot_runs(run)
     with write_beside(run.path/'curves.png') as p: fig.savefig(p, format='png', dpi=120)
     plt.close(fig)

@@ -15,7 +15,7 @@ from ..core.plots import (
 from ..data.prepare import PreparedData
 
 # %% ../../nbs/analysis/visualize_data.ipynb #d845b97f
-def _count(x, pos=None):
+def _axis_number(x, pos=None):
     if x < 10_000:
         return f'{x:,.0f}'
     return f'{x/1000:,.0f}k' if x < 1e6 else f'{x/1e6:,.1f}m'
@@ -26,7 +26,7 @@ def _counts_on(*axes):
     for axis in axes:
         decades = np.ptp(np.log10(axis.get_view_interval()))
         axis.set_major_locator(LogLocator(subs=(1,) if decades > 2.5 else (1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(_count))
+        axis.set_major_formatter(FuncFormatter(_axis_number))
         axis.set_minor_formatter(NullFormatter())
 
 # %% ../../nbs/analysis/visualize_data.ipynb #88849785
@@ -35,7 +35,7 @@ def _category(products):
     return products.categories.map(lambda c: c[-1] if len(c) else 'no category')
 
 # %% ../../nbs/analysis/visualize_data.ipynb #031a50b6
-def _words(texts):
+def _word_counts(texts):
     "How many words each text has."
     return texts.fillna('').astype(str).str.split().str.len()
 
@@ -57,7 +57,7 @@ def _all_reviews(
     category = r.product_id.map(_category(data.products.set_index('product_id')))
     return r.assign(
         category=_gather(category.fillna('no category'), n),
-        words=_words(r.text))
+        words=_word_counts(r.text))
 
 # %% ../../nbs/analysis/visualize_data.ipynb #56220731
 def plot_ratings(
@@ -66,7 +66,8 @@ def plot_ratings(
     ax=None,           # Axes to draw on
 ):                     # The axes
     "Shares of one to five stars by category."
-    ax, r = axes_or_new(ax), _all_reviews(data, n).dropna(subset='rating')
+    ax = axes_or_new(ax)
+    r = _all_reviews(data, n).dropna(subset='rating')
     if r.empty:
         return say_nothing(ax, 'Ratings by category', 'these reviews carry no stars')
     about = r.groupby('category').rating.agg(['mean', 'size']).sort_values('mean')
@@ -78,7 +79,7 @@ def plot_ratings(
     share.columns = [f'{star} ★' for star in share]
     share.plot.barh(stacked=True, color=star_colours, width=.78, lw=0, ax=ax)
     for i, (mean, size) in enumerate(about.values):
-        ax.text(1.01, i, f'{mean:.2f}  ({_count(size)})', va='center', fontsize=9, color='#52606d')
+        ax.text(1.01, i, f'{mean:.2f}  ({_axis_number(size)})', va='center', fontsize=9, color='#52606d')
     ax.xaxis.set_major_formatter(PercentFormatter(1))
     ax.grid(False)
     below = dict(loc='upper left', bbox_to_anchor=(-.02, -.17))
@@ -101,7 +102,7 @@ def plot_lengths(
     "Words of a review and of a product's text."
     ax, texts = axes_or_new(ax), dict(
         reviews=_all_reviews(data).words,
-        products=_words(data.products.text))
+        products=_word_counts(data.products.text))
     texts = {k: v[v > 0] for k, v in texts.items() if (v > 0).any()}
     if not texts:
         return say_nothing(ax, 'Length of the texts', 'there are no texts')
@@ -134,7 +135,8 @@ def plot_prices(
     ax=None,           # Axes to draw on
 ):                     # The axes
     "Prices by category, on a logarithmic axis."
-    ax, p = axes_or_new(ax), data.products
+    ax = axes_or_new(ax)
+    p = data.products
     known = p.assign(category=_gather(_category(p), n))[p.price > 0]
     if known.empty:
         return say_nothing(ax, 'Prices', 'no product has a price')
@@ -154,17 +156,17 @@ def plot_prices(
         color=accent,
         alpha=.5,
         jitter=min(.2, .05 * len(order)))
-    title = f'Prices ({1 - len(known) / len(p):.0%} of {_count(len(p))} products have none)'
+    title = f'Prices ({1 - len(known) / len(p):.0%} of {_axis_number(len(p))} products have none)'
     finish_plot(ax, title, xscale='log', xlabel='price', ylabel='')
     _counts_on(ax.xaxis)
     return ax
 
 # %% ../../nbs/analysis/visualize_data.ipynb #b0430d50
-def _step(days):
-    "What to count reviews by: its name, pandas' name of it, its days, and how its date is written."
+def _time_step(days):
+    "What to count reviews by: its name, pandas' name of it, and how its date is written."
     if days > 12 * 365:
-        return 'year', 'Y', 367, '%Y'
-    return ('month', 'M', 31.5, '%b\n%Y') if days > 100 else ('day', 'D', 1.02, None)
+        return 'year', 'Y', '%Y'
+    return ('month', 'M', '%b\n%Y') if days > 100 else ('day', 'D', None)
 
 # %% ../../nbs/analysis/visualize_data.ipynb #30b4d0ca
 def plot_activity(
@@ -172,33 +174,27 @@ def plot_activity(
     ax=None,           # Axes to draw on
 ):                     # The axes
     "Reviews over time, by part."
-    ax, r = axes_or_new(ax), _all_reviews(data).dropna(subset='timestamp')
+    ax = axes_or_new(ax)
+    r = _all_reviews(data).dropna(subset='timestamp')
     if r.empty:
         return say_nothing(ax, 'Activity over time', 'these reviews carry no dates')
     when = pd.to_datetime(r.timestamp, unit='ms')
-    unit, step, days, told = _step((when.max() - when.min()).days)
-    n = r.groupby([when.dt.to_period(step), 'part']).size().unstack(fill_value=0)
-    n = n.reindex(
-        pd.period_range(n.index.min(), n.index.max(), freq=step),
-        fill_value=0)
-    base, x = 0, n.index.to_timestamp()
-    for part in n.columns.intersection(list(part_colours), sort=False):
-        label = f'{part} ({_count(n[part].sum())})'
-        ax.bar(
-            x,
-            n[part],
-            days,
-            base,
-            align='edge',
-            color=part_colours[part],
-            lw=0,
-            label=label)
-        base = base + n[part]
-    ax.margins(x=.01)
+    unit, step, told = _time_step((when.max() - when.min()).days)
+    steps = when.dt.to_period(step)
+    edges = pd.period_range(steps.min(), steps.max() + 1, freq=step).to_timestamp()
+    sizes = r.part.value_counts().reindex(list(part_colours)).dropna()
+    ax.hist(
+        [when[r.part == part] for part in sizes.index],
+        edges,
+        stacked=True,
+        color=[part_colours[part] for part in sizes.index],
+        lw=0,
+        label=[f'{part} ({_axis_number(n)})' for part, n in sizes.items()])
+    ax.margins(x=.01, y=.25)
     dates = DateFormatter(told) if told else ConciseDateFormatter(ax.xaxis.get_major_locator())
     ax.xaxis.set_major_formatter(dates)
     ax.legend(frameon=False, loc='upper left', ncols=3, columnspacing=1.2)
-    return finish_plot(ax, 'Activity over time', ylabel=f'reviews a {unit}', ylim=(0, 1.25 * base.max()))
+    return finish_plot(ax, 'Activity over time', ylabel=f'reviews a {unit}')
 
 # %% ../../nbs/analysis/visualize_data.ipynb #eb428afe
 def plot_long_tail(
@@ -207,11 +203,13 @@ def plot_long_tail(
     ax=None,           # Axes to draw on
 ):                     # The axes
     "Reviews of each product, most reviewed first."
-    ax, counts = axes_or_new(ax), _all_reviews(data).product_id.value_counts()
+    ax = axes_or_new(ax)
+    counts = _all_reviews(data).product_id.value_counts()
     if counts.empty:
         return say_nothing(ax, 'Long tail', 'there are no reviews')
     n = len(data.products)
-    rank, head = np.arange(1, len(counts) + 1), counts.values[:max(1, round(top * n))]
+    rank = np.arange(1, len(counts) + 1)
+    head = counts.values[:max(1, round(top * n))]
     ax.fill_between(
         rank[:len(head)],
         head,
@@ -227,7 +225,7 @@ def plot_long_tail(
         yscale='log',
         xlim=(1, max(n, 2)),
         ylim=(.8, 1.5 * counts.max()),
-        xlabel=f'product, by popularity ({_count(n - len(counts))} of {_count(n)} have no review)',
+        xlabel=f'product, by popularity ({_axis_number(n - len(counts))} of {_axis_number(n)} have no review)',
         ylabel='reviews')
     _counts_on(ax.xaxis, ax.yaxis)
     return ax
@@ -249,8 +247,10 @@ def plot_removed(
     ax=None,           # Axes to draw on
 ):                     # The axes
     "How many lines each step of the cleaning removed, in the order of the steps."
-    ax, gone = axes_or_new(ax), _removals(data.report)
-    total, gone = gone.sum(), gone.drop('kept')
+    ax = axes_or_new(ax)
+    gone = _removals(data.report)
+    total = gone.sum()
+    gone = gone.drop('kept')
     title = f'What cleaning removed: {gone.sum():,} of {total:,} lines ({gone.sum() / max(total, 1):.1%})'
     if gone.empty:
         return say_nothing(ax, title, 'every line was kept')
@@ -262,7 +262,7 @@ def plot_removed(
     told = [f'{n:,}  ({n / total:.1%})'
         for n in gone]
     ax.bar_label(bars, told, padding=5, fontsize=9, color='#52606d')
-    ax.xaxis.set_major_formatter(FuncFormatter(_count))
+    ax.xaxis.set_major_formatter(FuncFormatter(_axis_number))
     ax.grid(False, axis='y')
     return finish_plot(
         ax,
@@ -289,7 +289,8 @@ def plot_missing(
     ax=None,           # Axes to draw on
 ):                     # The axes
     "Share of products and reviews that lack a field."
-    ax, shares = axes_or_new(ax), _missing_shares(data).sort_values()
+    ax = axes_or_new(ax)
+    shares = _missing_shares(data).sort_values()
     names = [f'{field} · {what[:-1]}'
         for what, field in shares.index]
     colours = [accent if what == 'products' else part_colours['val']

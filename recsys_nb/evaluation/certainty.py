@@ -12,13 +12,16 @@ from ..core.files import RecsysError
 
 # %% ../../nbs/31_evaluation.certainty.ipynb #6d4f153a
 def bootstrap_means(values, groups=None, n=2000, seed=0):
-    "(n, ...) means of resampled groups of `values` (n_queries, ...)"
+    "(n, ...) means of resampled groups of `values` (n_queries, ...); NaN where a single group leaves nothing to draw"
     values = np.asarray(values, float)
     _, codes = np.unique(np.arange(len(values)) if groups is None else np.asarray(groups), return_inverse=True)
     count = np.bincount(codes)
+    if len(count) < 2:
+        return np.full((n, *values.shape[1:]), np.nan)
     total = np.zeros((len(count), *values.shape[1:]))
     np.add.at(total, codes, values)
-    rng, means = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    means = []
     for size in np.diff(np.r_[np.arange(0, n, 100), n]): # a hundred resamples at a time bound the memory
         weights = rng.multinomial(len(count), np.full(len(count), 1/len(count)), size=size).astype(float)
         means.append(((weights @ total).T / (weights @ count)).T)
@@ -32,10 +35,8 @@ def bootstrap_interval(
     seed:int=0,  # For the drawing
 ) -> tuple:      # (low, high), or two lists of m
     "95% bootstrap interval of a mean; NaN where a single group leaves nothing to resample."
-    together = range(len(values)) if groups is None else groups
-    if len(set(together)) < 2:
-        return tuple(np.full((2, *np.shape(values)[1:]), np.nan).tolist())
-    return tuple(np.quantile(bootstrap_means(values, groups, n, seed), [.025, .975], axis=0).tolist())
+    means = bootstrap_means(values, groups, n, seed)
+    return tuple(np.quantile(means, [.025, .975], axis=0).tolist())
 
 # %% ../../nbs/31_evaluation.certainty.ipynb #d3b910f1
 def paired_interval(

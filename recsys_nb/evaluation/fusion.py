@@ -10,7 +10,6 @@ __all__ = ['heard', 'chatty', 'popularity_scorer', 'tfidf_scorer', 'count_words'
 from dataclasses import dataclass, field, replace
 import numpy as np, pandas as pd, qdrant_edge as edge
 from fastcore.basics import patch
-from scipy.sparse import csr_matrix
 from ..core.files import RecsysError, progress
 from ..data.texts import words_apart
 from .metrics import Catalogue, ndcg, review_queries, top_k
@@ -21,7 +20,8 @@ def popularity_scorer(
     train:pd.DataFrame, # Training reviews
 ):                      # texts -> (n_texts, n_products) scores
     "Score products by their number of training reviews, whatever is asked."
-    counts = pd.Series(cat.ids).map(train.product_id.value_counts()).fillna(0).to_numpy(np.float32)
+    known = train.product_id.value_counts()
+    counts = known.reindex(cat.ids, fill_value=0).to_numpy(np.float32)
     def score(texts): return np.broadcast_to(counts, (len(texts), len(counts)))
     return score
 
@@ -32,10 +32,13 @@ def tfidf_scorer(
     "Score by the cosine of TF-IDF vectors."
     from sklearn.feature_extraction.text import TfidfVectorizer
     bag = TfidfVectorizer(sublinear_tf=True, stop_words='english', dtype=np.float32)
-    try: products = bag.fit_transform(texts).T.tocsr()
-    except ValueError: products = None # no words in any text
+    try:
+        products = bag.fit_transform(texts).T.tocsr()
+    except ValueError:
+        products = None # no words in any text
     def score(queries):
-        if products is None or not len(queries): return np.zeros((len(queries), len(texts)), np.float32)
+        if products is None or not len(queries):
+            return np.zeros((len(queries), len(texts)), np.float32)
         return np.round((bag.transform(queries) @ products).toarray(), 6)
     return score
 
@@ -52,15 +55,16 @@ class Keywords:
     k:float=1.2        # How much a word's further occurrences still add
     b:float=.75        # How much long documents pay for their length
     def __post_init__(self):
-        self.bm25 = edge.Bm25(edge.Bm25Config(k=self.k, b=self.b, avg_len=float(max(self.avg_len, 1))))
+        avg_len = float(max(self.avg_len, 1))
+        self.bm25 = edge.Bm25(edge.Bm25Config(k=self.k, b=self.b, avg_len=avg_len))
     def document(self, text) -> tuple:
         "(word numbers, weights) of a document"
-        v = self.bm25.embed_document(words_apart(text))
-        return list(v.indices), list(v.values)
+        return _numbers_and_weights(self.bm25.embed_document(words_apart(text)))
     def query(self, text) -> tuple:
         "(word numbers, weights) of a query"
-        v = self.bm25.embed_query(words_apart(text))
-        return list(v.indices), list(v.values)
+        return _numbers_and_weights(self.bm25.embed_query(words_apart(text)))
+
+def _numbers_and_weights(vector): return list(vector.indices), list(vector.values)
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #ecc4339a
 def idf(
@@ -71,30 +75,25 @@ def idf(
     seen = np.asarray(seen, float)
     return np.log(1 + (n_documents - seen + .5)/(seen + .5))
 
-# %% ../../nbs/32_evaluation.fusion.ipynb #6ffc1134
-def _rows(vectors, known):
-    "Sparse vectors as a matrix whose columns are the known words; others are left out"
-    numbers = np.array([i for v in vectors for i in v[0]], np.int64)
-    values = np.array([x for v in vectors for x in v[1]], np.float32)
-    row = np.repeat(np.arange(len(vectors)), [len(v[0]) for v in vectors])
-    column = np.searchsorted(known, numbers)
-    there = np.append(known, -1)[column] == numbers
-    return csr_matrix((values[there], (row[there], column[there])), (len(vectors), len(known)))
-
 # %% ../../nbs/32_evaluation.fusion.ipynb #59d91f39
 def bm25_scorer(
     texts:list, # The documents of the products; an empty one shares no word
     **settings  # `k` and `b`, see `Keywords`
 ):              # texts -> (n_texts, n_products) scores
     "Score by BM25, as the index does."
+    from sklearn.feature_extraction import DictVectorizer
     lengths = [count_words(t) for t in texts if t]
     keywords = Keywords(np.mean(lengths or [0]), **settings)
-    vectors = [keywords.document(t) for t in texts]
-    known = np.unique([i for v in vectors for i in v[0]]).astype(np.int64)
-    documents = _rows(vectors, known)
+    columns = DictVectorizer(dtype=np.float32)
+    documents = columns.fit_transform([dict(zip(*keywords.document(t))) for t in texts])
     n_documents = (documents.getnnz(axis=1) > 0).sum()
-    worth = documents.multiply(idf(documents.getnnz(axis=0), n_documents)).T.tocsr().astype(np.float32)
-    def score(queries): return np.round((_rows([keywords.query(q) for q in queries], known) @ worth).toarray(), 6)
+    rare = idf(documents.getnnz(axis=0), n_documents)
+    worth = documents.multiply(rare).T.tocsr().astype(np.float32)
+    def score(queries):
+        if not len(queries):
+            return np.zeros((0, len(texts)), np.float32)
+        asked = columns.transform([dict(zip(*keywords.query(q))) for q in queries]) # without words that no text has
+        return np.round((asked @ worth).toarray(), 6)
     return score
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #2ac80b74
@@ -104,9 +103,10 @@ def chosen_reviews(
 ) -> pd.DataFrame:        # The rows that are kept, ordered by family, the most telling first
     "A few reviews of each family that say most."
     size = reviews.text.fillna('').str.len().clip(upper=1000)
-    order = reviews.assign(_size=size).sort_values(['family_id', '_size', 'review_id'], ascending=[True, False, True])
-    order = order[(order._size > 0) & ~order.duplicated(['family_id', 'text'])]
-    return order[order.groupby('family_id').cumcount() < per_family].drop(columns='_size').reset_index(drop=True)
+    order = reviews.assign(_size=size)[size > 0]
+    order = order.sort_values(['family_id', '_size', 'review_id'], ascending=[True, False, True])
+    kept = order.drop_duplicates(['family_id', 'text']).groupby('family_id').head(per_family)
+    return kept.drop(columns='_size').reset_index(drop=True)
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #811731f4
 heard = 2 # Times as many reviews are kept as are searched by meaning
@@ -120,15 +120,16 @@ class Heard:
         searched:int=4,       # Reviews of each family that are searched by meaning
     ):
         kept = chosen_reviews(reviews, heard*searched)
-        texts = pd.Series(review_queries(kept), dtype=object)
         families = cat.families[cat.positions(kept.product_id)]
-        said = texts.groupby(families).agg('\n'.join)
-        self.families, self.silent = cat.families, ~np.isin(cat.families, families)
+        by_family = pd.Series(review_queries(kept), dtype=object).groupby(families)
+        near = by_family.head(searched)
+        said = by_family.agg('\n'.join)
+        self.texts = near.tolist()
+        self.owners = families[near.index]
+        self.families = cat.families
+        self.silent = ~np.isin(cat.families, families)
         documents = [f'{t}\n{said[f]}' if f in said.index else '' for t, f in zip(cat.texts, cat.families)]
-        self.words = bm25_scorer(documents, **chatty) if len(said) else None
-        near = texts.groupby(families).head(searched)
-        self.owners, order = np.sort(families[near.index]), np.argsort(families[near.index], kind='stable')
-        self.texts = near.iloc[order].tolist()
+        self.words = bm25_scorer(documents, **chatty)
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #db3c5a58
 @patch
@@ -136,10 +137,8 @@ def nearest(self:Heard,
     cosines:np.ndarray, # (n_queries, n_texts) with `texts`
 ) -> np.ndarray:        # (n_queries, n_products)
     "The cosine of the best review of each product."
-    owners, starts = np.unique(self.owners, return_index=True)
-    values = np.full((len(cosines), self.families.max() + 1), np.nan)
-    values[:, owners] = np.maximum.reduceat(cosines, starts, axis=1)
-    return values[:, self.families]
+    best = pd.DataFrame(cosines.T).groupby(self.owners).max()
+    return best.reindex(self.families).T.to_numpy(float)
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #e4c830ba
 @patch
@@ -148,7 +147,7 @@ def shared_words(self:Heard, queries:list) -> np.ndarray:
     return np.where(self.silent, np.nan, self.words(queries))
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #27551da3
-_by_best = 'words', 'review_words', 'histories' # signals without an upper end
+_by_best = {'words', 'review_words', 'histories'} # signals without an upper end
 _usual_levels = dict(words=-1., reviews=-3., review_words=-3., histories=0.) # where nothing was fitted
 
 @dataclass(frozen=True)
@@ -171,7 +170,9 @@ def of(self:Weights,
     if signal != 'meaning' and signal not in self.level:
         raise RecsysError(f'signal {signal!r}: it has no weight; there are meaning, {", ".join(self.level)}')
     doublings = np.log2(np.maximum(words, 1)/8)
-    return 2.**np.clip(self.level.get(signal, 0) + self.slope.get(signal, 0)*doublings, -40, 40)
+    level = self.level.get(signal, 0)
+    slope = self.slope.get(signal, 0)
+    return 2.**np.clip(level + slope*doublings, -40, 40)
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #89c6ec52
 @patch
@@ -179,20 +180,24 @@ def with_words(self:Weights,
     share:float, # From 0, no words, to 1, nothing but words
 ) -> Weights:
     "The same with a fixed share of words beside meaning, however long the query."
-    odds = np.log2(max(share, 1e-12)/max(1 - share, 1e-12))
-    return replace(self, level=self.level | dict(words=float(odds)), slope=self.slope | dict(words=0.))
+    odds = float(np.log2(max(share, 1e-12)/max(1 - share, 1e-12)))
+    return replace(
+        self,
+        level=self.level | dict(words=odds),
+        slope=self.slope | dict(words=0.))
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #fb91a24f
 def _stood_in(signals, weights):
     "The signals of reviews with the product's own text in place of what it lacks"
     for name, own, more in (('reviews', 'meaning', weights.nearer), ('review_words', 'words', 0)):
-        if name in signals and own in signals:
-            lacking = np.isnan(signals[name])
-            signals = signals | {name: np.where(lacking, signals[own] + more, signals[name])}
+        if {name, own} <= signals.keys():
+            value = signals[name]
+            signals = signals | {name: np.where(np.isnan(value), signals[own] + more, value)}
     return signals
 
 def _of_best(value):
-    return value/np.maximum(np.nanmax(value, axis=-1, initial=0, keepdims=True), 1e-9)
+    best = np.nanmax(value, axis=-1, initial=0, keepdims=True)
+    return value/np.maximum(best, 1e-9)
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #346237e8
 def mix(
@@ -202,15 +207,19 @@ def mix(
 ) -> np.ndarray:     # (..., n) what each candidate is worth
     "The weighted mean of the signals of a candidate, plus what its predicted stars are worth."
     here = {k: np.asarray(v, float) for k, v in signals.items() if v is not None}
-    stars = here.pop('stars', None)
-    if not here: return np.round(np.nan_to_num(stars - weights.mean), 6) # nothing but stars to go by
-    here = {name: _of_best(value) if name in _by_best else value for name, value in here.items()}
+    liked = np.nan_to_num(here.pop('stars', np.nan) - weights.mean)
+    if not here:
+        return np.round(liked, 6) # nothing but stars to go by
+    for name in here.keys() & _by_best:
+        here[name] = _of_best(here[name])
     total = weight = 0.
     for name, value in _stood_in(here, weights).items():
-        w = ~np.isnan(value)*weights.of(name, words)[..., None]
-        total, weight = total + w*np.nan_to_num(value), weight + w
+        counts = weights.of(name, words)[..., None]
+        w = ~np.isnan(value)*counts
+        total = total + w*np.nan_to_num(value)
+        weight = weight + w
     mean = total/np.maximum(weight, 1e-12)
-    return np.round(mean if stars is None else mean + weights.star*np.nan_to_num(stars - weights.mean), 6)
+    return np.round(mean + weights.star*liked, 6)
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #ef1e6147
 @dataclass
@@ -230,8 +239,10 @@ class Trials:
 # %% ../../nbs/32_evaluation.fusion.ipynb #178dc0dd
 def _filled_up(rows, nothing):
     "Arrays of different lengths as the rows of one"
-    out = np.full((len(rows), max(map(len, rows), default=0)), nothing)
-    for row, own in zip(out, rows): row[:len(own)] = own
+    width = max(map(len, rows), default=0)
+    out = np.full((len(rows), width), nothing)
+    for row, own in zip(out, rows):
+        row[:len(own)] = own
     return out
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #7c1cda5d
@@ -244,12 +255,14 @@ def of(cls:Trials,
 ) -> Trials:
     "Trials of the candidates of some queries."
     uniques = [pd.factorize(np.asarray(f)) for f in families]
-    n_families = max((len(names) for _, names in uniques), default=0)
-    good = _filled_up([np.isin(names, list(r)) for (_, names), r in zip(uniques, relevant)], False)
-    def values(name): return [own.get(name, np.full(len(f), np.nan)) for own, f in zip(signals, families)]
+    answers = [np.isin(own, list(r)) for (_, own), r in zip(uniques, relevant)]
+    good = _filled_up(answers, False)
+    names = dict.fromkeys(name for own in signals for name in own)
+    nothing = [np.full(len(f), np.nan) for f in families]
+    def values(name): return [own.get(name, empty) for own, empty in zip(signals, nothing)]
     return cls(
-        signals={name: _filled_up(values(name), np.nan) for name in dict.fromkeys(s for own in signals for s in own)},
-        place=_filled_up([code for code, _ in uniques], n_families),
+        signals={name: _filled_up(values(name), np.nan) for name in names},
+        place=_filled_up([code for code, _ in uniques], good.shape[1]),
         good=good,
         n_good=np.array([len(r) for r in relevant]),
         words=np.array(words),
@@ -261,10 +274,13 @@ def ndcg(self:Trials,
     value:np.ndarray, # (n_queries, n) what each candidate is worth
 ) -> np.ndarray:      # (n_queries,)
     "NDCG@10 of the families in the order of these values."
-    best = np.full((len(self), self.good.shape[1] + 1), -np.inf)
-    np.maximum.at(best, (np.arange(len(self))[:, None], self.place), value)
-    first = np.argsort(-best[:, :-1], axis=1, kind='stable')[:, :10]
-    return ndcg(np.take_along_axis(self.good, first, 1), np.arange(10) < self.n_good[:, None])
+    n, n_families = self.good.shape
+    best = np.full((n, n_families + 1), -np.inf)
+    rows = np.arange(n)[:, None]
+    np.maximum.at(best, (rows, self.place), value)
+    order = np.argsort(-best[:, :-1], axis=1, kind='stable')
+    gains = np.take_along_axis(self.good, order[:, :10], 1)
+    return ndcg(gains, np.arange(10) < self.n_good[:, None])
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #76b86ae1
 @patch
@@ -276,32 +292,39 @@ def scores(self:Trials, weights:Weights) -> np.ndarray:
 def trials(
     signals:dict,        # Signal -> (n_queries, n_products)
     families:np.ndarray, # (n_products,)
-    relevant:list,       # For each query the set of relevant positions
+    relevant:list,       # For each query the set of families that answer it
     words:list,          # Words in each query
     n:int=100,           # So many of each signal
 ) -> Trials:
     "The best candidates of each signal, of each query."
-    best = [top_k(np.nan_to_num(v, nan=-9.), n) for k, v in signals.items() if k != 'stars']
+    best = [top_k(np.nan_to_num(v, nan=-9.), n) for v in signals.values()]
     found = [np.unique(row) for row in np.concatenate(best, axis=1)]
-    own = [{k: v[i, row] for k, v in signals.items()} for i, row in enumerate(found)]
-    answers = [set(families[list(wanted)].tolist()) for wanted in relevant]
-    return Trials.of(own, [families[row] for row in found], answers, words)
+    own = [{name: v[i, row] for name, v in signals.items()} for i, row in enumerate(found)]
+    return Trials.of(own, [families[row] for row in found], relevant, words)
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #0a9a1f5a
 def _moved(weights, what, signal, step):
+    "The same weights with one number changed; `nearer` is of no signal"
     own = getattr(weights, what)
-    return replace(weights, **{what: own + step if signal is None else own | {signal: own.get(signal, 0) + step}})
+    moved = own + step if signal is None else own | {signal: own.get(signal, 0) + step}
+    return replace(weights, **{what: moved})
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #c70fad50
 def _climbed(kinds, best, signals, enough):
     "Weights of these signals that nothing improves; a kind counts up to what is enough for it"
     def quality(weights):
-        return np.mean([min(ts.scores(weights).mean(), enough.get(kind, 1)) for kind, ts in kinds.items()])
-    own, value = [(what, s, 1.) for s in signals for what in ('level', 'slope')], quality(best)
-    if 'reviews' in signals: own.append(('nearer', None, .04))
-    moves = [(what, s, sign*step*size) for step in (1., .5) for what, s, size in own for sign in (1, -1)]
-    for move in progress(moves*2, 'fitting weights'):
-        while (new := quality(w := _moved(best, *move))) > value + 1e-4: best, value = w, new
+        means = {kind: ts.scores(weights).mean() for kind, ts in kinds.items()}
+        return np.mean([min(mean, enough.get(kind, 1)) for kind, mean in means.items()])
+    numbers = [(what, s, 1.) for s in signals for what in ('level', 'slope')]
+    if 'reviews' in signals:
+        numbers.append(('nearer', None, .04))
+    moves = [(what, s, step*size) for size in (1., .5) for what, s, step in numbers]
+    value = quality(best)
+    for what, s, step in progress(moves*2, 'fitting weights'):
+        for way in (step, -step):
+            while (new := quality(w := _moved(best, what, s, way))) > value + 1e-4:
+                best = w
+                value = new
     return best
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #c48b6082
@@ -311,8 +334,10 @@ def fit_weights(
 ) -> Weights:
     "The weights with the best NDCG@10; kinds other than warm count only up to what they have without reviews."
     kinds = {kind: ts for kind, ts in kinds.items() if len(ts)}
-    if not kinds: return start
-    of_reviews = [s for s in ('reviews', 'review_words') if any(s in ts.signals for ts in kinds.values())]
+    if not kinds:
+        return start
+    known = set().union(*(ts.signals for ts in kinds.values()))
+    of_reviews = [s for s in ('reviews', 'review_words') if s in known]
     plain = {kind: ts.without(of_reviews) for kind, ts in kinds.items()}
     best = _climbed(plain, start, ['words'], {})
     if of_reviews:
@@ -324,13 +349,17 @@ def fit_weights(
 def _with_stars(kinds, weights):
     "Raise the worth of a star while that helps clearly."
     reviews = [ts for kind, ts in kinds.items() if kind != 'keywords' and 'stars' in ts.signals]
-    known = np.concatenate([ts.signals['stars'].ravel() for ts in reviews] or [[]])
-    if not np.isfinite(known).any(): return weights
+    known = np.concatenate([np.ravel(ts.signals['stars']) for ts in reviews] or [[]])
+    if not np.isfinite(known).any():
+        return weights
     weights = replace(weights, mean=float(np.nanmean(known)))
-    def tried(star): return np.concatenate([ts.scores(replace(weights, star=star)) for ts in reviews])
-    scores = {star: tried(star) for star in (0, .01, .02, .04, .08)}
+    scores = {}
+    for star in (0, .01, .02, .04, .08):
+        tried = replace(weights, star=star)
+        scores[star] = np.concatenate([ts.scores(tried) for ts in reviews])
     best = max(scores, key=lambda star: scores[star].mean())
     gain = scores[best] - scores[0]
-    off = pd.Series(gain - gain.mean()).groupby([g for ts in reviews for g in ts.groups]).sum()
-    error = np.sqrt((off**2).sum()*len(off)/(len(off) - 1)) if len(off) > 1 else np.inf
+    families = [g for ts in reviews for g in ts.groups]
+    by_family = pd.Series(gain - gain.mean()).groupby(families).sum()
+    error = by_family.std()*len(by_family)**.5 # NaN for a single family, which proves nothing
     return replace(weights, star=best if gain.sum() > error else 0.)

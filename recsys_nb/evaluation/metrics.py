@@ -35,7 +35,8 @@ def hits(
     families:np.ndarray=None, # (n_products,) family of each position, or `None`: each its own
 ) -> tuple:                   # (n_queries, k) bool, and (n_queries,) how many families are relevant
     "Which places of each list show a relevant family for the first time, and how many such families there are."
-    found, n = np.zeros(ranked.shape, bool), np.zeros(len(ranked), int)
+    found = np.zeros(ranked.shape, bool)
+    n = np.zeros(len(ranked), int)
     for i, (row, wanted) in enumerate(zip(ranked, relevant)):
         wanted = np.fromiter(wanted, int)
         if families is not None: row, wanted = families[row], np.unique(families[wanted])
@@ -105,8 +106,8 @@ def first_place(
     k:int,          # Places of interest
 ) -> np.ndarray:    # (k,) probability that the first wanted one stands there
     "Where the first of `m` products stands in a random order of all."
-    r = np.arange(min(k, n_products))
-    none_before = np.cumprod(np.r_[1, np.maximum(n_products - m - r, 0) / (n_products - r)]) # none among the first r
+    left = n_products - np.arange(k)
+    none_before = np.cumprod(np.r_[1, np.maximum(left - m, 0)/np.maximum(left, 1)]) # none among the first ones
     return -np.diff(none_before)
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #9aa80d8f
@@ -118,21 +119,20 @@ def chance(
 ) -> dict:                     # The expected mean of each metric
     "What lists in random order score on average."
     families = np.arange(n_products) if families is None else families
-    size, deep = np.bincount(families), max(*ks, 10)
-    at = {}
-    for m in set(size.tolist()):
-        p = first_place(n_products, m, deep)
-        at[m] = np.pad(p, (0, deep - len(p)))
-    rows = []
+    size = np.bincount(families)
+    deep = max(*ks, 10)
+    at = {m: first_place(n_products, m, deep) for m in set(size.tolist())}
+    found = [] # expected new families at each place
+    first = [] # where the first product of any of them stands
+    n = []
     for wanted in relevant:
         own = size[np.unique(families[np.fromiter(wanted, int)])]
-        p = sum((at[m] for m in own.tolist()), np.zeros(deep)) # expected new families at each place
-        first = first_place(n_products, int(own.sum()), 10)
-        best = max(discounts(min(len(own), 10)).sum(), 1e-9)
-        of_top = [(p[:10] @ discounts(10)) / best, (first / (np.arange(len(first)) + 1)).sum()]
-        rows.append(of_top + [p[:k].sum() / max(len(own), 1) for k in ks])
-    names = ['ndcg@10', 'mrr@10'] + [f'recall@{k}' for k in ks]
-    return dict(zip(names, np.mean(rows, axis=0).tolist()))
+        found.append(sum((at[m] for m in own.tolist()), np.zeros(deep)))
+        first.append(first_place(n_products, own.sum(), 10))
+        n.append(len(own))
+    means = gain_metrics(np.array(found), np.array(n), ks).mean()
+    means['mrr@10'] = np.mean(first, axis=0) @ (1/(np.arange(10) + 1))
+    return means.to_dict()
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #f4b2ffd6
 @dataclass
@@ -187,7 +187,8 @@ def rank_all(
     desc:str='ranking', # What the progress bar says
 ) -> dict:              # name -> (n_queries, k) product positions, best first
     "The lists of several systems for each text, a chunk of texts at a time."
-    n, lists = int(max(memory // (4*n_products), 1)), {}
+    n = int(max(memory // (4*n_products), 1))
+    lists = {}
     for i in progress(range(0, len(texts), n), desc):
         for name, scores in ask(texts[i:i+n]): lists.setdefault(name, []).append(top_k(scores, k))
     return {name: np.concatenate(parts) for name, parts in lists.items()}
@@ -206,10 +207,8 @@ def dense_scorer(
     texts:list, # The documents of the products
 ):              # texts -> (n_texts, n_products) cosines
     "Encode the catalogue once and score queries against it."
-    products = np.asarray(model.encode(texts, side='product'), np.float32)
-    def score(queries):
-        asked = np.asarray(model.encode(queries, side='user'), np.float32)
-        return np.round(asked @ products.T, 6)
+    products = model.encode(texts, side='product')
+    def score(queries): return np.round(model.encode(queries, side='user') @ products.T, 6)
     return score
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #38b3fb23

@@ -8,6 +8,7 @@ __all__ = ['phrases', 'keyword_task', 'hidden_reviews', 'fitting_queries']
 # %% ../../nbs/33_evaluation.queries.ipynb #416d545e
 import re, zlib
 from collections import Counter
+from itertools import chain, pairwise
 import numpy as np, pandas as pd
 from ..core.files import RecsysError
 from ..data.rows import read_batches, read_column, read_rows
@@ -21,49 +22,73 @@ def phrases(text):
     def good(word): return word.isalpha() and len(word) > 2 and word not in dull
     found = set()
     for part in re.split(r'[^\w\s-]+', text.lower()):
-        words = part.split()
-        found |= {f'{a} {b}' for a, b in zip(words, words[1:]) if a != b and good(a) and good(b)}
+        for a, b in pairwise(part.split()):
+            if a != b and good(a) and good(b):
+                found.add(f'{a} {b}')
     return found
 
 # %% ../../nbs/33_evaluation.queries.ipynb #a075a952
-def _attributes(leaves, titles, found, brands, n):
-    "(phrase, category, product ids) of the `n` phrases that mark each category most"
-    known = Counter(p for o in titles for p in o)
-    known = {p for p, c in known.items() if c >= 3 and not set(p.split()) & brands}
-    total = Counter(p for o in found for p in o if p in known)
+_per_category = 5 # At most so many attributes of a category
+
+def _attributes(leaves, titles, found, brands):
+    "(phrase, category, positions) of the phrases that mark each category most"
+    in_titles = Counter(chain.from_iterable(titles))
+    total = Counter(chain.from_iterable(found))
     for leaf, members in leaves.items():
-        inside = Counter(p for i in members for p in found[i] if p in known)
-        own = set(category_words(leaf).split())
-        def telling(p): return inside[p]*np.log(inside[p]*len(found) / (len(members)*total[p]) + 1e-9)
-        good = [p for p, c in inside.items() if 2 <= c <= len(members)/2 and not set(p.split()) & own]
-        for p in sorted(good, key=lambda p: (-telling(p), p))[:n]:
+        inside = Counter(p for i in members for p in found[i])
+        unsaid = brands | set(category_words(leaf).split())
+        marks = []
+        for p, n_inside in inside.items():
+            if in_titles[p] < 3 or unsaid & set(p.split()):
+                continue
+            if not 2 <= n_inside <= len(members)/2:
+                continue
+            share = n_inside/len(members)
+            usual = total[p]/len(found)
+            marks.append((-n_inside*np.log(share/usual), p))
+        for _, p in sorted(marks)[:_per_category]:
             yield p, leaf, [i for i in members if p in found[i]]
 
 # %% ../../nbs/33_evaluation.queries.ipynb #3e415894
 def _last(categories): return categories[-1] if categories is not None and len(categories) else None
 
+# %% ../../nbs/33_evaluation.queries.ipynb #d687d111
+def _fits(query):
+    "Whether a query is of the third on which weights are fitted"
+    return zlib.crc32(query.encode()) % 3 == 0
+
 # %% ../../nbs/33_evaluation.queries.ipynb #0e65856a
 def keyword_task(
     products:pd.DataFrame, # With product_id, family_id, title, features, brand, categories
     part:str='all',        # 'fit' for a third of the queries, to fit weights on, 'test' for the others, or 'all'
-    per_category:int=5,    # At most so many attributes of a category
 ) -> pd.DataFrame:         # A row per query: query, kind ('category' or 'attribute'), relevant (a set of product ids)
     "Short queries made from the catalogue, with the products that answer them."
     p = products.sort_values('product_id').drop_duplicates('family_id')
-    leaf = p.categories.map(_last)
-    leaves = {k: list(v) for k, v in sorted(p.groupby(leaf).indices.items()) if len(v) >= 2}
+    ids = p.product_id.to_numpy()
+    by_leaf = p.groupby(p.categories.map(_last)).indices
+    leaves = {}
+    for name in sorted(by_leaf):
+        if len(by_leaf[name]) >= 2:
+            leaves[name] = by_leaf[name]
     if not leaves:
         raise RecsysError('keyword task: no category with two product families; the catalogue needs a category path')
-    ids, titles = p.product_id.to_numpy(), [phrases(o) for o in p.title.fillna('')]
+    titles = [phrases(o) for o in p.title.fillna('')]
     found = [t | phrases('. '.join(f)) for t, f in zip(titles, p.features)]
-    brands = {w for b in p.brand.dropna() for w in re.findall(r'\w+', b.lower())}
-    rows = [(category_words(k), 'category', set(ids[v])) for k, v in leaves.items() if len(v) <= len(p)/2]
-    attributes = _attributes(leaves, titles, found, brands, per_category)
-    rows += [(f'{a} {category_words(k)}', 'attribute', set(ids[v])) for a, k, v in attributes]
-    task = pd.DataFrame(rows, columns=['query', 'kind', 'relevant']).drop_duplicates('query', ignore_index=True)
-    fits = np.array([zlib.crc32(q.encode()) % 3 == 0 for q in task['query']], bool)
-    if part != 'all': task = task[fits if part == 'fit' else ~fits].reset_index(drop=True)
-    if part == 'fit' or len(task): return task
+    brands = set(re.findall(r'\w+', ' '.join(p.brand.dropna()).lower()))
+    rows = []
+    for name, members in leaves.items():
+        if len(members) <= len(p)/2:
+            rows.append((category_words(name), 'category', set(ids[members])))
+    for phrase, name, members in _attributes(leaves, titles, found, brands):
+        query = f'{phrase} {category_words(name)}'
+        rows.append((query, 'attribute', set(ids[members])))
+    task = pd.DataFrame(rows, columns=['query', 'kind', 'relevant'])
+    task = task.drop_duplicates('query')
+    if part != 'all':
+        fits = [_fits(q) == (part == 'fit') for q in task['query']]
+        task = task[fits]
+    if part == 'fit' or len(task):
+        return task.reset_index(drop=True)
     raise RecsysError('keyword task: too few short queries; one category is all that this catalogue can be asked for')
 
 # %% ../../nbs/33_evaluation.queries.ipynb #2a60766d
@@ -73,19 +98,26 @@ def hidden_reviews(
     cold:int=300,       # So many of families that lose all of theirs
 ) -> pd.Series:         # 'warm', 'cold' or '' for each
     "Which training reviews to hide while weights are fitted; never more than a fifth of them."
-    hidden, tenth = pd.Series('', index=train.index), len(train)//10
-    families = pd.Series(train.family_id.unique()).sample(frac=1, random_state=0)
-    sizes = train.groupby('family_id').size()[families].cumsum()
-    telling = _telling(train).groupby(train.family_id).sum()[families].cumsum().shift(fill_value=0)
-    hidden[train.family_id.isin(families[((telling < cold) & (sizes <= tenth)).to_numpy()])] = 'cold'
-    left = train[(hidden == '') & _telling(train)].sample(frac=1, random_state=0)
-    left = left[~left.family_id.duplicated() & (left.family_id.map(train.family_id.value_counts()) > 1)]
+    hidden = pd.Series('', index=train.index)
+    telling = _telling(train)
+    tenth = len(train)//10
+    counts = pd.DataFrame(dict(reviews=1, telling=telling))
+    counts = counts.groupby(train.family_id, sort=False).sum()
+    so_far = counts.sample(frac=1, random_state=0).cumsum()
+    needed = so_far.telling.shift(fill_value=0) < cold
+    gone = so_far.index[needed & (so_far.reviews <= tenth)]
+    hidden[train.family_id.isin(gone)] = 'cold'
+    left = train[(hidden == '') & telling].sample(frac=1, random_state=0)
+    left = left.drop_duplicates('family_id')
+    left = left[left.family_id.map(counts.reviews) > 1]
     hidden[left.index[:min(warm, tenth)]] = 'warm'
     return hidden
 
 # %% ../../nbs/33_evaluation.queries.ipynb #a3b278f1
 def _telling(reviews):
-    return reviews.informative if 'informative' in reviews else pd.Series(True, index=reviews.index)
+    if 'informative' in reviews:
+        return reviews.informative
+    return pd.Series(True, index=reviews.index)
 
 # %% ../../nbs/33_evaluation.queries.ipynb #6e5f730b
 def _without_texts(data, part):
@@ -110,7 +142,8 @@ def fitting_queries(
     def drawn(own): return own.sample(min(n, len(own)), random_state=0)
     kinds = {kind: _as_queries(data, drawn(own)) for kind, own in (('warm', asked[warm]), ('cold', asked[~warm]))}
     kinds['keywords'] = drawn(_keywords_of(_some_categories(data)))
-    return kinds, read_rows(data, 'train', np.flatnonzero(hidden != ''), [])
+    kept = ['family_id', 'product_id', 'review_id', 'title', 'text', 'rating']
+    return kinds, read_rows(data, 'train', np.flatnonzero(hidden != ''), kept)
 
 # %% ../../nbs/33_evaluation.queries.ipynb #c55bfa20
 def _as_queries(data, drawn):

@@ -9,7 +9,9 @@ __all__ = ['together', 'metadata', 'QuerySet', 'review_task', 'keywords_as_task'
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #599f3b6c
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import compress
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..core.files import RecsysError
@@ -43,8 +45,10 @@ def review_task(
 ) -> QuerySet:
     "Each review asks for its product."
     texts = review_queries(reviews)
-    if masked: texts = [mask_star_words(t).replace('[MASK]', ' ').strip() for t in texts]
-    cold, informative = reviews.cold.to_numpy(bool), reviews.informative.to_numpy(bool)
+    if masked:
+        texts = [mask_star_words(t).replace('[MASK]', ' ').strip() for t in texts]
+    cold = reviews.cold.to_numpy(bool)
+    informative = reviews.informative.to_numpy(bool)
     which = {'all': cold | True} if cold.any() and not cold.all() else {}
     which |= dict(cold=cold, warm=~cold)
     parts = which | {f'{k}, informative': v & informative for k, v in which.items()}
@@ -69,17 +73,21 @@ def measure(
     ks:tuple=(1, 10, 50, 100), # Recall is taken at each of these
 ) -> tuple:                # (table: a row per part and system, {system: metrics per query})
     "Means and intervals of several systems on each part of a task."
-    single, rows = {name: ranking_metrics(r, task.relevant, ks, cat.families) for name, r in ranked.items()}, []
+    single = {name: ranking_metrics(r, task.relevant, ks, cat.families) for name, r in ranked.items()}
+    every = pd.concat(single, axis=1)
+    blocks = {}
+    metrics = every.columns.unique(1)
+    columns = [*metrics, *metrics + '_low', *metrics + '_high']
     for part, chosen in task.parts.items():
-        values = np.concatenate([m.to_numpy()[chosen] for m in single.values()], 1)
-        lows, highs = (np.reshape(o, (len(single), -1)) for o in bootstrap_interval(values, task.groups[chosen]))
-        sizes = dict(task=task.name, part=part, n_queries=int(chosen.sum()), n_candidates=len(cat))
-        relevant = [r for r, c in zip(task.relevant, chosen) if c]
-        rows.append(sizes | dict(system='chance') | chance(relevant, len(cat), ks, cat.families))
-        for (name, m), low, high in zip(single.items(), lows, highs):
-            bounds = {f'{c}_{side}': v for side, vs in (('low', low), ('high', high)) for c, v in zip(m.columns, vs)}
-            rows.append(sizes | dict(system=name) | m[chosen].mean().to_dict() | bounds)
-    return pd.DataFrame(rows), single
+        values = every[chosen].to_numpy()
+        relevant = list(compress(task.relevant, chosen))
+        figures = values.mean(0), *bootstrap_interval(values, task.groups[chosen])
+        by_system = np.reshape(figures, (3, len(single), -1))
+        block = pd.DataFrame(np.concatenate(by_system, axis=1), list(single), columns)
+        blind = pd.DataFrame([chance(relevant, len(cat), ks, cat.families)], ['chance'])
+        blocks[task.name, part, len(relevant), len(cat)] = pd.concat([blind, block])
+    sizes = ['task', 'part', 'n_queries', 'n_candidates', 'system']
+    return pd.concat(blocks, names=sizes).reset_index(), single
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #6a026834
 def self_check(
@@ -88,24 +96,28 @@ def self_check(
 ) -> dict:          # NDCG@10 of a perfect ranking, of constant vectors, and of chance
     "What perfect and blind rankings score; a perfect one that does not score 1 is an error."
     first = np.unique(cat.families, return_index=True)[1] # a product of each family
-    def ask(rows):
-        blind = np.zeros((len(rows), len(cat)), np.float32)
-        yield 'constant', blind
-        for row, i in zip(blind, rows): row[first[cat.families[list(task.relevant[i])]]] = 1
-        yield 'perfect', blind
-    ranked = rank_all(ask, list(range(len(task.texts))), len(cat), k=10, desc='checking')
-    got = {k: ranking_metrics(r, task.relevant, (1,), cat.families)['ndcg@10'].mean() for k, r in ranked.items()}
+    def ask(relevant):
+        scores = np.zeros((len(relevant), len(cat)), np.float32)
+        yield 'constant', scores
+        for row, wanted in zip(scores, relevant):
+            row[first[cat.families[list(wanted)]]] = 1
+        yield 'perfect', scores
+    got = {}
+    for name, lists in rank_all(ask, task.relevant, len(cat), k=10, desc='checking').items():
+        found = ranking_metrics(lists, task.relevant, (1,), cat.families)
+        got[name] = found['ndcg@10'].mean()
     if abs(got['perfect'] - 1) > 1e-6:
         raise RecsysError(f'{task.name}: a perfect ranking scores {got["perfect"]:.4f}, not 1; the metrics are broken')
-    return got | dict(chance=chance(task.relevant, len(cat), (1,), cat.families)['ndcg@10'])
+    by_chance = chance(task.relevant, len(cat), (1,), cat.families)
+    return got | dict(chance=by_chance['ndcg@10'])
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #942dd022
 def headline_part(
-    sizes:dict,     # Name of a part -> its number of queries
-    enough:int=100, # So many mean something
+    table:pd.DataFrame, # Of one task: `part` and `n_queries`
 ) -> str:
-    "'cold' where it has enough queries to mean something, else the first part."
-    return 'cold' if sizes.get('cold', 0) >= enough else list(sizes)[0]
+    "'cold' where it has a hundred queries, which mean something, else the first part."
+    enough = table.part[table.n_queries >= 100]
+    return 'cold' if 'cold' in set(enough) else table.part.iloc[0]
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #e5c90ee2
 together, metadata = 'all signals', 'metadata alone' # the mixture, and what it is without reviews
@@ -122,7 +134,7 @@ class RetrievalReport:
     def headline(self, task='reviews') -> pd.DataFrame:
         "The block that counts most."
         t = self.table[self.table.task == task]
-        return t[t.part == headline_part(dict(zip(t.part, t.n_queries)))]
+        return t[t.part == headline_part(t)]
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #d1e09e3d
 @patch
@@ -136,67 +148,75 @@ def add(self:RetrievalReport,
     "Take in the results of a task, check it, and compare."
     self.table = pd.concat([self.table, table], ignore_index=True)
     self.checks[task.name] = self_check(task, cat)
-    sizes = {part: int(chosen.sum()) for part, chosen in task.parts.items()}
-    head = headline_part(sizes)
-    for part in dict.fromkeys([head, *({'cold', 'warm'} & sizes.keys())]):
-        chosen = task.parts[part]
+    head = headline_part(table)
+    for part, chosen in task.parts.items():
         for system, rival in rivals.items():
-            if part != head and system != together: continue
+            mixed = system == together and part in ('cold', 'warm')
+            if part != head and not mixed:
+                continue
             new, base = (single[name]['ndcg@10'].to_numpy()[chosen] for name in (system, rival))
             name = f'{task.name}, {part}' if system == together else task.name
             self.verdicts[name, system] = verdict(new, base, task.groups[chosen], of=rival)
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #81f6db34
-def _known(row): return {k: v for k, v in row.items() if v == v}
+def _without_nan(row): return {k: v for k, v in row.items() if v == v}
+
+_means = r'@\d+$' # What the columns of means end with
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #34a44a54
 @patch
 def to_dict(self:RetrievalReport) -> dict:
     "Everything as JSON can hold it; `metrics` are the main system's on the headline block."
     head = self.headline().set_index('system')
-    means = [c for c in head if '@' in c and c[-1].isdigit()]
-    bounds = [c for c in head if c.endswith(('_low', '_high'))]
+    means = head.filter(regex=_means)
+    intervals = head.filter(regex='_(low|high)$')
+    first = head.iloc[0]
     return dict(
-        metrics=_known(head.loc[self.main, means].to_dict()),
-        n_queries=int(head.n_queries.iloc[0]),
-        n_candidates=int(head.n_candidates.iloc[0]),
+        metrics=_without_nan(means.loc[self.main]),
+        n_queries=int(first.n_queries),
+        n_candidates=int(first.n_candidates),
         system=self.main,
-        part=head.part.iloc[0],
-        intervals=_known(head.loc[self.main, bounds].to_dict()),
-        chance=_known(head.loc['chance', means].to_dict()),
+        part=first.part,
+        intervals=_without_nan(intervals.loc[self.main]),
+        chance=_without_nan(means.loc['chance']),
         verdicts={f'{t}: {s}': str(v) for (t, s), v in self.verdicts.items()},
         weights={k: asdict(w) for k, w in self.weights.items()},
         checks=self.checks,
         notes=self.notes,
-        table=[_known(r) for r in self.table.to_dict('records')])
+        table=[_without_nan(r) for r in self.table.to_dict('records')])
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #28432fc3
-def _with_interval(row):
-    low, high = row['ndcg@10_low'], row['ndcg@10_high']
-    interval = f' ({low:.3f}-{high:.3f})' if low == low else ''
-    return f'{row["ndcg@10"]:.3f}{interval}'
+def _interval(row):
+    low = row['ndcg@10_low']
+    high = row['ndcg@10_high']
+    return f' ({low:.3f}-{high:.3f})' if low == low else ''
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #146ba7da
 @patch
 def short_tables(self:RetrievalReport) -> dict:
     "The tables that a person sees: title -> frame of strings."
-    shown, by_task = {}, self.table.groupby('task', sort=False)
+    shown = {}
+    by_task = self.table.groupby('task', sort=False)
     for task, t in by_task:
-        for part in dict.fromkeys([headline_part(dict(zip(t.part, t.n_queries))), 'cold', 'warm']):
-            if not len(rows := t[t.part == part]): continue
-            metrics = [c for c in rows if '@' in c and c[-1].isdigit()]
-            out = rows[['system', *metrics]].set_index('system').map('{:.3f}'.format)
-            out['ndcg@10'] = [_with_interval(r) for r in rows.to_dict('records')]
-            size = f'{rows.n_queries.iloc[0]:,} queries, all {rows.n_candidates.iloc[0]:,} products as candidates'
+        for part in dict.fromkeys([headline_part(t), 'cold', 'warm']):
+            rows = t[t.part == part].set_index('system')
+            if rows.empty:
+                continue
+            out = rows.filter(regex=_means).map('{:.3f}'.format)
+            out['ndcg@10'] += rows.apply(_interval, axis=1)
+            first = rows.iloc[0]
+            size = f'{first.n_queries:,} queries, all {first.n_candidates:,} products as candidates'
             shown[f'{task}, {part}: {size}, 95% intervals'] = out.reset_index()
     for task, t in by_task:
-        if t.part.nunique() == 1: continue
-        kinds = t.pivot(index='system', columns='part', values='ndcg@10').loc[t.system.unique(), t.part.unique()]
+        if t.part.nunique() == 1:
+            continue
+        kinds = t.pivot(index='system', columns='part', values='ndcg@10')
+        kinds = kinds.loc[t.system.unique(), t.part.unique()]
         shown[f'{task}: NDCG@10 by kind of query'] = kinds.map('{:.3f}'.format).reset_index()
     return shown
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #28bc2c64
-def _shares(weights):
+def _weights_in_words(weights):
     "What the signals count in a short and in a long query."
     def said(n): return ', '.join(f'{s} {float(weights.of(s, n)):.2f}' for s in weights.level if s != 'histories')
     return f'in 2 words: {said(2)}; in 32: {said(32)}'
@@ -205,13 +225,15 @@ def _shares(weights):
 @patch
 def closing(self:RetrievalReport) -> list:
     "Notes, and the verdicts; the main one last."
-    last = 'reviews', self.main
-    order = sorted(self.verdicts, key=lambda k: k == last)
-    lines = [f'{name}, weights beside meaning: {_shares(w)}' for name, w in self.weights.items()]
-    def said(key):
-        text = str(self.verdicts[key])
-        return text if key == last else f'{key[0]}, {key[1]}: {text.removeprefix("VERDICT: ")}'
-    return self.notes + lines + [said(k) for k in order]
+    lines = [f'{name}, weights beside meaning: {_weights_in_words(w)}' for name, w in self.weights.items()]
+    last = []
+    for (task, system), verdict in self.verdicts.items():
+        if (task, system) == ('reviews', self.main):
+            last.append(str(verdict))
+            continue
+        said = str(verdict).removeprefix('VERDICT: ')
+        lines.append(f'{task}, {system}: {said}')
+    return self.notes + lines + last
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #cec461e6
 @patch
@@ -232,12 +254,15 @@ class Asker:
         cat:Catalogue, # The candidates
         words,         # texts -> (n_texts, n_products), see `bm25_scorer`
     ):
-        self.model, self.words, self.known = model, words, {}
-        self.products = np.asarray(model.encode(cat.texts, side='product'), np.float32)
+        self.model = model
+        self.words = words
+        self.known = {}
+        self.products = model.encode(cat.texts, side='product')
     def encode(self, texts):
         "User vectors of texts."
         new = list(dict.fromkeys(t for t in texts if t not in self.known))
-        if new: self.known |= zip(new, np.asarray(self.model.encode(new, side='user'), np.float32))
+        if new:
+            self.known |= zip(new, self.model.encode(new, side='user'))
         return np.stack([self.known[t] for t in texts])
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #6ee92e52
@@ -250,28 +275,33 @@ def about(self:Asker,
     def ask(texts):
         asked = self.encode(texts)
         found = dict(meaning=np.round(asked @ self.products.T, 6), words=self.words(texts))
-        if not heard.texts: return found
+        if not heard.texts:
+            return found
         return found | dict(reviews=np.round(heard.nearest(asked @ said), 6), review_words=heard.shared_words(texts))
     return ask
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #6dc82cdc
-def _fitted(asker, cat, heard, kinds, only=None):
+def _fitted(asker, families, heard, kinds, only=None):
     "Weights of the mixture of some signals, or of all"
     ask = asker.about(heard)
-    def trials_of(q):
+    asked = {}
+    for kind, q in kinds.items():
+        if q.empty:
+            continue
         texts = q['query'].tolist()
         signals = {s: v for s, v in ask(texts).items() if only is None or s in only}
-        return trials(signals, cat.families, q.relevant, [count_words(t) for t in texts])
-    return fit_weights({kind: trials_of(q) for kind, q in kinds.items() if len(q)})
+        words = [count_words(t) for t in texts]
+        asked[kind] = trials(signals, families, q.relevant, words)
+    return fit_weights(asked)
 
-# %% ../../nbs/37_evaluation.retrieval.ipynb #1073a9c2
-def _fitting(data, cat):
-    "Kind -> queries with the positions that answer them, and the training reviews that are left"
+def _all_weights(data, cat, askers, said, mixed):
+    "The weights of metadata alone and of the mixtures, from reviews that are hidden meanwhile"
     kinds, hidden = fitting_queries(data)
-    at = data.products.drop_duplicates('family_id').set_index('family_id').product_id
-    def positions(families): return set(cat.positions(at[list(families)]))
-    kinds = {kind: q.assign(relevant=[positions(r) for r in q.relevant]) for kind, q in kinds.items()}
-    return kinds, data.train[~data.train.review_id.isin(hidden.review_id)]
+    heard = Heard(cat, said[~said.review_id.isin(hidden.review_id)])
+    families = data.products.set_index('product_id').family_id[cat.ids].to_numpy()
+    main = list(askers.values())[-1]
+    weights = {metadata: _fitted(main, families, heard, kinds, _of_metadata)}
+    return weights | {name: _fitted(askers[name], families, heard, kinds) for name in mixed}
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #4cd63f0c
 def _systems_of(
@@ -281,7 +311,9 @@ def _systems_of(
     weights:dict, # Mixture -> `Weights`
 ):                # texts -> pairs of a system's name and its (n_texts, n_products) scores
     "Everything that is measured, as one question."
-    popular, rare, main = popularity_scorer(cat, data.train), tfidf_scorer(cat.texts), list(asks)[-1]
+    popular = popularity_scorer(cat, data.train)
+    rare = tfidf_scorer(cat.texts)
+    main = list(asks)[-1]
     def ask(texts):
         n = [count_words(t) for t in texts]
         yield 'popularity', popular(texts)
@@ -289,13 +321,17 @@ def _systems_of(
         for name, asked in asks.items():
             signals = asked(texts)
             yield name, signals['meaning']
-            if name != main and name in weights: yield f'{together}, {name}', mix(signals, weights[name], n)
+            if name != main and name in weights:
+                yield f'{together}, {name}', mix(signals, weights[name], n)
         yield 'BM25', signals['words']
         yield metadata, mix({s: signals[s] for s in _of_metadata}, weights[metadata], n)
-        if 'reviews' not in signals: return
+        if 'reviews' not in signals:
+            return
         yield together, mix(signals, weights[main], n)
-        for s in ('reviews', 'review_words'): yield s.replace('_', ' '), np.nan_to_num(signals[s], nan=-1)
-        for s in signals: yield f'without {s.replace("_", " ")}', mix(signals | {s: None}, weights[main], n)
+        for s in ('reviews', 'review_words'):
+            yield s.replace('_', ' '), np.nan_to_num(signals[s], nan=-1)
+        for s in signals:
+            yield f'without {s.replace("_", " ")}', mix(signals | {s: None}, weights[main], n)
     return ask
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #d39d1aef
@@ -312,11 +348,14 @@ def measure_reviews(
     ranked = rank_all(ask, task.texts, len(cat))
     table, single = measure(task, ranked, cat)
     differ = np.array([a != b for a, b in zip(task.texts, plain.texts)])
-    if not differ.any(): return table, single
-    again = rank_all(ask, [t for t, d in zip(plain.texts, differ) if d], len(cat))
-    for name, lists in again.items(): ranked[name][differ] = lists
+    if not differ.any():
+        return table, single
+    again = rank_all(ask, list(compress(plain.texts, differ)), len(cat))
+    for name, lists in again.items():
+        ranked[name][differ] = lists
     plain.parts = {f'{k}, stars unmasked': v for k, v in plain.parts.items() if 'informative' not in k}
-    return pd.concat([table, measure(plain, ranked, cat)[0]], ignore_index=True), single
+    more, _ = measure(plain, ranked, cat)
+    return pd.concat([table, more], ignore_index=True), single
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #23bac814
 def measure_histories(
@@ -327,11 +366,13 @@ def measure_histories(
     limit:int=10_000, # At most so many questions
 ) -> tuple:           # (`QuerySet`, table, {system: metrics per question})
     "From what somebody had to what came next; `RecsysError` where nobody has a history."
-    model, asked = HistoryModel.counted(data, vectors, 'train'), histories_in(data, part, limit)
+    model = HistoryModel.counted(data, vectors, 'train')
+    asked = histories_in(data, part, limit)
     asked = asked[asked.next.isin(cat.ids)]
     ranked = {name: model.rank(asked.history, signals, 100) for name, signals in history_systems.items()}
-    task = QuerySet('histories', asked.id.tolist(), cat.relevant(asked.rename(columns=dict(next='product_id'))),
-                    asked.user_id.to_numpy(), dict(all=np.ones(len(asked), bool)))
+    relevant = [{i} for i in cat.positions(asked.next)]
+    parts = dict(all=np.ones(len(asked), bool))
+    task = QuerySet('histories', asked.id.tolist(), relevant, asked.user_id.to_numpy(), parts)
     return task, *measure(task, ranked, cat)
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #4067cd55
@@ -340,17 +381,30 @@ def with_base(
     base=None,      # The untrained model; `None`: the base of the settings, reading as many tokens as the others
 ) -> dict:          # The same with `base encoder` first
     "The encoders with the untrained one before them."
-    if 'base encoder' in encoders: return encoders
+    if 'base encoder' in encoders:
+        return encoders
     tokens = max([getattr(m, 'max_tokens', 128) for m in encoders.values()], default=128)
     return {'base encoder': base or DualEncoderSBERT(max_tokens=tokens), **encoders}
+
+# %% ../../nbs/37_evaluation.retrieval.ipynb #bab52005
+@patch
+@contextmanager
+def noting(self:RetrievalReport):
+    "What cannot be measured inside the block becomes a note."
+    try:
+        yield
+    except RecsysError as e:
+        self.notes.append(str(e))
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #35e12e8d
 def _sample(reviews, n): return reviews.sample(min(n, len(reviews)), random_state=0).sort_values('review_id')
 
 def _askers(encoders, cat, preset):
-    device = (find_preset(preset) if isinstance(preset, str) else preset).device
-    for model in encoders.values(): getattr(model, 'to', lambda device: None)(device)
+    device = find_preset(preset).device
     words = bm25_scorer(cat.texts)
+    for model in encoders.values():
+        if hasattr(model, 'to'):
+            model.to(device)
     return {name: Asker(model, cat, words) for name, model in encoders.items()}
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #5a817592
@@ -364,30 +418,32 @@ def evaluate_retrieval(
     signals:bool=True,        # Also measure what buyers said: encodes a few reviews of each family
 ) -> RetrievalReport:
     "Measure the encoders and everything that they have to beat."
-    cat, reviews = Catalogue.of(data.products), _sample(getattr(data, split), limit)
-    if not len(reviews): raise RecsysError(f'{split} part: it has no reviews, so there is nothing to measure')
+    cat = Catalogue.of(data.products)
+    reviews = _sample(getattr(data, split), limit)
+    if reviews.empty:
+        raise RecsysError(f'{split} part: it has no reviews, so there is nothing to measure')
     askers = _askers(with_base(encoders, base), cat, preset)
-    main, mixed = list(askers)[-1], dict.fromkeys(['base encoder', list(askers)[-1]])
-    report = RetrievalReport(pd.DataFrame(), main)
-    kinds, left = _fitting(data, cat)
-    nothing = data.train[:0]
-    known, before = (Heard(cat, r if signals else nothing) for r in (data.train, left))
-    report.weights[metadata] = _fitted(askers[main], cat, before, kinds, _of_metadata)
-    if known.texts: report.weights |= {name: _fitted(askers[name], cat, before, kinds) for name in mixed}
-    if split == 'val': report.notes.append('the weights were fitted on the reviews that they are measured on')
-    ask = _systems_of(data, cat, {name: a.about(known) for name, a in askers.items()}, report.weights)
+    main = list(askers)[-1]
+    said = data.train if signals else data.train[:0]
+    known = Heard(cat, said)
     rivals = {name: 'base encoder' for name in askers if name != 'base encoder'}
-    rivals |= {together: metadata} if known.texts else {}
+    mixed = []
+    if known.texts:
+        rivals[together] = metadata
+        mixed = dict.fromkeys(['base encoder', main])
+    report = RetrievalReport(pd.DataFrame(), main, weights=_all_weights(data, cat, askers, said, mixed))
+    if split == 'val':
+        report.notes.append('the weights were fitted on the reviews that they are measured on')
+    asks = {name: asker.about(known) for name, asker in askers.items()}
+    ask = _systems_of(data, cat, asks, report.weights)
     task, plain = (review_task(cat, reviews, masked) for masked in (True, False))
     report.add(task, *measure_reviews(task, plain, ask, cat), cat, rivals)
-    try:
+    with report.noting():
         task = keywords_as_task(cat, keyword_task(data.products, 'test'))
         report.add(task, *measure(task, rank_all(ask, task.texts, len(cat)), cat), cat, rivals)
-    except RecsysError as e: report.notes.append(str(e))
-    try:
+    with report.noting():
         measured = measure_histories(data, cat, askers[main].products, split, limit)
         report.add(*measured, cat, {'all three': 'what is alike'})
-    except RecsysError as e: report.notes.append(str(e))
     return report
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #05425dc2
@@ -399,7 +455,7 @@ def _tried(base, task, cat, max_tokens):
     ask = dense_scorer(model, cat.texts)
     seconds = time.perf_counter() - start
     table, _ = measure(task, {base: rank(ask, task.texts, len(cat))}, cat)
-    head = headline_part({k: int(v.sum()) for k, v in task.parts.items()})
+    head = headline_part(table)
     found = table[(table.part == head) & (table.system == base)].iloc[0]
     size = sum(p.nbytes for p in model.parameters())
     told = found[['part', 'n_queries', 'ndcg@10', 'ndcg@10_low', 'ndcg@10_high', 'recall@10']].to_dict()

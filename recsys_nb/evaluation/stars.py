@@ -23,9 +23,12 @@ def score_metrics(
     stars,     # (n,) the stars that were given
 ) -> dict:     # n, rmse, mae, bias, exact, within_one
     "Errors of predicted stars."
-    p, s = np.asarray(predicted, float), np.asarray(stars, float)
-    if not len(s): raise RecsysError('score metrics: no reviews with stars to measure with')
-    e, off = p - s, np.abs(np.round(p) - s)
+    p = np.asarray(predicted, float)
+    s = np.asarray(stars, float)
+    if not len(s):
+        raise RecsysError('score metrics: no reviews with stars to measure with')
+    e = p - s
+    off = np.abs(np.round(p) - s)
     figures = dict(
         rmse=(e**2).mean()**.5,
         mae=np.abs(e).mean(),
@@ -39,14 +42,11 @@ def error_intervals(
     predictions:dict, # name -> (n,) scores
     stars,            # (n,)
     groups=None,      # (n,) what belongs together, as the family
-    n:int=2000,       # Resamples
-) -> pd.DataFrame:    # (n, models) RMSE of each resample
+) -> pd.DataFrame:    # (2000, models) RMSE of each resample
     "Bootstrapped RMSE of several models on the same draws; NaN where a single group leaves nothing to draw from."
-    together = range(len(stars)) if groups is None else groups
-    if len(set(together)) < 2:
-        return pd.DataFrame(np.nan, range(n), list(predictions))
-    squared = np.stack([(np.asarray(p, float) - np.asarray(stars, float))**2 for p in predictions.values()], 1)
-    return pd.DataFrame(bootstrap_means(squared, groups, n)**.5, columns=list(predictions))
+    scores = pd.DataFrame(predictions, dtype=float)
+    squared = scores.sub(np.asarray(stars, float), axis=0)**2
+    return pd.DataFrame(bootstrap_means(squared, groups)**.5, columns=squared.columns)
 
 # %% ../../nbs/35_evaluation.stars.ipynb #e91b1796
 def with_stars(
@@ -59,28 +59,36 @@ def with_stars(
 def _ridge(features, data, part, alphas):
     "The ridge whose penalty does best on the validation part; it is fitted on the training part alone."
     from sklearn.linear_model import Ridge
-    train, val = with_stars(data.train), with_stars(data.val)
-    x, y = features(train, True), train.rating.to_numpy(float)
-    fitted = [Ridge(alpha=a).fit(x, y) for a in alphas]
-    seen = features(val) if len(val) else None
-    error = lambda r: ((r.predict(seen) - val.rating)**2).mean() if len(val) else r.alpha
-    return min(fitted, key=error).predict(features(part)).clip(1, 5)
+    train = with_stars(data.train)
+    val = with_stars(data.val)
+    x = features(train)
+    y = train.rating.to_numpy(float)
+    best, *others = (Ridge(alpha=a).fit(x, y) for a in alphas)
+    if len(val):
+        seen = features(val)
+        def error(ridge): return ((ridge.predict(seen) - val.rating)**2).mean()
+        best = min(best, *others, key=error)
+    return best.predict(features(part)).clip(1, 5)
 
 # %% ../../nbs/35_evaluation.stars.ipynb #43f172cb
 def tfidf_ridge(data, part, mask=True):
     "Scores of a ridge regression on words and pairs of words."
     from sklearn.feature_extraction.text import TfidfVectorizer
-    v, train = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True), with_stars(data.train)
-    try: x = v.fit_transform(review_texts(train, mask))
-    except ValueError: return np.full(len(part), train.rating.mean()) # no word occurs twice
-    return _ridge(lambda d, new=False: x if new else v.transform(review_texts(d, mask)), data, part, (.3, 1., 3., 10.))
+    words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
+    train = with_stars(data.train)
+    try:
+        words.fit(review_texts(train, mask))
+    except ValueError:
+        return np.full(len(part), train.rating.mean()) # no word occurs twice
+    def features(reviews): return words.transform(review_texts(reviews, mask))
+    return _ridge(features, data, part, (.3, 1., 3., 10.))
 
 # %% ../../nbs/35_evaluation.stars.ipynb #da529bc5
 def _encoder_ridge(data, part, mask=True, base=base_encoder, preset=None):
     "Scores of a ridge regression on the untrained encoder's vectors."
     model = DualEncoderSBERT(base=base, max_tokens=256)
-    def vectors(reviews, new=False): return model.encode(review_texts(reviews, mask), preset=preset)
-    return _ridge(vectors, data, part, (.1, .3, 1., 3., 10.))
+    def features(reviews): return model.encode(review_texts(reviews, mask), preset=preset)
+    return _ridge(features, data, part, (.1, .3, 1., 3., 10.))
 
 # %% ../../nbs/35_evaluation.stars.ipynb #9a6e15e9
 def score_baselines(
@@ -107,13 +115,20 @@ def take_away(self:ScoreInputs,
     seed:int=0, # For the shuffling
 ) -> ScoreInputs:
     "The same reviews with a part of the input missing or shuffled."
-    n, reviews, products, price = len(self), self.reviews, self.products, self.price
-    if what == 'review': reviews = [[r[0], r[-1]] for r in reviews]
-    elif what == 'metadata': products, price = [[]]*n, np.full(n, np.nan)
+    n = len(self)
+    reviews = self.reviews
+    products = self.products
+    price = self.price
+    if what == 'review':
+        reviews = [[r[0], r[-1]] for r in reviews]
+    elif what == 'metadata':
+        products, price = [[]]*n, np.full(n, np.nan)
     elif what == 'match':
         other = np.random.default_rng(seed).permutation(n)
-        products, price = [products[i] for i in other], price[other]
-    else: raise RecsysError(f"{what!r}: expected 'review', 'metadata' or 'match'")
+        products = [products[i] for i in other]
+        price = price[other]
+    else:
+        raise RecsysError(f"{what!r}: expected 'review', 'metadata' or 'match'")
     return ScoreInputs(reviews, products, price, self.rating)
 
 # %% ../../nbs/35_evaluation.stars.ipynb #f4dd4506
@@ -124,7 +139,8 @@ def model_rows(
     preset:Preset|None=None, # What to run on
 ) -> dict:                   # name -> (n,) scores; the last one is the model as it is meant
     "Scores of the model, whole and with parts of its input taken away."
-    x, shown = model.inputs(part, products), model.inputs(part, products, mask=False)
+    x = model.inputs(part, products)
+    shown = model.inputs(part, products, mask=False)
     cases = {
         'metadata only': x.take_away('review'),
         'review only': x.take_away('metadata'),
@@ -145,16 +161,16 @@ class ScoreReport:
     note:str='The score model reads the review that it scores: its error says how well it reads stars out of a text.'
 
 # %% ../../nbs/35_evaluation.stars.ipynb #a91075cb
-def _cells(frame, first):
+def _report_cells(frame, first):
     "A frame as strings, its index as the first column; counts are whole, what is not known is empty"
-    def cell(column, v): return '' if v != v else f'{v:.0f}' if column == 'n' else f'{v:.3f}'
-    shown = frame.astype(float).apply(lambda column: [cell(column.name, v) for v in column])
+    shown = frame.astype(float).map('{:.3f}'.format).replace('nan', '')
+    shown['n'] = frame.n.map('{:.0f}'.format)
     return shown.rename_axis(first).reset_index()
 
 @patch
 def _repr_markdown_(self:ScoreReport):
     shown = {f'{self.part} reviews': self.table, 'stars given': self.per_star}
-    tables = [markdown_table(_cells(frame, name)) for name, frame in shown.items()]
+    tables = [markdown_table(_report_cells(frame, name)) for name, frame in shown.items()]
     return '\n\n'.join([*tables, self.note, f'`{self.verdict}`'])
 
 # %% ../../nbs/35_evaluation.stars.ipynb #069ecc3d
@@ -177,23 +193,19 @@ def to_dict(self:ScoreReport) -> dict: # For `evaluation.json`
         rows=rows,
         per_star={str(k): dict(v) for k, v in self.per_star.T.items()})
 
-# %% ../../nbs/35_evaluation.stars.ipynb #1dad10ea
-def _score_verdict(draws, table, new, base):
-    "`new` against `base`, by the paired interval of the difference."
-    low, high = (draws[new] - draws[base]).quantile([.025, .975])
-    return str(Verdict(table.rmse[new], table.rmse[base], low, high, 'rmse', base, less_is_better=True))
-
 # %% ../../nbs/35_evaluation.stars.ipynb #78975e17
 def errors_per_star(
     predicted, # (n,) scores
     stars,     # (n,)
 ) -> pd.DataFrame: # A row per number of stars
     "Mean score and errors for each number of stars that was given."
-    score, stars = np.asarray(predicted, float), np.asarray(stars, float)
-    off = np.abs(score - stars)
-    d = pd.DataFrame(dict(star=np.round(stars).astype(int), score=score, squared=off**2, off=off))
-    g = d.groupby('star')
-    return pd.DataFrame(dict(n=g.size(), mean_score=g.score.mean(), rmse=g.squared.mean()**.5, mae=g.off.mean()))
+    d = pd.DataFrame(dict(mean_score=predicted, given=stars), dtype=float)
+    d['rmse'] = (d.mean_score - d.given)**2
+    d['mae'] = d.rmse**.5
+    star = d.pop('given').round().astype(int)
+    means = d.groupby(star.rename('star')).mean()
+    means.insert(0, 'n', star.value_counts())
+    return means.assign(rmse=means.rmse**.5)
 
 # %% ../../nbs/35_evaluation.stars.ipynb #5cf28937
 def score_report(
@@ -203,13 +215,16 @@ def score_report(
     name:str='test',    # What the part is called
 ) -> ScoreReport:
     "Tables and verdict from predictions."
-    stars, new = part.rating.to_numpy(float), list(predictions)[-1]
+    stars = part.rating.to_numpy(float)
+    new = list(predictions)[-1]
     draws = error_intervals(predictions, stars, part.family_id if 'family_id' in part else part.product_id)
     table = pd.DataFrame({k: score_metrics(p, stars) for k, p in predictions.items()}).T
-    table.insert(2, 'low', draws.quantile(.025)), table.insert(3, 'high', draws.quantile(.975))
+    table.insert(2, 'low', draws.quantile(.025))
+    table.insert(3, 'high', draws.quantile(.975))
+    low, high = (draws[new] - draws[base]).quantile([.025, .975])
+    verdict = Verdict(table.rmse[new], table.rmse[base], low, high, 'rmse', base, less_is_better=True)
     kept = part[['review_id', 'product_id', 'rating']].assign(score=predictions[new])
-    verdict = _score_verdict(draws, table, new, base)
-    return ScoreReport(table, errors_per_star(predictions[new], stars), kept, verdict, name)
+    return ScoreReport(table, errors_per_star(predictions[new], stars), kept, str(verdict), name)
 
 # %% ../../nbs/35_evaluation.stars.ipynb #1d1c5dc4
 def evaluate_scores(
@@ -221,7 +236,8 @@ def evaluate_scores(
 ) -> ScoreReport:
     "Measure a score model beside its baselines; `RecsysError` where the part has no stars."
     part = with_stars(getattr(data, split))
-    if part.empty: raise RecsysError(f'{split} part: no stars to measure with')
+    if part.empty:
+        raise RecsysError(f'{split} part: no stars to measure with')
     predictions = score_baselines(data, part, base=base, preset=preset) | model_rows(model, part, data.products, preset)
     return score_report(predictions, part, 'base encoder + ridge', split)
 
@@ -246,7 +262,9 @@ def plot_calibration(
 ):               # The axes
     "Mean stars over mean score, with the diagonal."
     from recsys_nb.core.plots import accent, axes_or_new, finish_plot, muted
-    c, ax, stars = calibration(predicted, stars, groups), axes_or_new(ax, (4.4, 4.4)), range(1, 6)
+    c = calibration(predicted, stars, groups)
+    ax = axes_or_new(ax, (4.4, 4.4))
+    stars = range(1, 6)
     ax.plot([1, 5], [1, 5], color=muted, ls='--', lw=1, zorder=1)
     ax.errorbar(c.score, c.stars, 1.96*c.error, fmt='o', ms=6, color=accent, ecolor=accent, elinewidth=1.5, capsize=3)
     labels = dict(xlabel='predicted score', ylabel='mean stars', xticks=stars, yticks=stars)

@@ -102,7 +102,7 @@ def _drop_collection(m, client):
     "Remove the collection that a manifest, or what was begun, names, if any"
     if not m.get('url'): return
     store = ServerStore(m['url'], m['collection'], client=client)
-    if store.exists(): store.call('delete_collection', store.collection)
+    if store.exists(): store.call('delete_collection')
     store.close()
 
 # %% ../../nbs/54_index.build.ipynb #73b93546

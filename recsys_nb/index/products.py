@@ -8,6 +8,7 @@ __all__ = ['index_format', 'Hit', 'signals_of', 'ordered', 'ProductIndex', 'reme
 
 # %% ../../nbs/53_index.products.ipynb #2a139ec4
 from dataclasses import dataclass, field
+from itertools import chain
 from numbers import Integral
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -42,7 +43,7 @@ def signals_of(
 # %% ../../nbs/53_index.products.ipynb #cc7ce0de
 _brought = 10 # A signal brought what is among its first ten
 
-def _because(signals, i):
+def _brought_by_signals(signals, i):
     "The signals that have a candidate among their first ones, or else the one that has it highest"
     places = {name: int((v > v[i]).sum()) for name, v in signals.items() if name != 'stars' and v[i] > 0}
     names = sorted(places, key=places.get)
@@ -58,7 +59,8 @@ def ordered(
     "Order candidates by the mixture of their signals."
     signals = signals_of(found, asked)
     values = mix(signals, weights, words)
-    hits = [Hit(**vars(c), value=float(v), because=_because(signals, i)) for i, (c, v) in enumerate(zip(found, values))]
+    because = [_brought_by_signals(signals, i) for i in range(len(found))]
+    hits = [Hit(**vars(c), value=float(v), because=b) for c, v, b in zip(found, values, because)]
     return sorted(hits, key=lambda h: (-h.value, h.product_id))
 
 # %% ../../nbs/53_index.products.ipynb #b8078d7e
@@ -69,7 +71,9 @@ class ProductIndex:
         manifest:dict,          # What it was made of
         folder:Path|None=None,  # Where it is
     ):
-        self.store, self.manifest, self.folder = store, manifest, folder
+        self.store = store
+        self.manifest = manifest
+        self.folder = folder
         self.keywords = Keywords(manifest['avg_len'])
         self.review_keywords = Keywords(manifest.get('review_avg_len', 100), **chatty)
         self.weights = Weights(**manifest.get('weights', {}))
@@ -96,13 +100,13 @@ class ProductIndex:
         return f'ProductIndex({m.get("name")!r}, {m["n_products"]} products, dim={self.dim}, {where})'
 
 # %% ../../nbs/53_index.products.ipynb #e16ce806
-def _number(product_id): return int(point_id(product_id)[:8], 16)
+def _history_number(product_id): return int(point_id(product_id)[:8], 16)
 
 def remembered(
     history, # Product ids, oldest first
 ) -> tuple:  # (numbers, weights)
     "A history as a sparse vector."
-    weights = {_number(i): w for i, w in recency(list(history)).items()}
+    weights = {_history_number(i): w for i, w in recency(list(history)).items()}
     return list(weights), list(weights.values())
 
 # %% ../../nbs/53_index.products.ipynb #fccc1305
@@ -110,7 +114,7 @@ def followed(
     followers:pd.DataFrame, # `product_id`, `before`, `weight`, see `followers`
 ) -> dict:                  # Product id -> (numbers, weights) of what it follows
     "For each product what it follows, as sparse vectors."
-    numbers = {i: _number(i) for i in followers.before.unique()}
+    numbers = {i: _history_number(i) for i in followers.before.unique()}
     found = {}
     for product, before, weight in zip(followers.product_id, followers.before, followers.weight):
         found.setdefault(product, {})[numbers[before]] = float(weight)
@@ -132,12 +136,15 @@ def lookup(self:ProductIndex,
     n:int=100, # Candidates by each signal
 ) -> Lookup:
     "What to ask the store."
-    asked, words = {}, self.keywords.query(q.text) if q.text else ([], [])
+    asked = {}
+    has_reviews = self.manifest.get('has_reviews')
     if q.vector is not None:
-        vector = np.asarray(q.vector, np.float32)
-        asked = dict(meaning=vector, reviews=vector) if self.manifest.get('has_reviews') else dict(meaning=vector)
-    if words[0]: asked['words'] = words
-    if words[0] and self.manifest.get('has_reviews'): asked['review_words'] = words
+        asked['meaning'] = np.asarray(q.vector, np.float32)
+        if has_reviews: asked['reviews'] = asked['meaning']
+    words = self.keywords.query(q.text)
+    if words[0]:
+        asked['words'] = words
+        if has_reviews: asked['review_words'] = words
     if q.history and self.manifest.get('has_histories'): asked['histories'] = remembered(q.history)
     return Lookup(asked, n, q.filters)
 
@@ -177,14 +184,17 @@ def search_many(self:ProductIndex,
     "`search` for several queries, in one request."
     check_k(k)
     weights = self.weights if words is None else self.weights.with_words(words)
-    n, out, todo = n or max(100, 4*k), {}, list(range(len(queries)))
+    n = n or max(100, 4*k)
+    out = {}
+    todo = list(range(len(queries)))
     while todo:
         lookups = [self.lookup(queries[i], n) for i in todo]
         for i, q, found in zip(todo, lookups, self.store.candidates(lookups, exact=exact)):
             hits = ordered(found, q.asked, weights, count_words(queries[i].text))
             kept = best_of_families(hits) if families else hits
             out[i] = kept[:k] if enough(hits, kept, k, n) else None
-        todo, n = [i for i in todo if out[i] is None], 4*n
+        todo = [i for i in todo if out[i] is None]
+        n = 4*n
     return [out[i] for i in range(len(queries))]
 
 # %% ../../nbs/53_index.products.ipynb #6268293c
@@ -250,17 +260,18 @@ def put(self:ProductIndex,
     points = []
     if after is None:
         standing = self.store.retrieve([p['product_id'] for p in payloads], ['histories'])
-        after = {i: v['histories'] for i, (_, v) in standing.items() if 'histories' in v}
+        after = {i: v.get('histories', ()) for i, (_, v) in standing.items()}
     for payload, vector in zip(payloads, vectors):
         own = said.get(payload['family_id'], Said())
-        texts = [payload.get('text', ''), *map(text_of, own.reviews)] if own.reviews else []
+        text = payload.get('text', '')
+        texts = [text, *map(text_of, own.reviews)] if own.reviews else []
         made = dict(
             meaning=vector,
             reviews=own.vectors,
-            words=self.keywords.document(payload.get('text', '')),
+            words=self.keywords.document(text),
             review_words=self.review_keywords.document('\n'.join(texts)),
+            histories=after.get(payload['product_id'], ()),
             sentences=own.sentence_vectors)
-        if payload['product_id'] in after: made['histories'] = after[payload['product_id']]
         kept = dict(reviews=own.reviews, n_reviews=len(own.reviews), sentences=own.sentences)
         points.append((payload | kept, made))
     self.store.upsert(points)
@@ -269,10 +280,10 @@ def put(self:ProductIndex,
 @patch
 def standing(self:ProductIndex, families) -> tuple:
     "The products of these families, (payload, dict of vectors), and what is kept of the families, by family."
-    families, products = tuple(families), []
-    if families:
-        kept = ('meaning', 'reviews', 'sentences')
-        for part in self.store.scroll(vectors=kept, filters=Filters(family=families)): products += part
+    asked = Filters(family=tuple(families))
+    found = []
+    if asked.family: found = self.store.scroll(vectors=('meaning', 'reviews', 'sentences'), filters=asked)
+    products = list(chain.from_iterable(found))
     said = {}
     for p, v in products:
         if p['reviews'] and p['family_id'] not in said:
@@ -303,15 +314,14 @@ def with_scores(
     twice = p.product_id[p.product_id.duplicated()]
     if len(twice): raise RecsysError(f'products: {twice.iloc[0]} is there twice')
     if scores is None: return p
-    s = scores.rename(columns=dict(count='score_count'))
-    s = s[[c for c in ('product_id', 'score', 'score_count') if c in s]]
-    return p.drop(columns=['score', 'score_count'], errors='ignore').merge(s, on='product_id', how='left')
+    known = scores.rename(columns=dict(count='score_count')).filter(['product_id', 'score', 'score_count'])
+    return p.drop(columns=['score', 'score_count'], errors='ignore').merge(known, on='product_id', how='left')
 
 # %% ../../nbs/53_index.products.ipynb #b9a5aa92
 def _check_columns(frame, what, needed):
     if not isinstance(frame, pd.DataFrame):
         raise RecsysError(f'{what}: expected a DataFrame, got {type(frame).__name__}')
-    if gone := sorted({*needed} - set(frame)):
+    if gone := [c for c in needed if c not in frame]:
         raise RecsysError(f'{what}: no column {", ".join(gone)}; '
                           f'expected rows of a prepared table, with {", ".join(needed)}')
 
@@ -328,10 +338,10 @@ def add(self:ProductIndex,
         raise RecsysError(f'vectors: expected {len(products)} of length {self.dim}, got shape {shape}')
     vectors = sound(vectors, products.product_id.tolist())
     p = with_scores(products.assign(_at=range(len(products))), scores)
-    vectors = vectors[p.pop('_at')]
+    at = p.pop('_at')
     payloads = [payload_of(r) for r in p.to_dict('records')]
     _, said = self.standing({p['family_id'] for p in payloads})
-    self.put(payloads, vectors, said)
+    self.put(payloads, vectors[at], said)
     self._changed()
 
 # %% ../../nbs/53_index.products.ipynb #1375e239
@@ -359,26 +369,27 @@ def add_reviews(self:ProductIndex,
 ) -> int:                 # How many products know something new
     "Let products know new reviews of their families; those of unknown families are left out."
     _check_columns(reviews, 'reviews', ('family_id', 'review_id', 'text'))
-    changed, order = 0, reviews.sort_values('family_id', kind='stable')
-    starts = np.append(np.flatnonzero(order.family_id.ne(order.family_id.shift())), len(order))
-    for i in range(0, len(starts) - 1, batch):
-        some = order[starts[i]:starts[min(i + batch, len(starts) - 1)]]
-        changed += self._add_reviews(some, some.family_id.unique(), encode)
+    changed = 0
+    families = reviews.family_id.factorize(sort=True)[0]
+    for _, some in reviews.groupby(families//batch): changed += self._add_reviews(some, encode)
     self._changed(has_reviews=bool(changed or self.manifest.get('has_reviews')))
     return changed
 
 # %% ../../nbs/53_index.products.ipynb #047a0e3a
 @patch
-def _add_reviews(self:ProductIndex, reviews, families, encode):
-    products, said = self.standing(families)
+def _add_reviews(self:ProductIndex, reviews, encode):
+    products, said = self.standing(reviews.family_id.unique())
     before = pd.DataFrame([dict(r, family_id=f) for f, own in said.items() for r in own.reviews])
-    columns = [c for c in ('family_id', 'review_id', 'title', 'text', 'rating') if c in reviews]
-    every = pd.concat([before, reviews[columns]], ignore_index=True)
+    new = reviews.filter(['family_id', 'review_id', 'title', 'text', 'rating'])
+    every = pd.concat([before, new], ignore_index=True)
     indexed = {p['family_id'] for p, _ in products}
     every = every[every.family_id.isin(indexed)].drop_duplicates(['family_id', 'review_id'])
-    sizes = (self.manifest.get(what, usual) for what, usual in (('per_family', 4), ('sentences', 8)))
-    new = listen(every, encode, *sizes, known=said) if len(every) else {}
-    kept = {f: s for f, s in new.items() if f not in said or s.reviews != said[f].reviews}
-    products = [(p, v) for p, v in products if p['family_id'] in kept]
-    if products: self.put([p for p, _ in products], [v['meaning'] for _, v in products], kept)
-    return len(products)
+    if every.empty: return 0
+    m = self.manifest
+    now = listen(every, encode, m.get('per_family', 4), m.get('sentences', 8), known=said)
+    kept = {f: s for f, s in now.items() if f not in said or s.reviews != said[f].reviews}
+    changed = [(p, v['meaning']) for p, v in products if p['family_id'] in kept]
+    if changed:
+        payloads, vectors = zip(*changed)
+        self.put(payloads, vectors, kept)
+    return len(changed)

@@ -37,10 +37,10 @@ _candidate_fields = ['product_id', 'family_id', 'score', 'n_reviews'] # the rest
 
 def _vectors_of(point, names):
     found = point.vector if names else {}
-    return {n: _read(found[n]) for n in names if n in found}
+    return {n: _as_arrays(found[n]) for n in names if n in found}
 
 # %% ../../nbs/51_index.qdrant.ipynb #361be4f6
-def _read(vector):
+def _as_arrays(vector):
     if hasattr(vector, 'indices'): return list(vector.indices), list(vector.values)
     return np.array(vector, np.float32)
 
@@ -59,7 +59,8 @@ class QdrantStore:
 @patch
 def scroll(self:QdrantStore, n=1000, vectors=(), filters=Filters()):
     "Yield products as lists of (payload, dict of vectors), in the order of the points' ids."
-    at, f = None, qdrant_filter(self.lib, filters)
+    at = None
+    f = qdrant_filter(self.lib, filters)
     while True:
         points, at = self.page(at, n, list(vectors) or False, f)
         if points: yield [(p.payload, _vectors_of(p, vectors)) for p in points]
@@ -67,16 +68,19 @@ def scroll(self:QdrantStore, n=1000, vectors=(), filters=Filters()):
 
 # %% ../../nbs/51_index.qdrant.ipynb #5a838cce
 @patch
-def _filled_in(self:QdrantStore, lookups, first):
-    "The values that a signal did not bring, of those that the others found"
-    gone = {}
-    for (i, name), own in first.items():
-        every = set().union(*(first[i, other].keys() for other in lookups[i].asked))
-        if rest := every - own.keys(): gone[i, name] = rest
-    asked = [self.request(n, lookups[i].asked[n], len(ids), self.lib.Filter(must=[_has_ids(self.lib, ids)]), True)
-             for (i, n), ids in gone.items()]
-    found = self.send(asked) if asked else []
-    return {at: {p.id: p.score for p in points} for at, points in zip(gone, found)}
+def _fill_in(self:QdrantStore, lookups, found):
+    "Add the values that a signal did not bring, of the products that the others found"
+    gone = []
+    requests = []
+    for (i, name), own in found.items():
+        asked = lookups[i].asked
+        every = set().union(*(found[i, other] for other in asked))
+        if rest := every - own.keys():
+            among = self.lib.Filter(must=[_has_ids(self.lib, rest)])
+            requests.append(self.request(name, asked[name], len(rest), among, True))
+            gone.append(own)
+    if not gone: return
+    for own, points in zip(gone, self.send(requests)): own |= _by_id(points)
 
 # %% ../../nbs/51_index.qdrant.ipynb #0d296337
 @patch
@@ -85,16 +89,24 @@ def candidates(self:QdrantStore,
     exact:bool=False, # Compare with every vector instead of following the graph
 ) -> list:            # For each lookup a list of `Candidate`s
     "The best products of each lookup."
-    asked = [(i, name) for i, q in enumerate(lookups) for name in q.asked]
-    filters = [qdrant_filter(self.lib, q.filters) for q in lookups]
-    requests = [self.request(n, lookups[i].asked[n], lookups[i].n, filters[i], exact) for i, n in asked]
-    first = dict(zip(asked, map(_by_id, self.send(requests)))) if asked else {}
-    more = self._filled_in(lookups, first)
+    names = []
+    requests = []
+    for i, q in enumerate(lookups):
+        f = qdrant_filter(self.lib, q.filters)
+        for name, asked in q.asked.items():
+            names.append((i, name))
+            requests.append(self.request(name, asked, q.n, f, exact))
+    found = dict(zip(names, map(_by_id, self.send(requests)))) if names else {}
+    self._fill_in(lookups, found)
     def one(i, q):
-        if not q.asked: return self._best_scored(q, filters[i])
-        payloads = {j: p.payload for name in q.asked for j, p in first[i, name].items()}
-        values = {n: {j: p.score for j, p in first[i, n].items()} | more.get((i, n), {}) for n in q.asked}
-        return [Candidate.of(p, {n: v[j] for n, v in values.items() if j in v}) for j, p in payloads.items()]
+        if not q.asked: return self._highest_scored(q)
+        payloads = {}
+        signals = {}
+        for name in q.asked:
+            for point_id, point in found[i, name].items():
+                payloads[point_id] = point.payload
+                signals.setdefault(point_id, {})[name] = point.score
+        return [Candidate.of(payloads[j], own) for j, own in signals.items()]
     return [one(i, q) for i, q in enumerate(lookups)]
 
 # %% ../../nbs/51_index.qdrant.ipynb #87d8dfb1
@@ -102,10 +114,13 @@ def _by_id(points): return {p.id: p for p in points}
 
 # %% ../../nbs/51_index.qdrant.ipynb #54820a70
 @patch
-def _best_scored(self:QdrantStore, q, f):
-    scored, others = self.send([self.request('score', None, q.n, f, False), self.request(None, None, q.n, f, False)])
-    payloads = {p.id: p.payload for p in [*scored, *others]}.values()
-    return sorted((Candidate.of(p, {}) for p in payloads), key=lambda c: (-(c.score or 0), c.product_id))[:q.n]
+def _highest_scored(self:QdrantStore, q):
+    "What passes the filter, by predicted stars"
+    f = qdrant_filter(self.lib, q.filters)
+    scored, others = self.send([self.request(by, None, q.n, f, False) for by in ('score', None)])
+    points = _by_id([*scored, *others]).values()
+    found = [Candidate.of(p.payload, {}) for p in points]
+    return sorted(found, key=lambda c: (-(c.score or 0), c.product_id))[:q.n]
 
 # %% ../../nbs/51_index.qdrant.ipynb #3fcb5dae
 _in_use = ('this index is open in another program (a running `recsys serve`?); stop that first, '
@@ -133,19 +148,21 @@ _indexed = dict(price='Float', score='Float', family_id='Keyword', brand_key='Ke
 
 def _edge_config(dim, quantise):
     best = edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim)
-    unsearched = dict(datatype=edge.VectorStorageDatatype.Float16, on_disk=True, multivector_config=best,
-                      hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10_000))
+    unsearched = dict(
+        datatype=edge.VectorStorageDatatype.Float16,
+        on_disk=True,
+        multivector_config=best,
+        hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10_000))
     more = dict(one={}, several=dict(multivector_config=best), kept=unsearched)
     def dense(kind): return edge.EdgeVectorParams(size=dim, distance=edge.Distance.Cosine, **more[kind])
-    idf = edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)
+    def sparse(kind): return edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf if kind == 'bm25' else None)
+    int8 = edge.ScalarQuantizationConfig(edge.ScalarType.Int8, always_ram=True)
     return edge.EdgeConfig(
         vectors={n: dense(k) for n, k in vector_kinds.items() if k in more},
-        sparse_vectors={
-            n: idf if k == 'bm25' else edge.EdgeSparseVectorParams()
-            for n, k in vector_kinds.items() if k not in more},
+        sparse_vectors={n: sparse(k) for n, k in vector_kinds.items() if k not in more},
         wal_enabled=False,
         hnsw_config=edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000),
-        quantization_config=edge.ScalarQuantizationConfig(edge.ScalarType.Int8, always_ram=True) if quantise else None)
+        quantization_config=int8 if quantise else None)
 
 # %% ../../nbs/51_index.qdrant.ipynb #dfa0cb02
 def _open_shard(folder, dim, quantise):
@@ -166,7 +183,8 @@ class EdgeStore(QdrantStore):
         quantise:bool=False, # Keep int8 copies of the vectors, in a new one
         alone:bool=False,    # To change it: nobody else may have it open
     ):
-        self.folder, self.alone = Path(folder), alone
+        self.folder = Path(folder)
+        self.alone = alone
         self.lock = _open_lock(self.folder, alone)
         try: self.shard = _open_shard(self.folder/'shard', dim, quantise)
         except Exception as e:
@@ -339,20 +357,24 @@ class ServerStore(QdrantStore):
         client=None,            # An open `QdrantClient` to use instead
     ):
         from qdrant_client import QdrantClient, models
-        self.url, self.collection, self.lib, self.lent = server_url(url), collection, models, client is not None
+        self.url = server_url(url)
+        self.collection = collection
+        self.lib = models
+        self.lent = client is not None
         key = key or os.environ.get('QDRANT_API_KEY')
         remote = dict(url=self.url, api_key=key, timeout=30, check_compatibility=False)
         where = dict(location=url) if url == ':memory:' else remote
         self.client = client or QdrantClient(**where)
     def call(self, name, *args, **kwargs):
-        "Call the client's method, again if need be."
-        return retried(lambda: getattr(self.client, name)(*args, **kwargs), self.url)
+        "Call the client's method for the collection, again if need be."
+        method = getattr(self.client, name)
+        return retried(lambda: method(self.collection, *args, **kwargs), self.url)
     def close(self):
         "Close the connection, unless it was lent."
         if not self.lent: self.client.close()
     def exists(self) -> bool:
         "Whether the collection is there."
-        return self.call('collection_exists', self.collection)
+        return self.call('collection_exists')
 
 # %% ../../nbs/51_index.qdrant.ipynb #ac8e060c
 @patch
@@ -383,11 +405,15 @@ def create(self:ServerStore,
     scalar = m.ScalarQuantizationConfig(type=m.ScalarType.INT8, always_ram=True)
     int8 = m.ScalarQuantization(scalar=scalar) if quantise else None
     self.call(
-        'create_collection', self.collection, **self._layout(dim, quantise),
-        shard_number=shards, replication_factor=replicas,
-              hnsw_config=m.HnswConfigDiff(m=16, ef_construct=100), on_disk_payload=True, quantization_config=int8)
+        'create_collection',
+        **self._layout(dim, quantise),
+        shard_number=shards,
+        replication_factor=replicas,
+        hnsw_config=m.HnswConfigDiff(m=16, ef_construct=100),
+        on_disk_payload=True,
+        quantization_config=int8)
     if self.url != ':memory:':
-        for name, kind in _indexed.items(): self.call('create_payload_index', self.collection, name, kind.lower())
+        for name, kind in _indexed.items(): self.call('create_payload_index', name, kind.lower())
 
 # %% ../../nbs/51_index.qdrant.ipynb #8dec2a29
 @patch
@@ -397,7 +423,7 @@ def upsert(self:ServerStore,
     "Add products or replace them."
     point, sparse = self.lib.PointStruct, self._sparse
     made = [point(id=point_id(p['product_id']), payload=p, vector=_writable(v, sparse)) for p, v in points]
-    self.call('upsert', self.collection, made, wait=True)
+    self.call('upsert', made, wait=True)
 
 @patch
 def _sparse(self:ServerStore, numbers, weights): return self.lib.SparseVector(indices=numbers, values=weights)
@@ -409,20 +435,20 @@ def set_vectors(self:ServerStore,
 ):
     "Replace some vectors of products that are there."
     made = [self.lib.PointVectors(id=point_id(i), vector=_writable(v, self._sparse)) for i, v in vectors.items()]
-    self.call('update_vectors', self.collection, made, wait=True)
+    self.call('update_vectors', made, wait=True)
 
 # %% ../../nbs/51_index.qdrant.ipynb #364d55e3
 @patch
 def delete(self:ServerStore, ids):
     "Remove products."
-    self.call('delete', self.collection, [point_id(i) for i in ids], wait=True)
+    self.call('delete', [point_id(i) for i in ids], wait=True)
 
 # %% ../../nbs/51_index.qdrant.ipynb #ac267ff8
 @patch
 def finish(self:ServerStore, patience:float=3600):
     "Wait until the server says that its collection is optimised, at most `patience` seconds."
     until = time.monotonic() + patience
-    while self.url != ':memory:' and (status := self.call('get_collection', self.collection).status) != 'green':
+    while self.url != ':memory:' and (status := self.call('get_collection').status) != 'green':
         if time.monotonic() > until:
             raise RecsysError(f'{self.url}: the collection {self.collection} is still {status} after {patience:.0f} s')
         time.sleep(.5)
@@ -431,25 +457,25 @@ def finish(self:ServerStore, patience:float=3600):
 @patch
 def count(self:ServerStore, filters=Filters()) -> int:
     "How many pass."
-    return self.call('count', self.collection, qdrant_filter(self.lib, filters), exact=True).count
+    return self.call('count', qdrant_filter(self.lib, filters), exact=True).count
 
 # %% ../../nbs/51_index.qdrant.ipynb #e9884bc5
 @patch
 def facet(self:ServerStore, key, n=100_000) -> dict:
     "The most frequent values of a field, with counts."
-    return {h.value: h.count for h in self.call('facet', self.collection, key, limit=n).hits}
+    return {h.value: h.count for h in self.call('facet', key, limit=n).hits}
 
 # %% ../../nbs/51_index.qdrant.ipynb #4af8f7bb
 @patch
 def fetch(self:ServerStore, ids, vectors):
     "Points by their ids."
-    return self.call('retrieve', self.collection, ids, with_payload=True, with_vectors=vectors)
+    return self.call('retrieve', ids, with_payload=True, with_vectors=vectors)
 
 # %% ../../nbs/51_index.qdrant.ipynb #748041b1
 @patch
 def page(self:ServerStore, at, n, vectors, f=None):
     "Some points, and where to go on."
-    return self.call('scroll', self.collection, offset=at, limit=n, scroll_filter=f, with_vectors=vectors)
+    return self.call('scroll', offset=at, limit=n, scroll_filter=f, with_vectors=vectors)
 
 # %% ../../nbs/51_index.qdrant.ipynb #24f0eacf
 @patch
@@ -467,4 +493,4 @@ def request(self:ServerStore, name, asked, n, f, exact):
 @patch
 def send(self:ServerStore, requests) -> list:
     "A list of points for each request."
-    return [o.points for o in self.call('query_batch_points', self.collection, requests)]
+    return [o.points for o in self.call('query_batch_points', requests)]

@@ -7,6 +7,7 @@ __all__ = ['praise_judge', 'says_something', 'Said', 'text_of', 'listen']
 
 # %% ../../nbs/52_index.reviews.ipynb #7a8df71e
 from dataclasses import dataclass, field
+from itertools import chain, zip_longest
 import re
 import numpy as np, pandas as pd
 from ..data.texts import review_text, sentences
@@ -33,7 +34,8 @@ def praise_judge(
     encode, # Function from a list of texts to (n, dim) vectors, the user tower
 ):          # Function from (n, dim) vectors to (n,) numbers: above 0 on the side of praise, below on that of complaints
     "How much texts sound like praise, by the direction from complaints to praise."
-    good, bad = _mean_of(encode, _praise), _mean_of(encode, _complaints)
+    good = _mean_of(encode, _praise)
+    bad = _mean_of(encode, _complaints)
     way = (good - bad)/max(np.linalg.norm(good - bad), 1e-9)
     middle = way @ (good + bad)/2
     def judge(vectors): return vectors @ way - middle
@@ -50,7 +52,8 @@ def says_something(
     least:int=4,  # Words that are no stop words
 ) -> bool:
     "Whether it has words that tell something, is short enough to be quoted, and has no reservation."
-    if len(sentence) > 300 or len(sentence.split()) > 40: return False
+    if len(sentence) > 300 or len(sentence.split()) > 40:
+        return False
     return len(keywords.query(sentence)[0]) >= least and not _reservation.search(sentence)
 
 # %% ../../nbs/52_index.reviews.ipynb #69040639
@@ -73,10 +76,13 @@ _longest = 1000 # Characters of a review that are kept
 def _records(reviews, n):
     "The chosen reviews of each family, as dicts"
     kept = chosen_reviews(reviews, heard*n)
-    columns = [c for c in ('review_id', 'title', 'text', 'rating') if c in kept]
-    rows = [{k: v for k, v in r.items() if pd.notna(v)} for r in kept[columns].to_dict('records')]
-    for r in rows: r['text'] = r['text'][:_longest]
-    return pd.Series(rows, dtype=object).groupby(kept.family_id.to_numpy()).agg(list).to_dict() if rows else {}
+    families = {}
+    kept['text'] = kept.text.str[:_longest]
+    rows = kept.filter(['review_id', 'title', 'text', 'rating']).to_dict('records')
+    for family, row in zip(kept.family_id, rows):
+        known = {k: v for k, v in row.items() if pd.notna(v)}
+        families.setdefault(family, []).append(known)
+    return families
 
 # %% ../../nbs/52_index.reviews.ipynb #869be49f
 def text_of(review:dict) -> str:
@@ -97,22 +103,24 @@ def _vectors_of(said):
 def _encoded(texts, encode, known):
     "A dict with the vectors of all of these texts"
     new = list(dict.fromkeys(t for t in texts if t not in known))
-    return known | dict(zip(new, encode(new))) if new else known
+    if not new:
+        return known
+    return known | dict(zip(new, encode(new)))
 
 # %% ../../nbs/52_index.reviews.ipynb #9ade3a47
 def _speaking(reviews, vectors, judge):
     "Those that praise, by their stars or else by their vectors, the most praising first"
-    if not reviews: return []
-    praise = judge(np.stack([vectors[text_of(r)] for r in reviews]))
-    good = [p >= _clearly if (stars := r.get('rating')) is None else stars >= 4 for r, p in zip(reviews, praise)]
-    return [reviews[i] for i in np.argsort(-praise, kind='stable') if good[i]]
+    praise = [judge(vectors[text_of(r)]) for r in reviews]
+    def praises(i): return reviews[i]['rating'] >= 4 if 'rating' in reviews[i] else praise[i] >= _clearly
+    order = sorted(range(len(reviews)), key=lambda i: -praise[i])
+    return [reviews[i] for i in order if praises(i)]
 
 # %% ../../nbs/52_index.reviews.ipynb #4f9b2efa
 def _candidates(reviews, keywords, least):
     "Sentences that say something: the first of each review, then the second of each, and so on"
     telling = [[s for s in sentences(r['text']) if says_something(s, keywords, least)] for r in reviews]
-    turns = [(turn, i, s) for i, said in enumerate(telling) for turn, s in enumerate(said)]
-    return list(dict.fromkeys(s for *_, s in sorted(turns)))
+    turns = chain.from_iterable(zip_longest(*telling))
+    return list(dict.fromkeys(s for s in turns if s))
 
 # %% ../../nbs/52_index.reviews.ipynb #e888b669
 def _praise_of(families, least, praise, judge, encode, vectors):
@@ -131,15 +139,19 @@ def listen(
     known:dict|None=None, # Family -> `Said` of what is kept already: its texts are not encoded again
 ) -> dict:                # Family -> `Said`
     "Choose what is kept of what buyers say."
-    families, judge = _records(reviews, n_reviews), praise_judge(encode)
+    families = _records(reviews, n_reviews)
+    judge = praise_judge(encode)
     vectors = _encoded([text_of(r) for rs in families.values() for r in rs], encode, _vectors_of(known or {}))
     praising = {f: _speaking(rs, vectors, judge)[:n_reviews] for f, rs in families.items()}
     told, vectors = _praise_of(praising, 4, 0, judge, encode, vectors)
     silent = {f: [r for r in rs if r.get('rating', 5) >= 4] for f, rs in families.items() if not told[f]}
     alone, vectors = _praise_of(silent, 1, _alone, judge, encode, vectors)
-    for f, found in alone.items(): told[f] = sorted(found, key=lambda s: -judge(vectors[s]))[:1]
+    for f, found in alone.items():
+        told[f] = sorted(found, key=lambda s: -judge(vectors[s]))[:1]
+    def vectors_of(texts): return np.array([vectors[t] for t in texts])
     out = {}
     for f, rs in families.items():
-        searched, shown = [text_of(r) for r in rs[:n_reviews]], told[f][:n_sentences]
-        out[f] = Said(rs, np.array([vectors[t] for t in searched]), shown, np.array([vectors[s] for s in shown]))
+        searched = [text_of(r) for r in rs[:n_reviews]]
+        shown = told[f][:n_sentences]
+        out[f] = Said(rs, vectors_of(searched), shown, vectors_of(shown))
     return out

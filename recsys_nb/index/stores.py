@@ -201,7 +201,7 @@ def values(self:ExactStore,
     return {i: s for i, s in sums.items() if s > 0}
 
 # %% ../../nbs/50_index.stores.ipynb #0943aa62
-def _best(values, n): return sorted(values, key=lambda i: (-values[i], i))[:n]
+def _nearest_points(values, n): return sorted(values, key=lambda i: (-values[i], i))[:n]
 
 # %% ../../nbs/50_index.stores.ipynb #f84b6bab
 @patch
@@ -214,6 +214,6 @@ def candidates(self:ExactStore,
         known = {i: p for i, (p, _) in self.points.items() if passes(q.filters, p)}
         values = {s: {i: v for i, v in self.values(s, a).items() if i in known} for s, a in q.asked.items()}
         by = values or dict(score={i: p.get('score') or 0 for i, p in known.items()})
-        found = dict.fromkeys(i for v in by.values() for i in _best(v, q.n))
+        found = dict.fromkeys(i for v in by.values() for i in _nearest_points(v, q.n))
         return [Candidate.of(known[i], {s: v[i] for s, v in values.items() if i in v}) for i in found]
     return [one(q) for q in lookups]

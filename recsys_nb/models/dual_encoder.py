@@ -82,7 +82,7 @@ def make_tower(
     most = _readable_tokens(given)
     if max_tokens > most:
         warnings.warn(f'{base} reads at most {most} tokens, so max_tokens={max_tokens} becomes {most}')
-    _set_limit(tower, min(max_tokens, most))
+    if not isinstance(tower[0], StaticEmbedding): tower.max_seq_length = min(max_tokens, most)
     return tower
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #183d0d4c
@@ -122,19 +122,10 @@ def _readable_tokens(tower):
     transformer = getattr(tower[0], 'auto_model', None)
     config = getattr(transformer, 'config', None)
     places = getattr(config, 'max_position_embeddings', None)
-    if not places or places < 0: return _own_limit(tower) or _endless
+    if not places or places < 0: return min(tower.max_seq_length or _endless, _endless) # some say 10**30
     tables = [m for n, m in transformer.named_modules() if n.endswith('position_embeddings')]
     padding = [getattr(t, 'padding_idx', None) for t in tables]
     return places - max((p + 1 for p in padding if p is not None), default=0)
-
-# %% ../../nbs/20_models.dual_encoder.ipynb #d4f7db31
-def _own_limit(tower):
-    limit = tower.max_seq_length
-    return limit if limit and limit < _endless else None # some tokenizers say 'as many as you like' as 10**30
-
-# %% ../../nbs/20_models.dual_encoder.ipynb #82be4914
-def _set_limit(tower, limit):
-    if not isinstance(tower[0], StaticEmbedding): tower.max_seq_length = limit
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #f26f0513
 sides = dict(user=('query',), product=('document', 'passage', 'corpus'))
@@ -204,7 +195,8 @@ def batch_of(self:DualEncoderSBERT,
     multiple:int=1, # See `pad_batch`
 ) -> dict:          # What the tower of that side reads
     "A batch for a tower, on the model's device."
-    tower, device = self.tower(side), next(self.parameters()).device
+    tower = self.tower(side)
+    device = next(self.parameters()).device
     if isinstance(tower[0], StaticEmbedding):
         starts = np.cumsum([0, *map(len, tokens)])[:-1]
         return dict(input_ids=_joined(tokens).to(device), offsets=torch.from_numpy(starts).to(device))

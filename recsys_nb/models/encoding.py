@@ -141,13 +141,13 @@ def _ways_to_encode(
         read = []
         def encode():
             if not read: read.append(_reader(model, side, name))
-            for _ in _vectors(model, side, tokens, read[0], 4): pass
+            for _ in _encoded_batches(model, side, tokens, read[0], 4): pass
         return encode
     names = [f'{r} {f}' for r in have for f in formats]
     return {name: way(name) for name in names}
 
 # %% ../../nbs/22_models.encoding.ipynb #28e9f4e8
-def _vectors(model, side, tokens, read, size, device='cpu'):
+def _encoded_batches(model, side, tokens, read, size, device='cpu'):
     "Positions and unit vectors of each batch."
     @torch.inference_mode()
     def work(now):
@@ -212,7 +212,7 @@ def encode_tokens(self:DualEncoderSBERT,
     read = _reader(self, side, _chosen(self, side, tokens, p))
     bar = progress(None, 'encoding', len(tokens), 'text') if show else None
     with steady_attention():
-        for now, vectors in _vectors(self, side, tokens, read, batch_size or p.encode_batch, p.device):
+        for now, vectors in _encoded_batches(self, side, tokens, read, batch_size or p.encode_batch, p.device):
             out[now] = vectors
             if bar is not None: bar.update(len(now))
     self.train(was_training)

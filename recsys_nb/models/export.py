@@ -55,13 +55,13 @@ def same_everywhere(
     apart = []
     for example in examples:
         with torch.no_grad(): ours, theirs = module(**example), program(**example)
-        apart.append(float((_one(ours) - _one(theirs)).abs().max()))
+        apart.append(float((_stacked_outputs(ours) - _stacked_outputs(theirs)).abs().max()))
     if all(d <= tolerance for d in apart): return max(apart)
     by = ', '.join(f'{d:.1e}' for d in apart)
     raise RecsysError(f'export: the exported program differs from the model by {by}')
 
 # %% ../../nbs/25_models.export.ipynb #a1f310eb
-def _one(outputs):
+def _stacked_outputs(outputs):
     "A module's output, or all of several as one tensor."
     return outputs if isinstance(outputs, torch.Tensor) else torch.stack(outputs)
 
@@ -96,7 +96,7 @@ def _write_onnx(module, program, examples, path, outputs):
 _writers = {'.jit': _write_jit, '.pt2': _write_pt2, '.onnx': _write_onnx}
 
 # %% ../../nbs/25_models.export.ipynb #03277418
-def _formats():
+def _export_formats():
     "The endings that can be written here."
     onnx = all(map(find_spec, ('onnx', 'onnxscript', 'onnxruntime')))
     return [ending for ending in _writers if onnx or ending != '.onnx']
@@ -110,8 +110,9 @@ def _write_exports(
 ):            # The paths
     "Trace and export a module, compare, and write the files."
     module = module.cpu()
-    program, written = _export_program(module, examples[0]), []
-    for ending in _formats():
+    program = _export_program(module, examples[0])
+    written = []
+    for ending in _export_formats():
         written.append(path.with_name(path.name + ending))
         with write_beside(written[-1]) as part: _writers[ending](module, program, examples, part, outputs)
     return written
@@ -125,7 +126,8 @@ def tower_examples(
     tower, # A SentenceTransformer
 ):         # Dicts of `input_ids` and `attention_mask`; the first is the one to trace
     "Inputs of several shapes for a tower."
-    size, most = tower.tokenizer.vocab_size, tower.max_seq_length
+    size = tower.tokenizer.vocab_size
+    most = tower.max_seq_length
     return [pad_batch(_token_rows(n, size)) for n in ([9, 5], [most], [3], [6, 6, 6, 2, most//2])]
 
 # %% ../../nbs/25_models.export.ipynb #64c5b5a6
@@ -141,7 +143,9 @@ def score_examples(
     model, # `ReviewMetadataScoreModel`
 ):         # Dicts of arguments; the first is the one to trace
     "Inputs of several shapes for a score model."
-    size, most, nan = model.tokenizer.vocab_size, model.settings['max_tokens'], float('nan')
+    size = model.tokenizer.vocab_size
+    most = model.settings['max_tokens']
+    nan = float('nan')
     return [
         _score_example(size, [9, 5], [4, 3], [9.99, nan]),
         _score_example(size, [most], [64], [100.]),
@@ -154,9 +158,11 @@ def export(self:DualEncoderSBERT,
     folder, # Where to
 ):          # The paths, and the facts that one needs to call them
     "Write both towers."
-    written, outputs = [], ['vector']
+    written = []
+    outputs = ['vector']
     for side in sides:
-        path, tower = folder/f'{side}_tower', self.tower(side)
+        path = folder/f'{side}_tower'
+        tower = self.tower(side)
         if side == 'product' and self.tied:
             written += [_copied(p, path.with_name(path.name + p.suffix)) for p in written]
         else: written += _write_exports(ExportedTower(tower), tower_examples(tower), path, outputs)
@@ -180,7 +186,8 @@ def export(self:ReviewMetadataScoreModel,
     folder, # Where to
 ):          # The paths, and the facts that one needs to call them
     "Write the model."
-    examples, outputs = score_examples(self), ['score', 'spread']
+    examples = score_examples(self)
+    outputs = ['score', 'spread']
     written = _write_exports(ExportedScoreModel(self), examples, folder/'score_model', outputs)
     facts = dict(
         inputs=list(examples[0]),

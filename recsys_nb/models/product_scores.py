@@ -17,7 +17,8 @@ def variance_between(
     within:float, # Variance of a single value within its group
 ) -> float:
     "How far groups truly differ, chance taken off."
-    x, n = np.asarray(means, float), np.asarray(counts, float)
+    x = np.asarray(means, float)
+    n = np.asarray(counts, float)
     spare = n.sum() - (n**2).sum()/n.sum()
     if len(x) < 2 or spare <= 0: return 0.
     apart = x - np.average(x, weights=n)
@@ -54,7 +55,7 @@ def _first_and_last(path):
     if path is None or not len(path): return ''
     return f'{path[0]} / {path[-1]}'
 
-def _category(products):
+def _category_of(products):
     "The category of each product, by its id."
     p = products.drop_duplicates('product_id').set_index('product_id')
     if 'categories' not in p: return pd.Series('', p.index)
@@ -65,7 +66,8 @@ def _category_prior(means, category):
     "For each product the mean of its category's products, shrunk towards the mean of all."
     known = pd.DataFrame(dict(mean=means, category=category)).dropna()
     g = known.groupby('category')['mean'].agg(['mean', 'count', 'var'])
-    mean, count = g['mean'], g['count']
+    mean = g['mean']
+    count = g['count']
     overall = known['mean'].mean()
     within = variance_within(g)
     between = variance_between(mean, count, within)
@@ -80,11 +82,12 @@ def product_scores(
     star_share=0.5, # What a review's own stars count beside its predicted score; 0 where they may be bought
 ) -> pd.DataFrame:  # `product_id score count low high`, a row per product, also without reviews (count 0)
     "Mean score of the reviews per product, shrunk towards its category, with a 95% interval."
-    r = _scored(predictions, reviews, star_share)
-    category = _category(products)
+    r = _review_scores(predictions, reviews, star_share)
+    category = _category_of(products)
     g = r.groupby('product_id').score.agg(['mean', 'count', 'var'])
     g = g.reindex(category.index)
-    mean, count = g['mean'], g['count'].fillna(0).astype(int)
+    mean = g['mean']
+    count = g['count'].fillna(0).astype(int)
     known = count > 0
     prior = _category_prior(mean, category)
     within = variance_within(g, float(r.score.var(ddof=0)))
@@ -100,7 +103,7 @@ def product_scores(
     return pd.DataFrame(table, index=g.index).rename_axis('product_id').reset_index()
 
 # %% ../../nbs/24_models.product_scores.ipynb #51d4045e
-def _scored(predictions, reviews, star_share):
+def _review_scores(predictions, reviews, star_share):
     "`product_id score` of each review, whose own stars count for their share."
     owner = reviews[['review_id', 'product_id']].assign(rating=numbers_of(reviews, 'rating'))
     owner = owner.drop_duplicates('review_id')

@@ -22,7 +22,7 @@ from ..core.runs import find_run
 from ..data.texts import review_text
 from ..data.tokens import Tokens
 from .dual_encoder import pad_batch, without_bars
-from .encoding import over_cores
+from .encoding import alike, over_cores
 
 # %% ../../nbs/23_models.score_model.ipynb #76296952
 _count = r'(?:zero|half|one|two|three|four|five|six|seven|eight|nine|ten|\d+(?:[.,]\d+)?|\d/\d|½)\+?'
@@ -57,7 +57,8 @@ def score_and_spread(
     logits:torch.Tensor, # (batch, 5)
 ) -> tuple:              # Expected stars (batch,), between 1 and 5, and their standard deviation (batch,)
     "Turn logits over the stars into a score and a spread."
-    shares, values = logits.float().softmax(-1), torch.tensor(stars, device=logits.device)
+    shares = logits.float().softmax(-1)
+    values = torch.tensor(stars, device=logits.device)
     score = (shares*values).sum(-1)
     apart = values - score[:, None]
     variance = (shares*apart**2).sum(-1)
@@ -89,7 +90,8 @@ class TokenConvolution(nn.Module):
         width:int=64, # Number of filters
     ):
         super().__init__()
-        self.norm, self.conv = nn.LayerNorm(dim), nn.Conv1d(dim, width, 3, padding=1)
+        self.norm = nn.LayerNorm(dim)
+        self.conv = nn.Conv1d(dim, width, 3, padding=1)
     def forward(self, embedded, mask):
         "`embedded` (batch, tokens, dim) and `mask` (batch, tokens) -> (batch, width)"
         m = mask[:, :, None].to(embedded.dtype)
@@ -145,7 +147,8 @@ class ReviewMetadataScoreModel(nn.Module):
     ):
         super().__init__()
         if encoder is None: encoder, tokenizer = _load_encoder(base)
-        self.encoder, self.tokenizer = encoder, tokenizer
+        self.encoder = encoder
+        self.tokenizer = tokenizer
         places = getattr(encoder.config, 'max_position_embeddings', None)
         self.settings = dict(
             max_tokens=min(max_tokens, places or max_tokens),
@@ -155,7 +158,8 @@ class ReviewMetadataScoreModel(nn.Module):
             metadata_dropout=metadata_dropout,
             review_dropout=review_dropout)
         d = encoder.config.hidden_size
-        self.metadata, self.price = TokenConvolution(d), PriceNetwork()
+        self.metadata = TokenConvolution(d)
+        self.price = PriceNetwork()
         self.fuse = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(d + 64 + 16, hidden), nn.GELU(),
             nn.Dropout(dropout), nn.Linear(hidden, len(stars)))
@@ -232,7 +236,8 @@ class ScoreInputs:
         price,         # (n,), NaN where not known
         rating=None,   # (n,), NaN where there is none
     ):
-        self.reviews, self.products = Tokens.of(reviews), Tokens.of(products)
+        self.reviews = Tokens.of(reviews)
+        self.products = Tokens.of(products)
         if rating is None: rating = np.full(len(reviews), np.nan)
         self.price = np.asarray(price, np.float32)
         self.rating = np.asarray(rating, np.float32)
@@ -278,7 +283,8 @@ def inputs(self:ReviewMetadataScoreModel,
     mask:bool=True,        # Whether to hide star words
 ) -> ScoreInputs:
     "Tokenise reviews and products; `average_rating` and `rating_number` are never read."
-    t, known = self.tokenizer, products.drop_duplicates('product_id')
+    t = self.tokenizer
+    known = products.drop_duplicates('product_id')
     at = pd.Index(known.product_id).get_indexer(reviews.product_id) # -1 for strangers
     texts = known.text.fillna('').astype(str).tolist()
     tokens = self.token_ids(texts, self.settings['metadata_tokens']) + [[]] # the last is for strangers
@@ -297,10 +303,10 @@ def predict_inputs(self:ReviewMetadataScoreModel,
 ) -> tuple:                    # Scores (n,) and spreads (n,)
     "Scores of tokenised reviews, in their order."
     preset = preset or find_preset(self.device.type)
-    was, on_cpu = self.training, preset.device == 'cpu'
+    was = self.training
+    on_cpu = preset.device == 'cpu'
     size = batch_size or (64 if on_cpu and preset.bfloat16 else preset.encode_batch)
-    order = np.argsort(-inputs.lengths, kind='stable')
-    parts = [order[i:i + size] for i in range(0, len(order), size)]
+    parts = alike(inputs.reviews, size)
     out = np.zeros((2, len(inputs)), np.float32)
     self.to(preset.device).eval()
     work = partial(self._scored, inputs, preset)

@@ -107,8 +107,7 @@ def _amounts(m):
 # %% ../../nbs/60_recommend.preferences.ipynb #11e2e270
 def _currency(m):
     "The first currency of a match, or an empty text"
-    said = m.groupdict()
-    signs = [said.get(name) for name in ('pre1', 'post1', 'pre2', 'post2')]
+    signs = map(m.groupdict().get, ('pre1', 'post1', 'pre2', 'post2'))
     return next((s.strip() for s in signs if s), '')
 
 _widest = 5 # A range that follows a name reaches at most to so many times its lower end
@@ -117,7 +116,8 @@ _widest = 5 # A range that follows a name reaches at most to so many times its l
 def _is_range(m) -> bool:
     "Whether two numbers belong together, rather than a model's number and a price."
     between = m.string[m.end('num1'):m.start('num2')]
-    first, second = m['pre1'] or m['post1'], m['pre2'] or m['post2']
+    first = m['pre1'] or m['post1']
+    second = m['pre2'] or m['post2']
     opened = re.match(r'(?:priced? |costing )?(?:between|from|in the|range)', m.group(), re.I)
     if opened or (first and second): return True
     if re.search(r'\band\b', between, re.I) or not (first or m['post2']): return False
@@ -126,19 +126,15 @@ def _is_range(m) -> bool:
     named = re.search(r'\w\s*$', m.string[:m.start()]) # 'iphone 12 - 400 euros'
     return not named or low < high <= _widest*low
 
-# %% ../../nbs/60_recommend.preferences.ipynb #a9361e5c
-def _around_match(m):
-    "What stands before a match, the match, what stands after it"
-    start, end = m.span()
-    return m.string[:start], m.string[start:end], m.string[end:]
-
 # %% ../../nbs/60_recommend.preferences.ipynb #cc1c18e9
 def _is_price(
     m,         # A match of one of the patterns above
     kind:str,  # Which
 ) -> bool:
     "Whether a number that is limited is a price."
-    before, said, after = _around_match(m)
+    before = m.string[:m.start()]
+    said = m[0]
+    after = m.string[m.end():]
     if _paid.search(before): return False
     if kind == 'between' and not _is_range(m): return False
     priced = re.search(_price_word, before[-20:] + said + after[:10], re.I)
@@ -175,12 +171,14 @@ def take_prices(
             no = _negation_before(m, kind)
             limit = _opposite[kind] if no else kind
             if not _is_price(m, limit): continue
-            low, high = min(_amounts(m)), max(_amounts(m))
+            low = min(_amounts(m))
+            high = max(_amounts(m))
             if limit == 'around': low, high = .75*low, 1.25*low
             if limit != 'lower': u.max_price = high
             if limit != 'upper': u.min_price = low
             u.currency = _currency(m) or u.currency
-            before, kept = text[:(no or m).start()], no['kept'] if no else None
+            before = text[:(no or m).start()]
+            kept = no['kept'] if no else None
             text = f'{before}{kept or ""} , {text[m.end():]}'
     return text
 
@@ -255,7 +253,8 @@ def take_dislikes(
     "Find what is not wanted."
     for m in reversed(list(_negated.finditer(text))):
         before = text[:m.start('how')]
-        how, what = m['how'].lower(), m['what']
+        how = m['how'].lower()
+        what = m['what']
         if how == 'without' and _twice.search(before): continue
         if _is_told(m, before, brands): continue
         degree = _degree.match(what) if how == 'not' else None
@@ -297,7 +296,8 @@ def understand(
     if not isinstance(text, str): raise RecsysError(f'preferences: expected text, got {type(text).__name__}')
     if len(text) > _longest_text:
         raise RecsysError(f'preferences: {len(text):,} characters; expected at most {_longest_text:,}')
-    u, rest = Understood(), _in_digits(clean(text))
+    u = Understood()
+    rest = _in_digits(clean(text))
     if len(rest.split()) <= _longest_order and len(rest) <= 25*_longest_order:
         rest = take_dislikes(u, take_prices(u, take_stars(u, rest)), brands)
         for left, instead in _left: rest = re.sub(left, instead, rest, flags=re.I)

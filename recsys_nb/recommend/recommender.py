@@ -43,9 +43,7 @@ def query_vector(
     parts = [_unit(np.mean(v, axis=0)) for v in (said, liked) if len(v)]
     if not parts: return None
     wanted = _unit(np.sum(parts, axis=0))
-    if len(disliked):
-        unwanted = _unit(np.mean(disliked, axis=0))
-        wanted = _unit(wanted - _away*unwanted)
+    if len(disliked): wanted = wanted - _away*_unit(np.mean(disliked, axis=0))
     return _unit(wanted).astype(np.float32)
 
 # %% ../../nbs/63_recommend.recommender.ipynb #2eebfbb6
@@ -58,7 +56,8 @@ def diversify(
     "Pick candidates that fit and differ."
     v = np.asarray(values, float)
     fits = (v - v.min())/max(np.ptp(v), 1e-9)
-    nearest, picked = np.full(len(v), -1.), []
+    nearest = np.full(len(v), -1.)
+    picked = []
     for _ in range(min(k, len(v))):
         gain = (1 - diversity)*fits - (diversity*nearest if picked else 0)
         gain[picked] = -np.inf
@@ -76,7 +75,8 @@ class Recommender:
         if index.fingerprint != model.fingerprint:
             raise RecsysError(f'{index.folder}: this index was built with another model ({index.fingerprint}) '
                               f'than the one loaded ({model.fingerprint}); build it anew with `recsys index`')
-        self.index, self.model = index, model
+        self.index = index
+        self.model = model
         self.brands, self.categories = (index.store.facet(k) for k in ('brand_key', 'category_keys'))
     def close(self):
         "Let go of the index."
@@ -112,16 +112,16 @@ def load(cls:Recommender,
 @dataclass
 class Wish:
     "Preferences, read but not yet encoded."
-    wanted:list       # Texts that are searched for
-    unwanted:list     # Texts of what is not wanted
-    liked:list        # Vectors of liked products
-    disliked:list     # Vectors of disliked products
-    filters:Filters   # Conditions
+    wanted:list=()    # Texts that are searched for
+    unwanted:list=()  # Texts of what is not wanted
+    liked:list=()     # Vectors of liked products
+    disliked:list=()  # Vectors of disliked products
+    filters:Filters=Filters() # Conditions
     understood:dict=field(default_factory=dict) # How the text was read
     notes:list=field(default_factory=list)      # What could not be done
     k:int=5                # How many products
     diversity:float=0.     # How much they should differ
-    history:list=field(default_factory=list) # Ids of products that they had, oldest first
+    history:list=()        # Ids of products that they had, oldest first
     titles:dict=field(default_factory=dict) # Theirs
     vector:np.ndarray|None=None # (dim,) unit length, once it is encoded; `None` where there is nothing to go by
 
@@ -148,16 +148,15 @@ def known(self:Recommender,
     "Products by their ids."
     ids = [str(i) for i in as_tuple(ids)]
     found = self.index.store.retrieve(ids, vectors) if ids else {}
-    gone = [repr(i[:100]) for i in ids if i not in found]
-    if gone and notes is None: raise RecsysError(f'{what}: there is no product {gone[0]} in this index')
-    if gone:
+    if gone := [repr(i[:100]) for i in ids if i not in found]:
+        if notes is None: raise RecsysError(f'{what}: there is no product {gone[0]} in this index')
         some = ', '.join(gone[:3])
         more = f' and {len(gone) - 3:,} more' if gone[3:] else ''
         notes.append(f'Not in this index, so left out of `{what}`: {some}{more}.')
     return [found[i] for i in ids if i in found]
 
 # %% ../../nbs/63_recommend.recommender.ipynb #fe677342
-def _texts(v): return [t for t in as_tuple(v) if t]
+def _given_texts(v): return [t for t in as_tuple(v) if t]
 
 # %% ../../nbs/63_recommend.recommender.ipynb #f56bc426
 def _filters_from(
@@ -165,31 +164,29 @@ def _filters_from(
     given, # Limits as arguments
 ):
     "Conditions from what was said and what was given, the stricter of what was said several times."
-    def strictest(limit, best):
+    said = dict(not_brand=tuple(b for u in parts for b in u.not_brand))
+    for limit, strictest in dict(min_price=max, max_price=min, min_score=max).items():
         values = [getattr(u, limit) for u in parts]
-        return best((v for v in values if v is not None), default=None)
-    said = dict(
-        min_price=strictest('min_price', max),
-        max_price=strictest('max_price', min),
-        min_score=strictest('min_score', max),
-        not_brand=tuple(b for u in parts for b in u.not_brand))
-    given = {k: v for k, v in given.items() if v is not None and v != ()}
+        said[limit] = strictest((v for v in values if v is not None), default=None)
+    given = {k: v for k, v in given.items() if v not in (None, ())}
     try: return Filters(**said | given)
     except RecsysError:
         if not {'min_price', 'max_price'} & given.keys(): raise # nothing wins over what was said
         return Filters(**said | dict(min_price=None, max_price=None) | given)
 
 # %% ../../nbs/63_recommend.recommender.ipynb #559f1508
-def _heard(parts, filters):
+def _as_understood(parts, filters):
     "What was understood beside the text itself, limits as they are applied; nothing where there was nothing else."
     said = {}
     for k, v in (o for u in parts for o in u.to_dict().items()):
         if isinstance(v, list): said[k] = list(dict.fromkeys(said.get(k, []) + v))
         else: said[k] = getattr(filters, k, v)
-    wanted = '; '.join(u.text for u in parts if u.text)
-    said = {k: v for k, v in said.items() if v is not None and k != 'text'} # without a limit that was not applied
+    said.pop('text', None)
+    said = {k: v for k, v in said.items() if v is not None} # without a limit that was not applied
     if not {'min_price', 'max_price'} & said.keys(): said.pop('currency', None)
-    return said | (dict(text=wanted) if wanted else {}) if said else {}
+    wanted = '; '.join(u.text for u in parts if u.text)
+    if said and wanted: said['text'] = wanted
+    return said
 
 # %% ../../nbs/63_recommend.recommender.ipynb #39ad1e92
 _no_scores = ('This index has no predicted stars (its reviews have none to learn from), '
@@ -198,7 +195,7 @@ _no_scores = ('This index has no predicted stars (its reviews have none to learn
 @patch
 def _conditions(self:Recommender, parts, limits, notes):
     "What the products must be; a limit that cannot be applied is noted"
-    limits |= {f: tuple(_texts(limits.get(f))) for f in ('category', 'brand')}
+    limits |= {f: tuple(_given_texts(limits.get(f))) for f in ('category', 'brand')}
     filters = _filters_from(parts, limits)
     if filters.min_score is None or self.index.manifest['has_scores']: return filters
     notes.append(_no_scores.format(filters.min_score))
@@ -206,8 +203,6 @@ def _conditions(self:Recommender, parts, limits, notes):
 
 # %% ../../nbs/63_recommend.recommender.ipynb #c459b8d9
 _recent = 10 # Products of a history that count
-
-def _meanings(found): return [v['meaning'] for _, v in found]
 
 # %% ../../nbs/63_recommend.recommender.ipynb #6889fadf
 @patch
@@ -220,9 +215,8 @@ def read(self:Recommender,
     check_k(k)
     if not (isinstance(diversity, Real) and 0 <= diversity <= 1):
         raise RecsysError(f'diversity={diversity!r}: expected a number from 0 to 1')
-    parts = [understand(t, self.brands.keys()) for t in _texts(text)]
+    parts = [understand(t, self.brands.keys()) for t in _given_texts(text)]
     wanted = [u.text for u in parts if u.text]
-    unwanted = [d for u in parts for d in u.dislike]
     unclear = [a for u in parts for a in u.unclear]
     notes = [f'“{a}” was not read as a limit; write “under {a}” or “around {a}”.' for a in unclear]
     had = self.known(history, 'history', ['meaning'], notes)
@@ -230,19 +224,19 @@ def read(self:Recommender,
     owned = self.known(exclude, 'exclude', notes=notes)
     if not (liked or wanted): # nothing is left to go by
         self.known([*as_tuple(like), *as_tuple(history)], 'like')
-    dislike = [str(d) for d in _texts(dislike)]
+    dislike = [str(d) for d in _given_texts(dislike)]
     against = self.index.store.retrieve(dislike, ['meaning']) if dislike else {}
-    unwanted = [clean(d) for d in dislike if d not in against] + unwanted
+    unwanted = [clean(d) for d in dislike if d not in against]
     seen = [*liked, *had, *owned, *against.values()]
     gone = {p['family_id'] for p, _ in seen}
     filters = replace(self._conditions(parts, limits, notes), not_family=tuple(sorted(gone)))
     return Wish(
         wanted=wanted,
-        unwanted=unwanted,
-        liked=_meanings(liked),
-        disliked=_meanings(against.values()),
+        unwanted=unwanted + [d for u in parts for d in u.dislike],
+        liked=[v['meaning'] for _, v in liked],
+        disliked=[v['meaning'] for _, v in against.values()],
         filters=filters,
-        understood=_heard(parts, filters),
+        understood=_as_understood(parts, filters),
         notes=notes,
         k=k,
         diversity=diversity,
@@ -255,12 +249,11 @@ def encode(self:Recommender,
     wishes:list, # `Wish` objects; their vectors are filled in
 ):
     "Encode what is said in several wishes, in one batch."
-    said = [t for w in wishes for t in w.wanted + w.unwanted]
-    texts = list(dict.fromkeys(said))
+    texts = list(dict.fromkeys(t for w in wishes for t in w.wanted + w.unwanted))
     vectors = dict(zip(texts, self.model.encode(texts, side='user'))) if texts else {}
     for w in wishes:
-        against = [vectors[t] for t in w.unwanted] + w.disliked
-        w.vector = query_vector([vectors[t] for t in w.wanted], w.liked, against)
+        wanted, unwanted = ([vectors[t] for t in said] for said in (w.wanted, w.unwanted))
+        w.vector = query_vector(wanted, w.liked, unwanted + w.disliked)
 
 # %% ../../nbs/63_recommend.recommender.ipynb #e857f8b2
 @patch
@@ -292,7 +285,8 @@ def tightness(self:Recommender, filters, n_found) -> list:
         said = spoken({name: getattr(filters, name)})
         counts.append(f'{without(name):,} without {said}')
     if tight[1:]: counts.append(f'{without(*tight):,} without any of these')
-    passing, so_far = without(), 'No product passes all conditions'
+    passing = without()
+    so_far = 'No product passes all conditions'
     if n_found: so_far = f'Only {passing:,} passed all conditions'
     if n_found and passing != n_found: so_far += f', variants of {n_found:,}'
     return [f'{so_far}. Products that would pass: {", ".join(counts)}.']
@@ -362,7 +356,8 @@ _brought_by = dict(
 
 def _followed(wish, vectors):
     "The title of the product that they had which a result follows most, if it follows any"
-    after, worth = dict(zip(*vectors['histories'])), {}
+    after = dict(zip(*vectors['histories']))
+    worth = {}
     for product_id, weight in recency(wish.history).items():
         (number,), _ = remembered([product_id])
         worth[product_id] = weight*after.get(number, 0)
@@ -376,7 +371,9 @@ def answer(self:Recommender,
     seconds:dict|None=None, # Times of earlier stages
 ) -> Recommendations:
     "Choose from the hits, and say why."
-    seconds, items, taken = {} if seconds is None else seconds, [], set()
+    seconds = {} if seconds is None else seconds
+    items = []
+    taken = set()
     with _clock(seconds, 'pick'): picked = self._picked(hits, wish)
     with _clock(seconds, 'reasons'):
         meanings = [v['meaning'] for *_, v in picked]
@@ -421,16 +418,15 @@ def recommend(self:Recommender,
     return self.answer(wish, hits, seconds)
 
 # %% ../../nbs/63_recommend.recommender.ipynb #8d17eb5d
-_fields = ('text', 'k', 'history', 'like', 'dislike', 'exclude',
+_request_fields = ('text', 'k', 'history', 'like', 'dislike', 'exclude',
            'min_price', 'max_price', 'category', 'brand', 'min_score', 'diversity')
 
 @patch
 def _read_request(self:Recommender, request, k):
-    name = request.get('id', request.get('text', ''))
-    name = repr(str(name)[:60])
+    name = repr(str(request.get('id', request.get('text', '')))[:60])
     given = {f: v for f, v in request.items() if f != 'id' and v is not None}
-    for wrong in sorted(given.keys() - set(_fields)):
-        raise RecsysError(f'request {name}: no such field {wrong!r}; there are id, {", ".join(_fields)}')
+    for wrong in sorted(given.keys() - set(_request_fields)):
+        raise RecsysError(f'request {name}: no such field {wrong!r}; there are id, {", ".join(_request_fields)}')
     try: return self.read(**dict(k=k) | given)
     except RecsysError as e: raise RecsysError(f'{name}: {e}') from e
 
@@ -438,7 +434,8 @@ def _read_request(self:Recommender, request, k):
 @patch
 def _search(self:Recommender, wishes, **how):
     "Hits for each wish; those that want the same number are searched for together"
-    hits, alike = [[]]*len(wishes), {}
+    hits = [[]]*len(wishes)
+    alike = {}
     for i, w in enumerate(wishes):
         if not w.is_empty(): alike.setdefault(_pool(w), []).append(i)
     for size, places in alike.items():
@@ -495,7 +492,7 @@ def similar(self:Recommender,
     check_k(k)
     (payload, vectors), = self.known([product_id], 'product', ['meaning'])
     others = Filters(not_family=payload['family_id'])
-    wish = Wish([], [], [], [], others, k=k, vector=vectors['meaning'])
+    wish = Wish(filters=others, k=k, vector=vectors['meaning'])
     hits, = self._search([wish], families=True)
     return self.answer(wish, hits)
 

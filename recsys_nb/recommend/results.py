@@ -48,7 +48,9 @@ class Recommendations(list):
     "`Recommendation`s, best first; `understood` says how the text was read, `advice` what to change."
     def __init__(self, items=(), understood=None, advice=None, seconds=None):
         super().__init__(items)
-        self.understood, self.advice, self.seconds = understood or {}, advice, seconds or {}
+        self.understood = understood or {}
+        self.advice = advice
+        self.seconds = seconds or {}
 
     def to_frame(self) -> pd.DataFrame:
         "A table, a row per product."

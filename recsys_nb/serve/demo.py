@@ -53,7 +53,9 @@ def _about(kind, products, priced):
 class _Shelf:
     "What the page knows of the shop. Where the index is replaced, it looks again."
     def __init__(self, rec, examples):
-        self.rec, self.examples, self.seen = rec, examples, None
+        self.rec = rec
+        self.examples = examples
+        self.seen = None
         self.look()
 
 # %% ../../nbs/74_serve.demo.ipynb #73cb5e68
@@ -132,7 +134,7 @@ def _from_link(params):
     return {name: value(name, empty) for name, empty in _fields.items()}
 
 # %% ../../nbs/74_serve.demo.ipynb #fa8d407c
-def _answer(shelf, text, f):
+def _answer_shown(shelf, text, f):
     "A status and an answer, as HTML."
     start = time.perf_counter()
     try: found = _ask(shelf, text, f)
@@ -150,13 +152,15 @@ def _respond(shelf, text, *fields):
     "Yield what the page shows while it waits, then what was found."
     shelf.look()
     yield f'Looking among {shelf.count:,} products …', gr.skip()
-    yield _answer(shelf, text or '', SimpleNamespace(**dict(zip(_fields, fields))))
+    yield _answer_shown(shelf, text or '', SimpleNamespace(**dict(zip(_fields, fields))))
 
 # %% ../../nbs/74_serve.demo.ipynb #f96185e2
 def _boxes(shelf, text, ticked):
     "Products to tick: those ticked already, then those whose title fits."
-    text, ticked = (text or '')[:200], ticked or []
-    rec, titles = shelf.rec, {i: i for i in ticked}
+    text = (text or '')[:200]
+    ticked = ticked or []
+    rec = shelf.rec
+    titles = {i: i for i in ticked}
     known = [p for p, _ in rec.index.store.retrieve(ticked).values()] if ticked else []
     fitting = rec.find(text, 6) if len(text) > 1 else []
     for p in known + fitting: titles[p['product_id']] = p['title']
@@ -168,7 +172,8 @@ _field_of = dict(min_price='low', max_price='high', category='category', brand='
 
 def _without(name, text, fields, brands=()):
     "The text and the fields (a dict) without a condition."
-    heard, fields = understand(text, brands), dict(fields)
+    heard = understand(text, brands)
+    fields = dict(fields)
     if field := _field_of.get(name): fields[field] = _fields[field]
     if name not in heard.to_dict(): return text, fields
     for limit, field in _field_of.items():
@@ -179,7 +184,7 @@ def _without(name, text, fields, brands=()):
     return ', not '.join([heard.text, *unwanted['dislike'], *unwanted['not_brand']]), fields
 
 # %% ../../nbs/74_serve.demo.ipynb #cc997da8
-def _shown(shelf, text, fields):
+def _in_components(shelf, text, fields):
     "The text and the fields (a dict) as the page's components take them."
     shown = dict(fields)
     for name in ('liked', 'owned'): shown[name] = gr.update(value=fields[name], **_boxes(shelf, '', fields[name]))
@@ -188,11 +193,12 @@ def _shown(shelf, text, fields):
 # %% ../../nbs/74_serve.demo.ipynb #5dc8bd65
 def _clicked(shelf, text, *fields, does):
     "The text and the fields after a click on something that does `does`."
-    now, product = dict(zip(_fields, fields)), str(does.id)
+    now = dict(zip(_fields, fields))
+    product = str(does.id)
     field = dict(like='liked', own='owned').get(does.do)
     if not field: text, now = _without(product, text, now, shelf.rec.brands.keys())
     elif product not in now[field]: now[field] = [*now[field], product]
-    return _shown(shelf, text, now)
+    return _in_components(shelf, text, now)
 
 # %% ../../nbs/74_serve.demo.ipynb #cd230452
 def look() -> dict: # For `launch`
@@ -244,7 +250,8 @@ _when_narrow = '() => { if (window.innerWidth < 700) document.querySelector("#na
 def _connect(page, shelf, text, go, tried, fields, status, found):
     "What happens when."
     quiet = dict(api_visibility='private', show_progress='hidden')
-    asked, f = [text, *fields.values()], SimpleNamespace(**fields)
+    asked = [text, *fields.values()]
+    f = SimpleNamespace(**fields)
     answer = dict(
         fn=partial(_respond, shelf),
         inputs=asked,
@@ -266,7 +273,7 @@ def _connect(page, shelf, text, go, tried, fields, status, found):
     def first(request:gr.Request):
         given = request.query_params
         text = given.get('q', '' if _fields.keys() & given.keys() else shelf.sentences[0])
-        return _shown(shelf, text[:max_text], _from_link(given))
+        return _in_components(shelf, text[:max_text], _from_link(given))
     page.load(first, None, asked, **quiet).success(**answer)
     page.load(None, js=_when_narrow)
 

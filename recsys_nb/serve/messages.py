@@ -61,10 +61,11 @@ class Preferences(BaseModel):
     def _together(self):
         texts = [self.text] if isinstance(self.text, str) else self.text
         self.text = [t for t in map(clean, texts) if t]
-        limited = self.min_price is not None or self.max_price is not None or self.min_score is not None
-        if not (self.text or self.history or self.like or self.category or self.brand or limited):
+        asked = self.text or self.history or self.like or self.category or self.brand
+        limits = self.min_price, self.max_price, self.min_score
+        if not asked and limits == (None, None, None):
             raise ValueError('say in `text` what you are looking for, or name products in `like`')
-        if None not in (self.min_price, self.max_price) and self.min_price > self.max_price:
+        if None not in limits[:2] and self.min_price > self.max_price:
             raise ValueError('`min_price` is above `max_price`')
         return self
 

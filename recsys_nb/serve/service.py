@@ -68,33 +68,39 @@ class Live(GetAttr):
     "The recommender in use, which can be replaced while it is asked."
     _default = 'current'
     def __init__(self, rec, max_batch=64):
-        self.current, self.max_batch = None, max_batch
+        self.current = None
+        self.max_batch = max_batch
         self.take(rec)
     def take(self, rec):
         "Answer from this recommender from now on."
-        old, new = self.current, copy.copy(rec)
+        old = self.current
+        new = copy.copy(rec)
         same = old is not None and old.model.model is rec.model
         new.model = old.model if same else SharedEncoder(rec.model, self.max_batch)
         self.current = new
         if old and not same: old.model.close()
 
 # %% ../../nbs/72_serve.service.ipynb #08ea3ad4
-def _later(status, why, seconds=1):
+def _try_later(status, why, seconds=1):
     return StarletteHTTPException(status, why, {'Retry-After': str(seconds)})
 
 # %% ../../nbs/72_serve.service.ipynb #652ee208
 class Desk:
     "Where requests wait for a thread."
     def __init__(self, threads=16, max_waiting=1000):
-        self.threads, self.max_waiting, self.waiting = threads, max_waiting, 0
+        self.threads = threads
+        self.max_waiting = max_waiting
+        self.waiting = 0
         self.open()
     def open(self):
         "Take requests, for the first time or again."
         self.pool = ThreadPoolExecutor(self.threads, 'recommend')
-        self.state, self.closing = 'warming up', threading.Event()
+        self.state = 'warming up'
+        self.closing = threading.Event()
     async def run(self, f, *args, **kw):
         "Run `f` in a thread and wait for it."
-        if self.waiting >= self.max_waiting: raise _later(503, 'too many requests are waiting: try again in a second')
+        if self.waiting >= self.max_waiting:
+            raise _try_later(503, 'too many requests are waiting: try again in a second')
         self.waiting += 1
         try: return await get_running_loop().run_in_executor(self.pool, partial(f, *args, **kw))
         finally: self.waiting -= 1
@@ -127,7 +133,8 @@ class _Metrics:
 class _Service:
     "What answers requests."
     def __init__(self, rec, settings):
-        self.live, self.locked = Live(rec, settings.max_batch), bool(settings.key)
+        self.live = Live(rec, settings.max_batch)
+        self.locked = bool(settings.key)
         self.desk = Desk(settings.threads, settings.max_waiting)
         self.metrics = _Metrics(self.live)
     def message(self, found, id=None):
@@ -180,7 +187,8 @@ def _kept_a_minute(response:Response):
 
 def _add_products(app, service):
     "Add the addresses below `/products`."
-    run, live = service.desk.run, service.live
+    run = service.desk.run
+    live = service.live
     about = _about(service, 404, tags=['products'])
     about['dependencies'] = [*about['dependencies'], Depends(_kept_a_minute)]
     async def known(product_id):
@@ -233,7 +241,7 @@ def _add_states(app, service):
     @app.get('/ready', tags=['state'], summary='Whether requests will be answered quickly',
              responses=_about(service)['responses'])
     async def ready() -> dict[str, str]:
-        if service.desk.state != 'ready': raise _later(503, service.desk.state)
+        if service.desk.state != 'ready': raise _try_later(503, service.desk.state)
         return dict(status='ready')
 
     @app.get('/metrics', include_in_schema=False)
@@ -249,7 +257,9 @@ def _problem_of(e, request_id=None):
 # %% ../../nbs/72_serve.service.ipynb #03bee32e
 def _field_error(e):
     "One of pydantic's errors, in words."
-    where, kind, message = e['loc'], e['type'], clean(e['msg'].removeprefix('Value error, '))
+    where = e['loc']
+    kind = e['type']
+    message = clean(e['msg'].removeprefix('Value error, '))
     if kind == 'json_invalid':
         where, message = (), f'no JSON from character {where[1]} on: {e["ctx"]["error"]}'
     elif where == ('body',) and kind != 'value_error':
@@ -294,7 +304,9 @@ def _content_policy(path, frames=()):
 class Door:
     "The outermost layer of the service (ASGI): ids, limits, headers, the last resort for errors, and the log."
     def __init__(self, app, metrics, frames=()):
-        self.app, self.metrics, self.frames = app, metrics, frames
+        self.app = app
+        self.metrics = metrics
+        self.frames = frames
 
 # %% ../../nbs/72_serve.service.ipynb #f8128792
 _too_large = StarletteHTTPException(413, f'the request is larger than {max_body//1024} KiB')
@@ -314,10 +326,11 @@ def _limited(receive):
 @patch
 def _noted(self:Door, scope, send, seen):
     "`send` that adds the headers and remembers the status."
-    path = _path(scope)
+    path = _served_path(scope)
     async def noted(message):
         if message['type'] == 'http.response.start':
-            seen['status'], headers = message['status'], MutableHeaders(scope=message)
+            seen['status'] = message['status']
+            headers = MutableHeaders(scope=message)
             headers['X-Request-ID'] = scope['request_id']
             headers['X-Content-Type-Options'] = 'nosniff'
             headers['Referrer-Policy'] = 'no-referrer'
@@ -337,13 +350,14 @@ def _write(self:Door, scope, status, start, error):
         request_id=scope['request_id'], method=scope['method'], path=scope['path'][:200], status=status, ms=took))
 
 # %% ../../nbs/72_serve.service.ipynb #0de3e6b5
-def _path(scope):
+def _served_path(scope):
     "The path without the prefix below which a proxy shows the service."
     return scope['path'].removeprefix(scope.get('root_path', ''))
 
 def _complete_path(scope):
     "Put back the prefix that a proxy took away: what is mounted (the demo, the code of `/docs`) looks for it."
-    root, path = scope.get('root_path', ''), scope['path']
+    root = scope.get('root_path', '')
+    path = scope['path']
     if path != root and not path.startswith(f'{root}/'): scope['path'] = root + path
 
 # %% ../../nbs/72_serve.service.ipynb #4c5cb922
@@ -352,7 +366,10 @@ async def __call__(self:Door, scope, receive, send):
     "Let a request in, and see it out."
     if scope['type'] != 'http': return await self.app(scope, receive, send)
     _complete_path(scope)
-    headers, seen, start, error = Headers(scope=scope), dict(status=0), time.perf_counter(), None
+    headers = Headers(scope=scope)
+    seen = dict(status=0)
+    start = time.perf_counter()
+    error = None
     asked = headers.get('x-request-id', '')
     scope['request_id'] = asked if re.fullmatch(r'[\w.\-]{1,64}', asked, re.ASCII) else uuid.uuid4().hex
     send = self._noted(scope, send, seen)
@@ -382,12 +399,11 @@ def _brought(headers):
 class _Locked:
     "A layer that lets nobody in without the key."
     def __init__(self, app, key): self.app, self.key = app, key.encode()
+    def is_right(self, headers): return any([secrets.compare_digest(k, self.key) for k in _brought(headers)])
     async def __call__(self, scope, receive, send):
-        if scope['type'] == 'lifespan': return await self.app(scope, receive, send)
-        path = _path(scope)
-        if path in ('/health', '/ready'): return await self.app(scope, receive, send)
-        right = [secrets.compare_digest(k, self.key) for k in _brought(Headers(scope=scope))]
-        if any(right): return await self.app(scope, receive, send)
+        free = scope['type'] == 'lifespan' or _served_path(scope) in ('/health', '/ready')
+        if free or self.is_right(Headers(scope=scope)): return await self.app(scope, receive, send)
+        path = _served_path(scope)
         person = path in ('/', '/docs') or path.startswith('/demo')
         asks = {'WWW-Authenticate': 'Basic realm="recsys, the key is the password"' if person else 'Bearer'}
         refusal = problem(401, 'send the key: Authorization: Bearer KEY', scope.get('request_id'), headers=asks)
@@ -398,11 +414,14 @@ class _Paced:
     "A layer that lets each address ask so many times a minute."
     computing = '/recommend', '/products', '/demo/gradio_api/queue/join'
     def __init__(self, app, rate):
-        self.app, self.rate, self.minute, self.asked = app, rate, 0, Counter()
+        self.app = app
+        self.rate = rate
+        self.minute = 0
+        self.asked = Counter()
 
     async def __call__(self, scope, receive, send):
-        counts = scope['type'] == 'http' and _path(scope).startswith(self.computing)
-        if not counts: return await self.app(scope, receive, send)
+        if scope['type'] != 'http' or not _served_path(scope).startswith(self.computing):
+            return await self.app(scope, receive, send)
         minute, second = divmod(int(time.time()), 60)
         if minute != self.minute: self.minute, self.asked = minute, Counter()
         who = (scope['client'] or ('?',))[0]
@@ -461,7 +480,8 @@ def create_app(
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
         generate_unique_id_function=attrgetter('name')) # what generators call each request
-    app.state.live, app.state.desk = service.live, service.desk
+    app.state.live = service.live
+    app.state.desk = service.desk
     _add_layers(app, settings, service.metrics)
     _add_problems(app)
     for add in (_add_recommend, _add_products, _add_states): add(app, service)

@@ -18,14 +18,18 @@ class SharedEncoder(GetAttr):
         model,         # What encodes: its `encode(texts, side)` gives a row for each text
         max_batch=64,  # Texts encoded together at most
     ):
-        self.model, self.max_batch = model, max_batch
-        self._jobs, self._open, self._lock = queue.SimpleQueue(), True, threading.Lock()
+        self.model = model
+        self.max_batch = max_batch
+        self._jobs = queue.SimpleQueue()
+        self._open = True
+        self._lock = threading.Lock()
         self._worker = threading.Thread(target=self._work, name='encoder', daemon=True)
         self._worker.start()
 
     def encode(self, texts, side='user', **settings):
         "The same as the model's `encode`, from any thread."
-        texts, rows = list(texts), Future()
+        texts = list(texts)
+        rows = Future()
         with self._lock:
             shared = self._open and texts and side == 'user' and not settings
             if shared: self._jobs.put((texts, rows))
@@ -42,7 +46,8 @@ class SharedEncoder(GetAttr):
 @patch
 def _take(self:SharedEncoder):
     "Wait for a job, then take those that wait behind it; none when it is time to stop."
-    jobs, n = [], 0
+    jobs = []
+    n = 0
     while n < self.max_batch:
         try: job = self._jobs.get(block=not jobs)
         except queue.Empty: break
