@@ -124,7 +124,8 @@ def _begun_store(part, name, dim, s, client):
     part.state |= dict(url=s.url, collection=collection)
     store = ServerStore(s.url, collection, client=client)
     if not store.exists():
-        part.state |= dict(products=0, later=0) # whatever was written before is gone
+        part.state['products'] = 0 # whatever was written before is gone
+        part.mark('later', 0)
         store.create(dim, s.quantise, s.shards, s.replicas)
     return store
 
