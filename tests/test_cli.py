@@ -290,7 +290,7 @@ def test_a_request_says_itself_what_differs(root, asked, capsys):
     assert [o['id'] for o in found] == ['a', 'b'] and len(found[0]['recommendations']) == 2
     assert all(r['price'] <= 90 for r in found[0]['recommendations']) and all(r['price'] <= 30 for r in found[1]['recommendations'])
 
-@pytest.mark.parametrize('form, ending', product(['--queries', '--requests', 'words'], ['.run', '.jsonl', '.csv', '.parquet']))
+@pytest.mark.parametrize('form, ending', list(product(['--queries', '--requests', 'words'], ['.run', '.jsonl', '.csv', '.parquet'])))
 def test_answers_in_the_form_that_the_ending_says(root, asked, form, ending):
     forms = {'--queries': (['--queries', asked/'q.tsv'], ['q1', 'q2']), '--requests': (['--requests', asked/'r.jsonl'], ['a', 'b'])}
     who, ids = forms.get(form, (['a keyboard'], ['1']))
