@@ -8,6 +8,7 @@ __all__ = ['stems', 'best_sentence', 'fitting_point']
 # %% ../../nbs/61_recommend.reasons.ipynb #e689468a
 import re
 import numpy as np
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 # %% ../../nbs/61_recommend.reasons.ipynb #29614d54
 def stems(text:str) -> set:
@@ -37,10 +38,13 @@ def best_sentence(
     return None, 0.
 
 # %% ../../nbs/61_recommend.reasons.ipynb #41d0c29e
+_dull = stems(' '.join(ENGLISH_STOP_WORDS))
+
 def fitting_point(
-    points:list, # Bullet points of a product
-    text:str,    # The preferences
-) -> str|None:   # One of them, or `None` where there is none
-    "The bullet point that shares the most words with the preferences."
-    wanted = stems(text)
+    points:list,  # Bullet points of a product
+    text:str,     # The preferences
+    title:str='', # The product's title
+) -> str|None:    # One of them, or `None` where there is none
+    "The bullet point that shares the most words with the preferences, beyond those of the title."
+    wanted = stems(text) - stems(title) - _dull
     return max(points, key=lambda p: len(stems(p) & wanted)) if points else None

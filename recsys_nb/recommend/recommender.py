@@ -318,12 +318,12 @@ _least_fit = .15 # Below this similarity a sentence is no reason
 
 def _reason(payload, vectors, wish, common, taken):
     "`why` and `why_from`: the sentence of a review that fits best, else the bullet point of the description that does"
+    title = ' '.join([payload['title'], *payload['categories'][-1:]])
     if wish.vector is not None and 'sentences' in vectors:
-        title = ' '.join([payload['title'], *payload['categories'][-1:]])
         why, fit = best_sentence(
             payload['sentences'], vectors['sentences'], wish.vector, wish.words, title, common, taken)
         if why and fit >= _least_fit: return dict(why=why, why_from='review')
-    why = fitting_point(payload.get('points'), wish.words)
+    why = fitting_point(payload.get('points'), wish.words, title)
     return dict(why=why, why_from='description') if why else {}
 
 # %% ../../nbs/63_recommend.recommender.ipynb #62ea29bd
