@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from conftest import examples
-from recsys_nb.command.cli import _requests
+from recsys_nb.command.cli import _asked, _requests
 from recsys_nb.core.files import RecsysError
 from recsys_nb.data.reading import as_lines
 from recsys_nb.evaluation.trec import read_qrels, read_queries, read_run
@@ -51,9 +51,9 @@ def test_any_requests_are_arguments_or_refused(content, shared):
     with tempfile.TemporaryDirectory() as tmp:
         path = Path(tmp)/'asked.jsonl'
         path.write_bytes(content.encode('utf-8', 'surrogatepass'))
-        try: found = _requests(None, None, path, shared, 10)
+        try: found = _requests(_asked(None, None, path), shared, 10)
         except RecsysError as e: return one_line(e, path)
-        for one in found: assert one['text'] or set(one) - {'text', 'k', 'id'}
+        for one in found.values(): assert one.get('text') or set(one) - {'text', 'k', 'id'}
 
 trec = st.lists(st.lists(st.one_of(st.text(max_size=5), st.sampled_from(['q1', 'Q0', 'P1', '1', '0', '1.5', 'nan', 'inf', 'run'])), max_size=7).map(lambda c: ' '.join(c)) | st.text(max_size=20), max_size=5).map('\n'.join)
 
