@@ -160,7 +160,8 @@ def objects_of(
     expected = f'an object such as {as_json(example)}'
     for where, line in lines_of(path, expected):
         try: found = json.loads(line)
-        except (ValueError, RecursionError) as e: raise RecsysError(f'{where}: not JSON ({e}); expected {expected}') from None
+        except (ValueError, RecursionError) as e:
+            raise RecsysError(f'{where}: not JSON ({e}); expected {expected}') from None
         if not isinstance(found, dict): raise RecsysError(f'{where}: expected {expected}')
         yield where, found
 
