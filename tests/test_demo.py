@@ -9,7 +9,7 @@ def test_the_demo_answers_before_it_trains(monkeypatch, tmp_path):
     monkeypatch.setattr(pipeline, '_train_all', no_training)
     monkeypatch.setattr(pipeline, 'demo_size', pipeline.quick_size)
     result = pipeline.run_demo(tmp_path, say=lambda *words: said.append(' '.join(map(str, words))))
-    assert asked == [dict(time='30s')]
+    assert asked == [dict(time='45s')]
     trained = said.index('Training …')
     for q in pipeline.demo_preferences:
         assert any(q in line for line in said[:trained])

@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from conftest import examples
 from ir_measures import nDCG, R, RR
 
-from recsys_nb.evaluation.fusion import bm25_scorer, count_words, fit_weights, popularity_scorer, tfidf_scorer, trials
+from recsys_nb.evaluation.fusion import bm25_scorer, fit_weights, how_spoken, popularity_scorer, tfidf_scorer, trials
 from recsys_nb.evaluation.queries import fitting_queries, keyword_task
 from recsys_nb.core.files import RecsysError
 from recsys_nb.data.prepare import load_prepared, prepare
@@ -228,7 +228,7 @@ def test_the_fitted_mixture_is_no_worse_than_its_parts(electronics):
     cat, val = Catalogue.of(electronics.products), electronics.val
     texts, relevant = val.text.tolist(), [{f} for f in cat.families[cat.positions(val.product_id)]]
     signals = dict(meaning=tfidf_scorer(cat.texts)(texts), words=bm25_scorer(cat.texts)(texts))
-    asked = trials(signals, cat.families, relevant, [count_words(t) for t in texts])
+    asked = trials(signals, cat.families, relevant, [how_spoken(t) for t in texts])
     fitted = fit_weights(dict(reviews=asked))
     mean = {share: asked.scores(fitted.with_words(share)).mean() for share in (0, .5, 1)}
     assert asked.scores(fitted).mean() >= max(mean.values()) - .002

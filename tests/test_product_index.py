@@ -205,7 +205,7 @@ def test_an_index_of_another_version(tmp_path):
     index_products(tmp_path/'idx', products, vectors, 'x').close()
     file = tmp_path/'idx'/'manifest.json'
     file.write_text(file.read_text().replace(f'"format": {index_format}', '"format": 3'))
-    with pytest.raises(RecsysError, match='another version.*format 3, not 4.*build it anew with `recsys index`'): ProductIndex.open(tmp_path/'idx')
+    with pytest.raises(RecsysError, match='another version.*format 3, not .*build it anew with `recsys index`'): ProductIndex.open(tmp_path/'idx')
 
 def encode(texts):
     "Eight numbers that depend on the words, and praise that can be told from complaints."

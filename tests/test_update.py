@@ -120,10 +120,26 @@ def test_a_raw_file_that_is_gone_is_named(shop):
 def test_reviews_are_known_as_far_as_time_allows(shop):
     root, _ = shop
     data = load_prepared('shop', root)
-    plans = [plan_index(data, time, 'cpu', rate=10.) for time in ('none', '1h', '20s', '10s', '1s')]
-    assert [p.reviews for p in plans[:2]] == [4, 4] and plans[-1].reviews == 0
-    assert [p.texts for p in plans] == sorted((p.texts for p in plans), reverse=True)
-    assert 'without reviews' in str(plans[-1]) and 'at 10 a second' in str(plans[0])
+    plans = [plan_index(data, time, 'cpu', rates=(10., 10.)) for time in ('none', '1h', '10s', '5s', '0.1s')]
+    assert [(p.reviews, p.families) for p in plans[:2]] == [(4, None)]*2 and plans[-1].families == 0
+    few = plans[2].families
+    assert 0 < few < data.products.family_id.nunique() and f'up to 2 reviews of the {few} that have the most' in str(plans[2])
+    assert [p.seconds for p in plans] == sorted((p.seconds for p in plans), reverse=True)
+    assert [p.tokens for p in plans] == [None, None, None, None, 64] and 'without reviews' in str(plans[-1])
+
+def test_an_index_knows_the_reviews_of_those_that_have_most_and_reads_as_much_of_a_product_as_it_is_told(shop):
+    root, model = shop
+    data = load_prepared('shop', root)
+    owners = pd.concat([data.train, data.val, data.test]).family_id.value_counts()
+    index = build.build_index(data, model, 'few', root, families=3, tokens=8)
+    found = index.store.retrieve(list(data.products.product_id), ['meaning'])
+    heard = {p['family_id'] for p, _ in found.values() if p.get('reviews')}
+    assert len(heard) == 3 and owners[list(heard)].min() >= owners.drop(list(heard)).max()
+    first = data.products.iloc[0]
+    short = model.encode([first.text], side='product', max_tokens=8)[0]
+    assert np.allclose(found[first.product_id][1]['meaning'], short, atol=1e-6)
+    assert not np.allclose(short, model.encode([first.text], side='product')[0], atol=1e-3)
+    index.close()
 
 def test_a_smaller_data_set_is_whole_in_itself(shop):
     root, _ = shop

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['generated_recommender', 'sentences_to_ask', 'stages', 'end_to_end', 'recommend', 'two_tasks', 'rank_fusion',
-           'hybrid_quality']
+           'hybrid_quality', 'fewer_tokens']
 
 # %% ../../nbs/96_benchmarks.recommend.ipynb #0d1ef0da
 import shutil, tempfile, time
@@ -13,6 +13,9 @@ import numpy as np, pandas as pd
 from .measuring import Benchmark, compare, milliseconds
 from .search import generated_products, generated_vectors, local_peer, shop_words
 from ..data.texts import review_text
+from ..evaluation.certainty import bootstrap_interval, paired_interval
+from ..evaluation.fusion import Weights, bm25_scorer, how_spoken, trials
+from ..evaluation.metrics import Catalogue, review_queries
 from ..index.build import index_products, trials_of
 from ..index.products import ProductIndex
 from ..models.dual_encoder import DualEncoderSBERT
@@ -118,7 +121,6 @@ def hybrid_quality(
     data,          # `PreparedData`
 ) -> pd.DataFrame: # A row per task and way: mean, low, high, n, and the difference to the best single way
     "Test NDCG@10 of the mixture, of meaning alone and of words alone."
-    from recsys_nb.evaluation.certainty import bootstrap_interval, paired_interval
     mixture = rec.index.weights
     weights = dict(mixture=mixture, meaning=mixture.with_words(0), words=mixture.with_words(1))
     rows = []
@@ -132,3 +134,30 @@ def hybrid_quality(
             rows.append(dict(task=task, way=way, ndcg10=v.mean(), low=low, high=high, n=len(v)))
             if way == 'mixture': rows[-1] |= dict(zip(('gain_low', 'gain_high'), paired_interval(v, ways[best], groups)), over=best)
     return pd.DataFrame(rows).round(4)
+
+# %% ../../nbs/96_benchmarks.recommend.ipynb #ab6ac44f
+def fewer_tokens(
+    data,                          # `PreparedData`
+    sizes=(32, 64, 96, 128, 256),  # Tokens of a product that are read; 128 is what the others are compared with
+    n:int=1500,                    # At most so many reviews as queries
+) -> pd.DataFrame:                 # A row per size: seconds, NDCG@10 of both ways, and the difference to 128 with its 95% interval
+    "What it costs to read less of a product."
+    reviews = pd.concat([data.train, data.val, data.test])
+    reviews = reviews[reviews.informative].sample(frac=1, random_state=0)[:n]
+    cat, model = Catalogue.of(data.products), DualEncoderSBERT(max_tokens=max(sizes))
+    asked, relevant = review_queries(reviews), [{f} for f in reviews.family_id]
+    users, words, how = model.encode(asked, max_tokens=128), bm25_scorer(cat.texts)(asked), [how_spoken(t) for t in asked]
+    found, seconds, rows = {}, {}, []
+    for size in sizes:
+        start = time.perf_counter()
+        products = model.encode(cat.texts, side='product', max_tokens=size)
+        seconds[size] = time.perf_counter() - start
+        ts = trials(dict(meaning=users @ products.T, words=words), cat.families, relevant, how)
+        found[size] = dict(meaning=ts.scores(Weights().with_words(0)), mixture=ts.scores(Weights()))
+    for size, ways in found.items():
+        row = dict(tokens=size, seconds=round(seconds[size], 1))
+        for way, v in ways.items():
+            low, high = paired_interval(v, found[128][way], reviews.family_id.to_numpy())
+            row |= {way: v.mean().round(4), f'{way}, difference': f'{low:+.3f} to {high:+.3f}'}
+        rows.append(row)
+    return pd.DataFrame(rows)

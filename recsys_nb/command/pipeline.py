@@ -16,7 +16,7 @@ from ..core.files import RecsysError, read_json, recover_folder, root_folder
 from ..core.machine import find_preset
 from ..core.runs import RunFolder, all_runs, find_run
 from ..data.texts import category_words, sentences
-from ..data.rows import read_column
+from ..data.rows import read_column, read_rows
 from ..training.settings import EncoderConfig, ScoreConfig, lasting, seconds_of
 
 # %% ../../nbs/80_command.pipeline.ipynb #97b78535
@@ -91,7 +91,7 @@ def index_data(
     score_run:str|None=None,  # The score run; `None`: the newest one on this data, if there is one
     root:str|Path|None=None,  # See `root_folder`
     base:str|None=None,       # With `run='base'`: another base encoder
-    plan=None,                # How many reviews it knows, an `IndexPlan`; `None`: up to four of each product
+    plan=None,                # What it is to know, an `IndexPlan`; `None`: everything
     shard:str|None=None,      # Only encode this part, see `encode_shard`
     **settings,               # Of `build_index`, such as `url`
 ):                            # The index's folder, or how many products are in the part
@@ -100,70 +100,88 @@ def index_data(
     from recsys_nb.models.dual_encoder import DualEncoderSBERT
     if base: encoder = DualEncoderSBERT(base)
     else: encoder = 'base' if run == 'base' else run_for(data, 'encoder', run, root)
-    if plan: settings |= dict(per_family=plan.reviews, sentences=plan.sentences)
+    if plan:
+        settings |= dict(per_family=plan.reviews, sentences=plan.sentences, families=plan.families, tokens=plan.tokens)
     if shard: return encode_shard(data, encoder, shard, root=root, **settings)
     index = build_index(data, encoder, root=root, scores=_product_scores(data, score_run, root), **settings)
     index.close()
     return index.folder
 
 # %% ../../nbs/80_command.pipeline.ipynb #ed9aa7e8
-def _encoding_rate() -> float:
-    "Texts of 100 words that the base encoder encodes in a second on this machine, as busy as it is now."
-    from recsys_nb.models.dual_encoder import DualEncoderSBERT
-    texts = [' '.join(['quiet keyboard for a small office']*17)]*65
-    model = DualEncoderSBERT()
-    model.encode(texts, side='product') # which settles how it is done fastest
+def _rate_of(texts, side, model, preset):
+    "Texts that are encoded in a second."
+    model.encode(texts, side=side, preset=preset) # which settles how it is done fastest
     start = perf_counter()
-    model.encode(texts, side='product')
+    model.encode(texts, side=side, preset=preset)
     return len(texts)/(perf_counter() - start)
+
+def _encoding_rates(data, preset, n=65) -> tuple:
+    "Products and reviews of these data that the base encoder reads in a second, on this machine as busy as it is."
+    from recsys_nb.evaluation.metrics import review_queries
+    from recsys_nb.models.dual_encoder import DualEncoderSBERT
+    model = DualEncoderSBERT()
+    def some(part, columns):
+        rows = np.linspace(0, data.count(part) - 1, n).astype(int)
+        return read_rows(data, part, np.unique(rows), columns)
+    products = _rate_of(some('products', ['text']).text.fillna('').tolist(), 'product', model, preset)
+    if not data.count('train'):
+        return products, products
+    return products, _rate_of(review_queries(some('train', ['title', 'text'])), 'user', model, preset)
 
 # %% ../../nbs/80_command.pipeline.ipynb #69d01fbb
 @dataclass
 class IndexPlan:
     "What an index is going to know, and how long encoding it takes."
-    products:int  # All are encoded
-    reviews:int   # At most so many of each family are searched
-    sentences:int # At most so many of each family can be shown
-    texts:int     # Of reviews, about
-    rate:float|None=None # Texts a second; not measured for a few
-
-    @property
-    def seconds(self) -> float:
-        "How long encoding takes, about; 0 where it was not measured"
-        return (self.products + self.texts)/self.rate if self.rate else 0.
+    products:int         # All are encoded
+    tokens:int|None      # So many of each are read; `None`: as many as the encoder can
+    families:int|None    # So many have their reviews in it, those with most; `None`: all
+    reviews:int          # At most so many of each family are searched
+    sentences:int        # At most so many of each family can be shown
+    seconds:float=0.     # How long encoding takes, about; 0 where it was not measured
 
 # %% ../../nbs/80_command.pipeline.ipynb #b52c59a6
 @patch
 def __str__(self:IndexPlan):
-    said = f'with up to {self.reviews} reviews of each'
-    if not self.reviews:
+    cut = f', the first {self.tokens} tokens of each,' if self.tokens else ''
+    of = 'each' if self.families is None else f'the {self.families:,} that have the most'
+    said = f'with up to {self.reviews} reviews of {of}'
+    if self.families == 0:
         said = 'without reviews, for which there is no time'
-    told = f'index {self.products:,} products {said}'
-    if not self.rate:
-        return told
-    return (f'{told}: about {lasting(self.seconds)} for {self.products + self.texts:,} texts '
-            f'at {self.rate:.3g} a second')
+    took = f': about {lasting(self.seconds)}' if self.seconds else ''
+    return f'index {self.products:,} products{cut} {said}{took}'
 
 # %% ../../nbs/80_command.pipeline.ipynb #17455efe
+def _reviews_to_encode(sizes, reviews):
+    "Of families with so many reviews: twice as many as are searched, and the sentences of those that are."
+    return 1.5*np.minimum(sizes, 2*reviews)
+
 def plan_index(
     data,              # `PreparedData`
     time:str='auto',   # What encoding the reviews may take, see `seconds_of`
     preset:str='auto', # What to compute on
-    rate:float|None=None, # Texts a second; `None`: measured
+    rates:tuple|None=None, # Products and reviews a second; `None`: measured
 ) -> IndexPlan:
     "As many reviews as there is time for."
     try: limit = seconds_of(time, find_preset(preset).device)
     except ValueError: raise RecsysError(f'time={time}: expected a time such as 90s, 30m or 2h, auto or none') from None
     said = np.concatenate([read_column(data, part, 'family_id') for part in ('train', 'val', 'test')])
-    sizes, n = pd.Series(said, dtype=object).value_counts().to_numpy(), data.count('products')
-    def texts_for(reviews):
-        heard = np.minimum(sizes, 2*reviews).sum() # twice as many as are kept
-        return int(2*heard) # and about as many sentences
-    if rate is None and n + texts_for(4) > 5000: rate = _encoding_rate()
-    for reviews, sentences in ((4, 8), (2, 4), (1, 2), (0, 0)):
-        texts = texts_for(reviews)
-        if limit is None or rate is None or texts <= limit*rate: break
-    return IndexPlan(n, reviews, sentences, texts, rate)
+    sizes = pd.Series(said, dtype=object).value_counts().to_numpy() # the largest first
+    n = data.count('products')
+    plan = IndexPlan(n, None, None, 4, 8)
+    work = _reviews_to_encode(sizes, 4).sum()
+    if rates is None:
+        if n + work <= 5000: return plan
+        rates = _encoding_rates(data, preset)
+    products, reviews = rates
+    if limit and n/products > limit: plan.tokens = 64
+    if limit and work > limit*reviews:
+        plan.reviews, plan.sentences = 2, 4
+        done = _reviews_to_encode(sizes, 2).cumsum()
+        fit = int(np.searchsorted(done, limit*reviews, side='right'))
+        plan.families = None if fit == len(sizes) else fit
+        work = done[fit - 1] if fit else 0.
+    plan.seconds = n/products*(.5 if plan.tokens else 1) + work/reviews
+    return plan
 
 # %% ../../nbs/80_command.pipeline.ipynb #bc4253a6
 def _training_times(data, time, preset) -> str:
@@ -171,8 +189,8 @@ def _training_times(data, time, preset) -> str:
     if not data.count('train'): return 'no training, for there are no reviews'
     limit = seconds_of(time, find_preset(preset).device)
     if limit is None: return f'train both models on all of {data.count("train"):,} reviews, however long it takes'
-    return (f'train both models on as many of {data.count("train"):,} reviews as {lasting(limit)} each allow, '
-            'and measure each for about as long')
+    n = f'{data.count("train"):,}'
+    return f'train and measure both models, on as many of {n} reviews as {lasting(limit)} each allow'
 
 # %% ../../nbs/80_command.pipeline.ipynb #caa9ed8e
 def update_all(
@@ -322,7 +340,7 @@ def run_demo(
     store = make_sample_store(root_folder(root)/'data'/'raw'/'sample_store', **size)
     data = prepare([store.reviews], [store.meta], 'sample_store', root=root)
     before = {} if quick else _first_answers(data, root, say)
-    result = run_pipeline(data, root, queries=demo_preferences, say=say, **(dict(time='30s') | settings))
+    result = run_pipeline(data, root, queries=demo_preferences, say=say, **(dict(time='45s') | settings))
     beside = {f'"{q}", before and after training': _beside(recs, result.sample_answers[q])
               for q, recs in before.items()}
     result.tables = beside | result.tables

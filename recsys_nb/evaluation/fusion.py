@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['heard', 'chatty', 'popularity_scorer', 'tfidf_scorer', 'count_words', 'Keywords', 'idf', 'bm25_scorer',
-           'chosen_reviews', 'Heard', 'Weights', 'mix', 'Trials', 'trials', 'fit_weights']
+           'chosen_reviews', 'Heard', 'how_spoken', 'Weights', 'mix', 'Trials', 'trials', 'fit_weights']
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #63a92d09
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 import numpy as np, pandas as pd, qdrant_edge as edge
 from fastcore.basics import patch
 from ..core.files import RecsysError, progress
@@ -147,44 +148,54 @@ def shared_words(self:Heard, queries:list) -> np.ndarray:
     return np.where(self.silent, np.nan, self.words(queries))
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #27551da3
+@lru_cache(10_000)
+def _is_small(word):
+    return not Keywords().query(word)[0]
+
+def how_spoken(text:str) -> float:
+    "How much a text is made of sentences: 0 for keywords, 1 for spoken language."
+    words = words_apart(text).lower().split()
+    small = sum(map(_is_small, words))
+    return min(max(small/max(.3*len(words), 1), (len(words) - 8)/8, 0.), 1.)
+
+# %% ../../nbs/32_evaluation.fusion.ipynb #89c6ec52
 _by_best = {'words', 'review_words', 'histories'} # signals without an upper end
-_usual_levels = dict(words=-1., reviews=-3., review_words=-3., histories=0.) # where nothing was fitted
+_usual_levels = dict(words=0., reviews=-1., review_words=-1., histories=0.) # where nothing was fitted
 
 @dataclass(frozen=True)
 class Weights:
     "How much each signal counts beside meaning, which counts 1."
-    level:dict=field(default_factory=lambda: dict(_usual_levels)) # log2 of the weight in a query of 8 words
-    slope:dict=field(default_factory=lambda: dict(words=-1.)) # What a doubling of the query's length adds to that
+    level:dict=field(default_factory=lambda: dict(_usual_levels)) # log2 of the weight among keywords
+    spoken:dict=field(default_factory=lambda: dict(words=-2.5)) # What spoken language adds to that
     nearer:float=.12   # By how much the best review is usually nearer to a query than the product's text
     star:float=0.      # What a predicted star is worth
     mean:float=0.      # Stars of a product without a prediction
     fitted:bool=False  # Whether this was measured or assumed
 
-# %% ../../nbs/32_evaluation.fusion.ipynb #846a029b
+# %% ../../nbs/32_evaluation.fusion.ipynb #8c1d3c2b
 @patch
 def of(self:Weights,
     signal:str, # 'meaning', 'reviews', 'words', 'review_words' or 'histories'
-    words=8,    # Words in the query, or an array of such numbers
+    spoken=1.,  # How much the query is spoken, see `how_spoken`, or an array of such numbers
 ) -> np.ndarray:
-    "The weight of a signal for queries of so many words."
+    "The weight of a signal in a query."
     if signal != 'meaning' and signal not in self.level:
         raise RecsysError(f'signal {signal!r}: it has no weight; there are meaning, {", ".join(self.level)}')
-    doublings = np.log2(np.maximum(words, 1)/8)
     level = self.level.get(signal, 0)
-    slope = self.slope.get(signal, 0)
-    return 2.**np.clip(level + slope*doublings, -40, 40)
+    more = self.spoken.get(signal, 0)*np.asarray(spoken)
+    return 2.**np.clip(level + more, -40, 40)
 
-# %% ../../nbs/32_evaluation.fusion.ipynb #89c6ec52
+# %% ../../nbs/32_evaluation.fusion.ipynb #a48d66d5
 @patch
 def with_words(self:Weights,
     share:float, # From 0, no words, to 1, nothing but words
 ) -> Weights:
-    "The same with a fixed share of words beside meaning, however long the query."
+    "The same with a fixed share of words beside meaning, whatever the query."
     odds = float(np.log2(max(share, 1e-12)/max(1 - share, 1e-12)))
     return replace(
         self,
         level=self.level | dict(words=odds),
-        slope=self.slope | dict(words=0.))
+        spoken=self.spoken | dict(words=0.))
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #fb91a24f
 def _stood_in(signals, weights):
@@ -203,7 +214,7 @@ def _of_best(value):
 def mix(
     signals:dict,    # Signal -> (..., n) raw values of n candidates; NaN: this one has none; `None`: nobody has
     weights:Weights, # How much each counts
-    words=8,         # Words in the query; for several queries an array (...,)
+    spoken=1.,       # How much the query is spoken, see `how_spoken`; for several queries an array (...,)
 ) -> np.ndarray:     # (..., n) what each candidate is worth
     "The weighted mean of the signals of a candidate, plus what its predicted stars are worth."
     here = {k: np.asarray(v, float) for k, v in signals.items() if v is not None}
@@ -214,7 +225,7 @@ def mix(
         here[name] = _of_best(here[name])
     total = weight = 0.
     for name, value in _stood_in(here, weights).items():
-        counts = weights.of(name, words)[..., None]
+        counts = weights.of(name, spoken)[..., None]
         w = ~np.isnan(value)*counts
         total = total + w*np.nan_to_num(value)
         weight = weight + w
@@ -229,9 +240,9 @@ class Trials:
     place:np.ndarray  # (n_queries, n) which of the query's families a candidate is of; the last number stands for none
     good:np.ndarray   # (n_queries, n_families) whether a family answers the query
     n_good:np.ndarray # (n_queries,) how many families do, found or not
-    words:np.ndarray  # (n_queries,) words in the query
+    spoken:np.ndarray # (n_queries,) see `how_spoken`
     groups:list       # What belongs together when errors are estimated: the first family that answers
-    def __len__(self): return len(self.words)
+    def __len__(self): return len(self.spoken)
     def without(self, names):
         "The same without some signals."
         return replace(self, signals={s: v for s, v in self.signals.items() if s not in names})
@@ -251,7 +262,7 @@ def of(cls:Trials,
     signals:list,  # For each query: signal -> (n,), candidates in the order of their ids
     families:list, # For each query the (n,) family of each candidate
     relevant:list, # For each query the set of families that answer it
-    words:list,    # Words in each query
+    spoken:list,   # How much each query is spoken
 ) -> Trials:
     "Trials of the candidates of some queries."
     uniques = [pd.factorize(np.asarray(f)) for f in families]
@@ -265,7 +276,7 @@ def of(cls:Trials,
         place=_filled_up([code for code, _ in uniques], good.shape[1]),
         good=good,
         n_good=np.array([len(r) for r in relevant]),
-        words=np.array(words),
+        spoken=np.array(spoken),
         groups=[min(r, default=None) for r in relevant])
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #f72e3e7b
@@ -286,21 +297,21 @@ def ndcg(self:Trials,
 @patch
 def scores(self:Trials, weights:Weights) -> np.ndarray:
     "NDCG@10 of each query under these weights."
-    return self.ndcg(mix(self.signals, weights, self.words))
+    return self.ndcg(mix(self.signals, weights, self.spoken))
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #492b522c
 def trials(
     signals:dict,        # Signal -> (n_queries, n_products)
     families:np.ndarray, # (n_products,)
     relevant:list,       # For each query the set of families that answer it
-    words:list,          # Words in each query
+    spoken:list,         # How much each query is spoken
     n:int=100,           # So many of each signal
 ) -> Trials:
     "The best candidates of each signal, of each query."
     best = [top_k(np.nan_to_num(v, nan=-9.), n) for v in signals.values()]
     found = [np.unique(row) for row in np.concatenate(best, axis=1)]
     own = [{name: v[i, row] for name, v in signals.items()} for i, row in enumerate(found)]
-    return Trials.of(own, [families[row] for row in found], relevant, words)
+    return Trials.of(own, [families[row] for row in found], relevant, spoken)
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #0a9a1f5a
 def _moved(weights, what, signal, step):
@@ -315,10 +326,10 @@ def _climbed(kinds, best, signals, enough):
     def quality(weights):
         means = {kind: ts.scores(weights).mean() for kind, ts in kinds.items()}
         return np.mean([min(mean, enough.get(kind, 1)) for kind, mean in means.items()])
-    numbers = [(what, s, 1.) for s in signals for what in ('level', 'slope')]
+    numbers = [(what, s, 1.) for s in signals for what in ('level', 'spoken')]
     if 'reviews' in signals:
         numbers.append(('nearer', None, .04))
-    moves = [(what, s, step*size) for size in (1., .5) for what, s, step in numbers]
+    moves = [(what, s, step*size) for size in (2., 1., .5) for what, s, step in numbers]
     value = quality(best)
     for what, s, step in progress(moves*2, 'fitting weights'):
         for way in (step, -step):
@@ -329,7 +340,7 @@ def _climbed(kinds, best, signals, enough):
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #c48b6082
 def fit_weights(
-    kinds:dict,        # Kind of query -> `Trials`: 'warm', 'cold', 'keywords'
+    kinds:dict,        # Kind of query -> `Trials`: 'warm', 'cold', 'sentences', 'keywords'
     start:Weights=Weights(), # Where to begin
 ) -> Weights:
     "The weights with the best NDCG@10; kinds other than warm count only up to what they have without reviews."

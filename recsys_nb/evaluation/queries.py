@@ -12,7 +12,8 @@ from itertools import chain, pairwise
 import numpy as np, pandas as pd
 from ..core.files import RecsysError
 from ..data.rows import read_batches, read_column, read_rows
-from ..data.texts import category_words
+from ..data.texts import category_words, sentences
+from .fusion import count_words
 from .metrics import review_queries
 
 # %% ../../nbs/33_evaluation.queries.ipynb #fb6b4abd
@@ -132,7 +133,7 @@ def fitting_queries(
     data,      # `PreparedData`
     n:int=300, # At most so many of each kind
 ) -> tuple:    # (kind -> frame of query and relevant, a set of families; the training reviews that have to be hidden)
-    "Reviews of warm and of cold products and keywords, with the families that answer them."
+    "Reviews of warm and of cold products, single sentences of both, and keywords, with the families that answer them."
     val, train = _without_texts(data, 'val'), _without_texts(data, 'train')
     val = val[_telling(val)]
     n_warm = val.family_id.isin(train.family_id).sum()
@@ -141,6 +142,7 @@ def fitting_queries(
     warm = asked.family_id.isin(train.family_id[hidden == ''])
     def drawn(own): return own.sample(min(n, len(own)), random_state=0)
     kinds = {kind: _as_queries(data, drawn(own)) for kind, own in (('warm', asked[warm]), ('cold', asked[~warm]))}
+    kinds['sentences'] = drawn(_one_sentence_each(pd.concat(list(kinds.values()), ignore_index=True)))
     kinds['keywords'] = drawn(_keywords_of(_some_categories(data)))
     kept = ['family_id', 'product_id', 'review_id', 'title', 'text', 'rating']
     return kinds, read_rows(data, 'train', np.flatnonzero(hidden != ''), kept)
@@ -153,6 +155,14 @@ def _as_queries(data, drawn):
         rows = rows.sort_values()
         queries[rows.index] = review_queries(read_rows(data, part, rows.to_numpy(), ['title', 'text']))
     return pd.DataFrame(dict(query=queries, relevant=[{f} for f in drawn.family_id]))
+
+# %% ../../nbs/33_evaluation.queries.ipynb #c8e94fa8
+def _one_sentence_each(queries, least=4, most=12):
+    "Of each text a sentence of so many words, the same one every time; of some none."
+    def short(text): return [s for s in sentences(text) if least <= count_words(s) <= most]
+    found = queries['query'].map(short)
+    one = [s[zlib.crc32(text.encode()) % len(s)] if s else None for s, text in zip(found, queries['query'])]
+    return queries.assign(query=one).dropna(subset=['query'])
 
 # %% ../../nbs/33_evaluation.queries.ipynb #e904d2d6
 def _some_categories(data, most=50_000):

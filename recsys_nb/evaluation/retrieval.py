@@ -18,7 +18,7 @@ from ..core.machine import Preset, find_preset
 from ..core.tables import markdown_table
 from .certainty import bootstrap_interval, verdict
 from .fusion import (
-    Heard, bm25_scorer, count_words, fit_weights, mix, popularity_scorer, tfidf_scorer, trials)
+    Heard, bm25_scorer, fit_weights, how_spoken, mix, popularity_scorer, tfidf_scorer, trials)
 from .histories import HistoryModel, histories_in, history_systems
 from .metrics import Catalogue, chance, dense_scorer, rank, rank_all, ranking_metrics, review_queries
 from .queries import fitting_queries, keyword_task
@@ -216,9 +216,9 @@ def short_tables(self:RetrievalReport) -> dict:
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #28bc2c64
 def _weights_in_words(weights):
-    "What the signals count in a short and in a long query."
+    "What the signals count among keywords and in a sentence."
     def said(n): return ', '.join(f'{s} {float(weights.of(s, n)):.2f}' for s in weights.level if s != 'histories')
-    return f'in 2 words: {said(2)}; in 32: {said(32)}'
+    return f'in keywords: {said(0)}; in sentences: {said(1)}'
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #490e7d12
 @patch
@@ -289,8 +289,7 @@ def _fitted(asker, families, heard, kinds, only=None):
             continue
         texts = q['query'].tolist()
         signals = {s: v for s, v in ask(texts).items() if only is None or s in only}
-        words = [count_words(t) for t in texts]
-        asked[kind] = trials(signals, families, q.relevant, words)
+        asked[kind] = trials(signals, families, q.relevant, [how_spoken(t) for t in texts])
     return fit_weights(asked)
 
 def _all_weights(data, cat, askers, said, mixed):
@@ -314,7 +313,7 @@ def _systems_of(
     rare = tfidf_scorer(cat.texts)
     main = list(asks)[-1]
     def ask(texts):
-        n = [count_words(t) for t in texts]
+        n = [how_spoken(t) for t in texts]
         yield 'popularity', popular(texts)
         yield 'TF-IDF', rare(texts)
         for name, asked in asks.items():

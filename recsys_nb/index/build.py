@@ -21,7 +21,7 @@ from ..core.files import recover_folder, root_folder, swap_folder, write_beside,
 from ..core.runs import RunFolder, find_run
 from ..core.settings import Settings, setting
 from ..data.histories import count_histories
-from ..evaluation.fusion import Trials, chosen_reviews, count_words, fit_weights, heard
+from ..evaluation.fusion import Trials, chosen_reviews, count_words, fit_weights, heard, how_spoken
 from ..evaluation.queries import fitting_queries
 from .products import ProductIndex, Query, followed, index_format, read_manifest, signals_of, sound, with_scores
 from .qdrant import EdgeStore, ServerStore
@@ -36,6 +36,8 @@ _Count = setting(int, 'a whole number of at least 1', ge=1)
 _Whose = setting(Literal['all', 'train'], "'all' or 'train'")
 _Address = setting(str|None, 'an address')
 _Switch = setting(bool, 'true or false')
+_NumberOrAll = setting(int|None, 'a whole number of at least 0, or nothing', ge=0)
+_Limit = setting(int|None, 'a whole number of at least 8, or nothing', ge=8)
 
 @dataclass(config=ConfigDict(extra='forbid'))
 class IndexSettings(Settings):
@@ -46,6 +48,8 @@ class IndexSettings(Settings):
     replicas:_Count=1    # Copies of each part
     per_family:_Number=4 # Reviews of each family that are searched
     sentences:_Number=8  # Of each family, to be shown as reasons
+    families:_NumberOrAll=None # So many have their reviews in it, those with most; `None`: all
+    tokens:_Limit=None   # Of a product's text that are read; `None`: as many as the encoder can
     known:_Whose='all'   # Whose reviews it knows: 'all' to serve, 'train' to be measured
 
     def __post_init__(self):
@@ -205,6 +209,7 @@ def _first_manifest(name, fingerprint, dim, products, reviews, s):
         quantised=s.quantise,
         per_family=s.per_family,
         sentences=s.sentences,
+        tokens=s.tokens,
         known=s.known,
         has_scores=bool('score' in products and products.score.notna().any()),
         built_at=datetime.now(timezone.utc).isoformat(timespec='seconds'),
@@ -284,7 +289,7 @@ def trials_of(
     found = [sorted(candidates, key=lambda c: c.product_id) for candidates in found]
     signals = [signals_of(candidates, q.asked) for candidates, q in zip(found, lookups)]
     families = [[c.family_id for c in candidates] for candidates in found]
-    return Trials.of(signals, families, queries.relevant.tolist(), [count_words(t) for t in texts])
+    return Trials.of(signals, families, queries.relevant.tolist(), [how_spoken(t) for t in texts])
 
 # %% ../../nbs/54_index.build.ipynb #ee089a8d
 def _fitted_weights(
@@ -318,7 +323,16 @@ def _first_and_later(data, s, hidden, families=None):
     "The reviews that an index knows while its weights are fitted, and those that come after."
     first = _reviews_of(data, ['train'], s.per_family, set(hidden.review_id), families)
     later = _reviews_of(data, ['val', 'test'] if s.known == 'all' else [], s.per_family, (), families)
+    if families is not None: hidden = hidden[hidden.family_id.isin(families)]
     return first, pd.concat([hidden, later]) if len(later) else hidden
+
+def _families_heard(data, s):
+    "The families whose reviews an index knows, those with the most; `None`: all."
+    if s.families is None: return None
+    parts = ('train', 'val', 'test') if s.known == 'all' else ('train',)
+    owners = pd.Series(np.concatenate([read_column(data, part, 'family_id') for part in parts]), dtype=object)
+    sizes = owners.value_counts().sort_index().sort_values(ascending=False, kind='stable')
+    return set(sizes.index[:s.families])
 
 # %% ../../nbs/54_index.build.ipynb #c9a9feb4
 def reviews_known(
@@ -372,13 +386,14 @@ def contents(
 def _place_of_parts(root, name, fingerprint):
     return root_folder(root)/'outputs'/'index'/f'.{name}.encoded'/fingerprint
 
-def _shared(model, side, folder, write=False):
+def _shared(model, side, folder, tokens=None, write=False):
     "A tower that reads what is in the folder, and puts there what it encodes if it may."
+    limit = dict(max_tokens=tokens) if tokens else {}
     def encode(texts):
-        name = hashlib.sha256(json.dumps([side, texts]).encode()).hexdigest()[:32]
+        name = hashlib.sha256(json.dumps([side, *limit.values(), texts]).encode()).hexdigest()[:32]
         file = folder/f'{name}.npy'
         if file.exists(): return np.load(file)
-        vectors = model.encode(texts, side=side)
+        vectors = model.encode(texts, side=side, **limit)
         if write:
             with write_beside(file) as part, open(part, 'wb') as f: np.save(f, vectors)
         return vectors
@@ -416,8 +431,10 @@ def encode_shard(
 
 def _encode_parts(parts, data, model, folder, s):
     "Make an index of each part in memory, and forget it."
-    product_tower, user_tower = (_shared(model, side, folder, write=True) for side in ('product', 'user'))
-    families = {f for rows in parts for f in rows.family_id}
+    product_tower = _shared(model, 'product', folder, s.tokens, write=True)
+    user_tower = _shared(model, 'user', folder, write=True)
+    families, known = {f for rows in parts for f in rows.family_id}, _families_heard(data, s)
+    if known is not None: families &= known
     first, later = map(_of_families, _first_and_later(data, s, fitting_queries(data)[1], families))
     with progress(None, 'encoding', sum(map(len, parts)), 'product') as bar:
         for rows in parts:
@@ -448,7 +465,7 @@ def build_index(
     model, source = settled(model, root)
     name, fingerprint = name or data.name, model.fingerprint
     parts = _place_of_parts(root, name, fingerprint)
-    product_tower, user_tower = (_shared(model, side, parts) for side in ('product', 'user'))
+    product_tower, user_tower = _shared(model, 'product', parts, s.tokens), _shared(model, 'user', parts)
 
     def finish(index, part):
         if not part.done('weights'): part.mark('weights', _fitted_weights(index, model, queries))
@@ -460,7 +477,7 @@ def build_index(
     file = getattr(data, 'path', Path())/'interactions.parquet' # data that only live in memory have none
     followers = count_histories(file, 'train' if s.known == 'train' else None)[0] if file.exists() else None
     queries, hidden = fitting_queries(data)
-    reviews, later = _first_and_later(data, s, hidden)
+    reviews, later = _first_and_later(data, s, hidden, _families_heard(data, s))
     index = index_products(
         root_folder(root)/'outputs'/'index'/name, data.products, product_tower, fingerprint, model.dim, scores, reviews,
         user_tower, s, client, finish, later, followers)

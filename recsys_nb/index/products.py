@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..core.files import RecsysError, read_json, recover_folder, write_json
-from ..evaluation.fusion import Keywords, Weights, chatty, count_words, mix
+from ..evaluation.fusion import Keywords, Weights, chatty, how_spoken, mix
 from .qdrant import EdgeStore, ServerStore
 from .reviews import Said, listen, text_of
 from ..evaluation.histories import recency
@@ -54,11 +54,11 @@ def ordered(
     found:list,       # `Candidate`s
     asked,            # Names of the vectors that were asked for
     weights:Weights,  # How much each signal counts
-    words:int=8,      # Words of the query
+    spoken:float=1.,  # How much the query is spoken
 ) -> list:            # `Hit`s, best first
     "Order candidates by the mixture of their signals."
     signals = signals_of(found, asked)
-    values = mix(signals, weights, words)
+    values = mix(signals, weights, spoken)
     because = [_brought_by_signals(signals, i) for i in range(len(found))]
     hits = [Hit(**vars(c), value=float(v), because=b) for c, v, b in zip(found, values, because)]
     return sorted(hits, key=lambda h: (-h.value, h.product_id))
@@ -176,7 +176,7 @@ def check_k(k):
 def search_many(self:ProductIndex,
     queries:list,           # `Query` objects
     k:int=10,               # How many products for each
-    words:float|None=None,  # Share of the words beside meaning, 0 to 1; `None`: fitted, by the query's length
+    words:float|None=None,  # Share of the words beside meaning, 0 to 1; `None`: fitted, by how it is spoken
     families:bool=False,    # Whether to return only the best product of each family
     n:int|None=None,        # Candidates by each signal; `None`: enough for `k`
     exact:bool=False,       # Compare with every vector instead of following the graph
@@ -190,7 +190,7 @@ def search_many(self:ProductIndex,
     while todo:
         lookups = [self.lookup(queries[i], n) for i in todo]
         for i, q, found in zip(todo, lookups, self.store.candidates(lookups, exact=exact)):
-            hits = ordered(found, q.asked, weights, count_words(queries[i].text))
+            hits = ordered(found, q.asked, weights, how_spoken(queries[i].text))
             kept = best_of_families(hits) if families else hits
             out[i] = kept[:k] if enough(hits, kept, k, n) else None
         todo = [i for i in todo if out[i] is None]
@@ -210,7 +210,8 @@ def search(self:ProductIndex,
     return self.search_many([Query(vector, text or '', filters)], k, **how)[0]
 
 # %% ../../nbs/53_index.products.ipynb #5baf8d61
-index_format = 4 # Of the folder: 2 has reviews in the store, 3 histories, 4 the words of reviews apart
+# Of the folder: 2 has reviews in the store, 3 histories, 4 the words of reviews apart, 5 weights by `how_spoken`
+index_format = 5
 
 def read_manifest(
     folder:Path, # An index's folder

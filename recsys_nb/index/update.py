@@ -104,7 +104,8 @@ def _put(index, rows, reviews, model, after):
     vectors = {i: v['meaning'] for i, (_, v) in standing.items()}
     new = rows.index[~(rows.same_text & rows.index.isin(standing))].tolist()
     if new:
-        made = model.encode(rows.text[new].fillna('').tolist(), side='product')
+        limit = index.manifest.get('tokens')
+        made = model.encode(rows.text[new].fillna('').tolist(), side='product', max_tokens=limit)
         vectors |= dict(zip(new, sound(made, new)))
     payloads = [payload_of(r) for r in rows.to_dict('records')]
     index.put(payloads, [vectors[i] for i in rows.index], said, after)

@@ -229,6 +229,7 @@ def encode(self:DualEncoderSBERT,
     show:bool=False,                # Whether to show a progress bar
     preset=None,                    # Where to run; `None`: where the model is
     dim=None,                       # Keep only the first so many dimensions
+    max_tokens=None,                # A limit other than the model's own
 ) -> np.ndarray:                    # (len(texts), dim) float32, unit length, in the order of `texts`
     "Encode texts with the tower of that side."
-    return self.encode_tokens(self.tokenize(texts, side=side), side, batch_size, show, preset, dim)
+    return self.encode_tokens(self.tokenize(texts, max_tokens, side), side, batch_size, show, preset, dim)

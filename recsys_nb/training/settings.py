@@ -65,7 +65,7 @@ class TrainingConfig(Settings):
     data:_Text=''                 # Name of the prepared data set
     base:_Text=base_encoder       # The checkpoint that training starts from
     epochs:_Count=2               # Passes over what is learned from
-    time:_Time='auto'             # How long training may take: less of the data where that is not enough for all
+    time:_Time='auto'             # How long training and measuring may take: less of the data where that is too little
     batch_size:_Count=64          # Examples a step
     lr:_Positive=1e-4             # Peak learning rate
     warmup:_Share=0.1             # Share of the steps that the learning rate rises
