@@ -7,7 +7,7 @@ def test_the_demo_answers_before_it_trains(monkeypatch, tmp_path):
         asked.append(settings)
         say('Training …')
     monkeypatch.setattr(pipeline, '_train_all', no_training)
-    monkeypatch.setattr(pipeline, 'demo_size', pipeline.quick_size)
+    monkeypatch.setitem(pipeline.demo_sizes, 'full', pipeline.demo_sizes['quick'])
     result = pipeline.run_demo(tmp_path, say=lambda *words: said.append(' '.join(map(str, words))))
     assert asked == [dict(time='45s')]
     trained = said.index('Training …')

@@ -236,14 +236,14 @@ def _invented_headline(kind, level, rating, rng):
     return _star_titles[rating - 1] if rng.random() < .02 else title
 
 # %% ../../nbs/10_data.sample_store.ipynb #a681adfc
-def _invented_text(kind, p, brand, seen, rng):
-    "A text, its level, and what it mentions; an informative text occurs only once (`seen`)."
+def _invented_text(kind, p, brand, invented, rng):
+    "A text, its level, and what it mentions; an informative text occurs only once (`invented`)."
     if rng.random() < .12:
         return _invented_mood(kind, p, rng)
     while True:
         text, level, mentions = _invented_sentences(kind, p, brand, rng)
-        if text in seen: continue
-        seen.add(text)
+        if text in invented: continue
+        invented.add(text)
         return text, level, mentions
 
 # %% ../../nbs/10_data.sample_store.ipynb #a15f13e3

@@ -366,8 +366,8 @@ def _with_stars(kinds, weights):
     weights = replace(weights, mean=float(np.nanmean(known)))
     scores = {}
     for star in (0, .01, .02, .04, .08):
-        tried = replace(weights, star=star)
-        scores[star] = np.concatenate([ts.scores(tried) for ts in reviews])
+        tried_weights = replace(weights, star=star)
+        scores[star] = np.concatenate([queries.scores(tried_weights) for queries in reviews])
     best = max(scores, key=lambda star: scores[star].mean())
     gain = scores[best] - scores[0]
     families = [g for ts in reviews for g in ts.groups]

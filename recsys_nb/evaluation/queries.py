@@ -39,14 +39,14 @@ def _attributes(leaves, titles, found, brands):
         inside = Counter(p for i in members for p in found[i])
         unsaid = brands | set(category_words(leaf).split())
         marks = []
-        for p, n_inside in inside.items():
-            if in_titles[p] < 3 or unsaid & set(p.split()):
+        for phrase, n_inside in inside.items():
+            if in_titles[phrase] < 3 or unsaid & set(phrase.split()):
                 continue
             if not 2 <= n_inside <= len(members)/2:
                 continue
             share = n_inside/len(members)
-            usual = total[p]/len(found)
-            marks.append((-n_inside*np.log(share/usual), p))
+            usual = total[phrase]/len(found)
+            marks.append((-n_inside*np.log(share/usual), phrase))
         for _, p in sorted(marks)[:_per_category]:
             yield p, leaf, [i for i in members if p in found[i]]
 

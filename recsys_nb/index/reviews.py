@@ -44,6 +44,7 @@ def praise_judge(
 # %% ../../nbs/52_index.reviews.ipynb #d5b617af
 _clearly = .04 # How far on the side of praise a whole review has to lie
 _alone = .03   # How far a sentence of a product that no review praises as a whole
+_warmly = .1   # How far a sentence is better to lie, where a product has one that does
 _reservation = re.compile(r'\b(?:but|however|except|unfortunately|although)\b', re.I)
 
 def says_something(
@@ -130,6 +131,11 @@ def _praise_of(families, least, praise, judge, encode, vectors):
     vectors = _encoded([s for c in candidates.values() for s in c], encode, vectors)
     return {f: [s for s in c if judge(vectors[s]) >= praise] for f, c in candidates.items()}, vectors
 
+# %% ../../nbs/52_index.reviews.ipynb #0c58ceac
+def _warm(judged):
+    "Of sentences and their praise those that praise warmly, or else all."
+    return [s for s, praise in judged if praise >= _warmly] or [s for s, _ in judged]
+
 # %% ../../nbs/52_index.reviews.ipynb #8851eb9c
 def listen(
     reviews:pd.DataFrame, # family_id, review_id, title, text; `rating` where there are stars
@@ -144,6 +150,7 @@ def listen(
     vectors = _encoded([text_of(r) for rs in families.values() for r in rs], encode, _vectors_of(known or {}))
     praising = {f: _speaking(rs, vectors, judge)[:n_reviews] for f, rs in families.items()}
     told, vectors = _praise_of(praising, 4, 0, judge, encode, vectors)
+    told = {f: _warm([(s, judge(vectors[s])) for s in own]) for f, own in told.items()}
     silent = {f: [r for r in rs if r.get('rating', 5) >= 4] for f, rs in families.items() if not told[f]}
     alone, vectors = _praise_of(silent, 1, _alone, judge, encode, vectors)
     for f, found in alone.items():

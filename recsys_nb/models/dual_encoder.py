@@ -208,9 +208,9 @@ def batch_of(self:DualEncoderSBERT,
 def _prompt_left_out(tower, prompt):
     "How many tokens of the prompt pooling leaves out; 0 for most encoders."
     if not prompt or all(getattr(m, 'include_prompt', True) for m in tower): return 0
-    ids = tower.tokenizer(prompt)['input_ids']
+    prompt_tokens = tower.tokenizer(prompt)['input_ids']
     ends = tower.tokenizer.eos_token_id, tower.tokenizer.sep_token_id
-    return len(ids) - (ids[-1] in ends)
+    return len(prompt_tokens) - (prompt_tokens[-1] in ends)
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #602a3a02
 @patch

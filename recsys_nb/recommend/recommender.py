@@ -435,10 +435,10 @@ def _read_request(self:Recommender, request, k):
 def _search(self:Recommender, wishes, **how):
     "Hits for each wish; those that want the same number are searched for together"
     hits = [[]]*len(wishes)
-    alike = {}
-    for i, w in enumerate(wishes):
-        if not w.is_empty(): alike.setdefault(_pool(w), []).append(i)
-    for size, places in alike.items():
+    same_size = {}
+    for i, wish in enumerate(wishes):
+        if not wish.is_empty(): same_size.setdefault(_pool(wish), []).append(i)
+    for size, places in same_size.items():
         found = self.index.search_many([wishes[i].query() for i in places], size, **how)
         for i, own in zip(places, found): hits[i] = own
     return hits
