@@ -45,7 +45,7 @@ def test_a_few_texts_are_encoded_exactly(model):
     texts = [about(i) for i in range(64)]
     assert cosines(model.encode(texts, preset='cuda'), model.encode(texts, preset='cpu')).min() > .9999
 
-def gradient(preset, piece=64):
+def gradient(preset, piece=None):
     task = EncoderTask(store(), EncoderConfig(batch_size=32, piece=piece))
     task.team = Team.of(find_preset(preset))
     task.load(task.available)

@@ -1,5 +1,5 @@
 "Encoders that are not BERT: the same vectors as sentence-transformers, with the prompts that belong to each side."
-import json, warnings
+import copy, json, warnings
 from pathlib import Path
 
 import numpy as np, pytest, torch
@@ -133,3 +133,16 @@ def test_every_family_learns(tmp_path, family):
     model = DualEncoderSBERT(write_base(tmp_path, family, {}), max_tokens=24).eval()
     settle(model, dropout=False, frozen=1 if family != 'static' else 0)
     model(model.tokenize(texts), 'user').square().sum().backward()
+
+def test_a_weight_that_changes_in_any_way_gives_another_fingerprint(tmp_path):
+    base = write_base(tmp_path, 'bert', {})
+    model = DualEncoderSBERT(base, max_tokens=32)
+    names, first = [model.fingerprint], next(model.parameters())
+    assert model.fingerprint == names[0] == DualEncoderSBERT(base, max_tokens=32).fingerprint
+    with torch.no_grad(): first[0, 0] += 1e-3
+    names.append(model.fingerprint)
+    with torch.no_grad(): first[:2] = first[:2].flip(0) # the same sum
+    names.append(model.fingerprint)
+    first.data[0, 0] += 1. # which is not counted
+    names.append(model.fingerprint)
+    assert len(set(names)) == 4 and copy.deepcopy(model).fingerprint == names[-1]

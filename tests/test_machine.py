@@ -1,6 +1,6 @@
 "What `recsys doctor` says of machines that lack something, and choices that cannot be kept."
 import os, subprocess, sys
-import pytest
+import pytest, torch
 from recsys_nb.core import machine
 from recsys_nb.core.files import RecsysError
 
@@ -94,3 +94,24 @@ def test_openvino_reports_nothing_to_anybody(tmp_path):
     done = subprocess.run([sys.executable, '-c', reporting], env=os.environ | home, capture_output=True, text=True)
     assert done.stdout.split('\n')[-2] == '70 True []', done.stderr[-500:]
     assert not (tmp_path/'intel').exists()
+
+def test_a_choice_in_the_middle_of_a_step_changes_nothing_of_the_step():
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    with torch.no_grad(): machine.time_ways(machine._attention_steps(False), turns=1)
+    assert torch.equal(torch.rand(4), expected)
+
+@pytest.mark.parametrize('plain', (True, False))
+def test_both_ways_of_attention_have_the_same_gradient(monkeypatch, plain):
+    monkeypatch.setattr(machine, '_written_out_pays', lambda bfloat16: plain)
+    x = torch.randn(3, 2, 4, 10, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    seen = torch.ones(2, 1, 10, 10, dtype=torch.bool)
+    seen[1, ..., 6:] = False
+    on = machine.Preset('cpu', 'cpu', False)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    with machine.steady_attention(on): attend(*x, attn_mask=seen).square().sum().backward()
+    q, k, v = (t.detach().clone().requires_grad_() for t in x)
+    weights = (q @ k.transpose(-1, -2)/8**.5).masked_fill(~seen, -torch.inf).softmax(-1)
+    (weights @ v).square().sum().backward()
+    for got, exact in zip(x.grad, (q, k, v)): assert torch.allclose(got, exact.grad, atol=1e-5)

@@ -78,6 +78,13 @@ def test_batching_padding_and_order_do_not_matter(model):
     assert back.review_id.tolist() == list('edcba')
     np.testing.assert_allclose(back.score[::-1], one.score, atol=1e-5)
 
+def test_bfloat16_scores_are_near_and_leave_the_model_as_it_was(model):
+    inputs = model.inputs(reviews, products)
+    exact, _ = model.predict_inputs(inputs, 1, preset=Preset('cpu', 'cpu', False))
+    near, _ = model.predict_inputs(inputs, 1, preset=Preset('cpu', 'cpu', True))
+    again, _ = model.predict_inputs(inputs, 1, preset=Preset('cpu', 'cpu', False))
+    assert 0 < np.abs(near - exact).max() < .05 and (again == exact).all()
+
 def test_averages_are_never_read(model):
     other = products.assign(average_rating=[1., 5., 5.], rating_number=[0, 10**6, 7])
     pd.testing.assert_frame_equal(model.predict(reviews, products, preset=cpu), model.predict(reviews, other, preset=cpu))

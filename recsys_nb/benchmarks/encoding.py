@@ -37,7 +37,7 @@ def _in_openvino(module, example):
     "A function from a batch to vectors."
     openvino = import_runtime('openvino')
     with quietly(), torch.no_grad(): program = openvino.convert_model(module, example_input=example)
-    program = openvino.compile_model(program, 'CPU')
+    program = openvino.compile_model(program, 'CPU', dict(INFERENCE_NUM_THREADS=torch.get_num_threads()))
     return lambda batch: program(batch)[0]
 
 # %% ../../nbs/93_benchmarks.encoding.ipynb #777d78f8
@@ -48,7 +48,10 @@ def _in_onnxruntime(module, example):
     with quietly(), torch.no_grad():
         program = torch.export.export(module, (), example, dynamic_shapes=free)
         program = torch.onnx.export(program, dynamo=True, verbose=False)
-    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=['CPUExecutionProvider'])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    model = program.model_proto.SerializeToString()
+    session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
     return lambda batch: session.run(None, batch)[0]
 
 # %% ../../nbs/93_benchmarks.encoding.ipynb #1e6e8b73

@@ -56,7 +56,7 @@ def texts_of(
 # %% ../../nbs/92_benchmarks.training.ipynb #a17e2aca
 def _config(batch_size, **settings):
     "What all ways have in common: dropout, all weights trained, one direction, no masking."
-    common = dict(dropout=True, frozen=0, query_tokens=128, warmup=0., piece=64)
+    common = dict(dropout=True, frozen=0, query_tokens=128, warmup=0.)
     return EncoderConfig(batch_size=batch_size, **(common | settings))
 
 # %% ../../nbs/92_benchmarks.training.ipynb #77f53c13
@@ -143,11 +143,13 @@ def share_of_throughput(data, pairs_per_second):
 
 # %% ../../nbs/92_benchmarks.training.ipynb #e28096c2
 def training(
-    quick:bool=False, # Two steps of 16 pairs instead of four of 64 (on a graphics card sixty)
+    quick:bool=False,  # Two steps of 16 pairs instead of four of 64 (on a graphics card sixty)
+    batch_size:int=64, # Pairs in a step, where it is not quick; the steps become fewer
 ) -> Benchmark:
     "Pairs a second beside SentenceTransformerTrainer, and the loss after the same steps."
     card, trained = find_preset().device != 'cpu', {}
-    steps, size, repeats = (2, 16, 1) if quick else (60, 64, 3) if card else (4, 64, 3)
+    pairs = 60*64 if card else 4*64
+    steps, size, repeats = (2, 16, 1) if quick else (max(1, pairs//batch_size), batch_size, 3)
     data = first_pairs(store_data(600 if quick else 8000 if card else 3000), steps*size)
     def way(name, f, **kw):
         def run():
@@ -173,6 +175,6 @@ def batch_cost(
     code = ('import json, sys\nfrom recsys_nb.benchmarks.measuring import peak_memory\nfrom recsys_nb.benchmarks.training import *\n'
             'n_reviews, steps, batch_size = map(int, sys.argv[1:])\n'
             'data = first_pairs(store_data(n_reviews), steps*batch_size)\n'
-            'speed, _ = train_ours(data, steps, batch_size, dropout=False, frozen=1)\n'
+            'speed, _ = train_ours(data, steps, batch_size, piece=64, dropout=False, frozen=1)\n'
             'print(json.dumps(dict(batch_size=batch_size, peak_mb=round(peak_memory()), seconds_per_1000_pairs=1000/speed)))')
     return in_own_process(code, n_reviews, max(1, 128//batch_size), batch_size)

@@ -195,6 +195,29 @@ def bfloat16_pays():
     "Whether this processor is faster in bfloat16 than in float32."
     return fastest('number format on the processor', _layer_steps).name == 'bfloat16'
 
+# %% ../../nbs/01_core.machine.ipynb #169ffee1
+def _attention_steps(bfloat16):
+    "Attention of a batch of 16 texts of 64 tokens, forth and back."
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.functional import scaled_dot_product_attention as attend
+    form = torch.bfloat16 if bfloat16 else torch.float32
+    own = torch.Generator().manual_seed(0) # nobody else's numbers change
+    x = torch.randn(3, 16, 64, 12, 32, dtype=form, generator=own).transpose(2, 3).requires_grad_()
+    seen = torch.ones(16, 1, 64, 64, dtype=torch.bool)
+    def step(kind):
+        with torch.enable_grad(), sdpa_kernel([kind]):
+            with torch.autocast('cpu', torch.bfloat16, enabled=bfloat16): found = attend(*x, attn_mask=seen)
+            found.float().sum().backward()
+    return {'fused': lambda: step(SDPBackend.FLASH_ATTENTION), 'written out': lambda: step(SDPBackend.MATH)}
+
+# %% ../../nbs/01_core.machine.ipynb #d2697fb7
+@cache
+def _written_out_pays(bfloat16):
+    "Whether attention with gradients is faster on this processor as plain matrix products."
+    form = 'bfloat16' if bfloat16 else 'float32'
+    return fastest(f'attention in training, {form}', lambda: _attention_steps(bfloat16)).name == 'written out'
+
 # %% ../../nbs/01_core.machine.ipynb #e876cf83
 @dataclass(frozen=True)
 class Preset:
@@ -244,10 +267,14 @@ def _graphics_preset(device, form):
     return Preset(device, device, half, 1024 if cuda else 256)
 
 # %% ../../nbs/01_core.machine.ipynb #bfb05e89
-def steady_attention():
+def steady_attention(
+    trains=None, # A `Preset` or a `Team`, where gradients are computed
+):
     "A context in which attention has no plan to make for every new length."
     from torch.nn.attention import SDPBackend, sdpa_kernel
-    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+    kinds = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    plain = trains and trains.device == 'cpu' and _written_out_pays(trains.bfloat16)
+    return sdpa_kernel(kinds[2:] if plain else kinds)
 
 # %% ../../nbs/01_core.machine.ipynb #af553747
 def calm_threads():

@@ -7,7 +7,7 @@ __all__ = ['stars', 'mask_star_words', 'review_texts', 'score_and_spread', 'star
            'PriceNetwork', 'ReviewMetadataScoreModel', 'ScoreInputs', 'numbers_of']
 
 # %% ../../nbs/23_models.score_model.ipynb #c5fa7c4c
-import re
+import copy, re
 from functools import partial
 from pathlib import Path
 import torch
@@ -293,11 +293,19 @@ def inputs(self:ReviewMetadataScoreModel,
     ids = [[t.cls_token_id, *r, t.sep_token_id] for r in words]
     return ScoreInputs(ids, [tokens[i] for i in at], price[at], numbers_of(reviews, 'rating').to_numpy(dtype=float))
 
+# %% ../../nbs/23_models.score_model.ipynb #401460f2
+@patch
+def _in_bfloat16(self:ReviewMetadataScoreModel):
+    "A copy whose encoder has its weights in bfloat16."
+    other = copy.deepcopy(self, {id(self.tokenizer): self.tokenizer})
+    other.encoder.to(torch.bfloat16)
+    return other
+
 # %% ../../nbs/23_models.score_model.ipynb #06bb56ee
 @patch
 def predict_inputs(self:ReviewMetadataScoreModel,
     inputs:ScoreInputs,        # Tokenised reviews
-    batch_size:int|None=None,  # Reviews at once; `None`: few in float32, which then stay in the cache
+    batch_size:int|None=None,  # Reviews at once; `None`: what the preset says
     show:bool=False,           # Whether to show a progress bar
     preset=None,               # What to run on; `None` for the model's own device
 ) -> tuple:                    # Scores (n,) and spreads (n,)
@@ -305,11 +313,11 @@ def predict_inputs(self:ReviewMetadataScoreModel,
     preset = preset or find_preset(self.device.type)
     was = self.training
     on_cpu = preset.device == 'cpu'
-    size = batch_size or (64 if on_cpu and preset.bfloat16 else preset.encode_batch)
-    parts = alike(inputs.reviews, size)
+    parts = alike(inputs.reviews, batch_size or preset.encode_batch)
     out = np.zeros((2, len(inputs)), np.float32)
     self.to(preset.device).eval()
-    work = partial(self._scored, inputs, preset)
+    quick = self._in_bfloat16() if on_cpu and preset.bfloat16 and len(parts) > 1 else self
+    work = partial(quick._scored, inputs, preset)
     found = over_cores(work, parts) if on_cpu else map(work, parts)
     with steady_attention():
         for rows, scores in progress(found, 'scoring', len(parts), 'batch') if show else found: out[:, rows] = scores

@@ -208,6 +208,17 @@ def _contrast(task, share, queries, products, n):
     queries, products = (task.team.gather(rows, n) for rows in (queries, products))
     return info_nce(queries, products, task.config.temperature, masked, task.symmetric)
 
+# %% ../../nbs/43_training.encoder.ipynb #d735d2f1
+def _room(task):
+    "How many pairs the device has room for at once."
+    sizes = [t.config.num_hidden_layers*t.config.hidden_size for t in _transformers(task.model)]
+    device = torch.device(task.team.device)
+    if not sizes or device.type != 'cuda': return 128
+    bytes_each = max(sizes)*(43 if task.team.bfloat16 else 86)
+    tokens = task.config.query_tokens + task.config.max_tokens
+    half = torch.cuda.get_device_properties(device).total_memory//2
+    return max(8, half//(bytes_each*tokens))
+
 # %% ../../nbs/43_training.encoder.ipynb #e4342328
 @patch
 def backward(self:EncoderTask,
@@ -216,8 +227,8 @@ def backward(self:EncoderTask,
     scale=1., # What the gradient is multiplied by
 ):            # The loss of the whole batch, detached
     "Compute the contrastive loss and its gradient, in pieces where the batch is larger than `piece`."
-    piece = self.config.piece
-    size = min(piece, 32) if self.team.device == 'cpu' else piece
+    piece = self.config.piece or _room(self)
+    size = min(piece, 32 if self.team.device == 'cpu' else 512)
     docs, at = np.unique(self.pairs.product[batch], return_inverse=True)
     seed = int(torch.randint(2**31, ()))
     pieces, order = _encoders(self, self.pairs.queries[batch], self.pairs.products[docs], size, seed)
