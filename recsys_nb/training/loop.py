@@ -65,7 +65,7 @@ class Team:
     def autocast(self):
         "The context in which a loss is computed."
         half = torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.bfloat16)
-        with steady_attention(), half: yield
+        with steady_attention(self), half: yield
 
     def share(self, batch):
         "This process's part of a batch."

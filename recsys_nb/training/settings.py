@@ -82,7 +82,7 @@ class EncoderConfig(TrainingConfig):
     kind:ClassVar[str] = 'encoder'
     tied:_Switch=True             # One encoder for both towers, or one each
     dim:_Optional=None            # Project the vectors to so many dimensions; none: the base's own
-    piece:_Count=128              # Pairs in memory at once; larger batches go in pieces, with the same gradient
+    piece:_Optional=None          # Pairs in memory at once, more go in pieces; none: 128, or what a GPU holds
     temperature:_Positive=0.05    # Divides the cosine similarities in InfoNCE
     informative:_Switch=True      # Whether reviews that say next to nothing are left out
     dropout:_Switch=False         # Whether the transformer's dropout is on
