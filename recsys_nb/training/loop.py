@@ -249,17 +249,22 @@ def measure_rate(
     clock=time.perf_counter, # Tells seconds
 ):                           # Examples a second
     "How fast this machine trains, tried on a few examples."
-    alone = task.team.device == 'cpu' and task.team.count == 1
-    task.load(min(task.available, 8 if alone else task.config.batch_size))
+    alone, size = task.team.device == 'cpu' and task.team.count == 1, task.config.batch_size
+    task.load(min(task.available, 4*size if alone else size))
     task.model.to(task.team.device).train()
-    batch = task.train_batches(1)[0]
-    few = batch[:4] if alone else batch
-    for part in (few, batch):
+    batches = task.train_batches(1)[:4]
+    def tried(batches):
         start = clock()
-        float(task.backward(task.team.share(part), len(part)))
-        seconds = clock() - start
+        for batch in batches: float(task.backward(task.team.share(batch), len(batch)))
+        return clock() - start, sum(map(len, batches))
+    few = [b[:2] if alone else b for b in batches]
+    tried(few[:1])
+    small, n_small = tried(few)
+    large, n_large = tried([b[:8] for b in batches]) if alone else (small, n_small)
     task.model.zero_grad(set_to_none=True)
-    return len(batch)/max(seconds, 1e-6)
+    one_more = min(max(large - small, 0)/max(n_large - n_small, 1), large/n_large)
+    fixed = (large - one_more*n_large)/len(batches)
+    return size/max(fixed + one_more*size, 1e-6)
 
 # %% ../../nbs/42_training.loop.ipynb #0e7e631a
 @dataclass
