@@ -7,7 +7,7 @@ __all__ = ['rate_factor', 'decay_groups', 'Team', 'Task', 'Measured', 'Plan', 'm
            'train_step', 'same_data', 'train']
 
 # %% ../../nbs/42_training.loop.ipynb #025aed7d
-import hashlib, json, math, os, random, shutil, time
+import ctypes, gc, hashlib, json, math, os, random, shutil, time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 import torch
@@ -600,9 +600,17 @@ def _model_card(task, found):
         settings=markdown_table(settings, ['setting', 'value']))
 
 # %% ../../nbs/42_training.loop.ipynb #5b8059f7
+def _give_back_memory():
+    "Let the system have what training needed and nothing holds any more: more than 1 GB on Linux, which else keeps it."
+    gc.collect()
+    try: ctypes.CDLL('libc.so.6').malloc_trim(0)
+    except (OSError, AttributeError): pass # another system, which does it by itself
+
+# %% ../../nbs/42_training.loop.ipynb #658e9a3e
 def _finish(task, screen):
     "Write the model, what it is worth, and its card; then the run is finished."
     run = task.run
+    _give_back_memory()
     task.save(run)
     found = task.measure(run)
     write_json(run.path/'evaluation.json', found.figures)
