@@ -4,7 +4,7 @@ import json, random, shutil
 import numpy as np, pandas as pd, pytest
 
 import recsys_nb.index.build as build, recsys_nb.index.update as update
-from recsys_nb.command.pipeline import plan_index, update_all
+from recsys_nb.command.pipeline import IndexPlan, index_data, plan_index, update_all
 from recsys_nb.core.files import RecsysError
 from recsys_nb.data.prepare import load_prepared, prepare
 from recsys_nb.data.sample_store import make_sample_store
@@ -140,6 +140,17 @@ def test_an_index_knows_the_reviews_of_those_that_have_most_and_reads_as_much_of
     assert np.allclose(found[first.product_id][1]['meaning'], short, atol=1e-6)
     assert not np.allclose(short, model.encode([first.text], side='product')[0], atol=1e-3)
     index.close()
+
+def test_a_killed_build_goes_on_with_the_plan_that_it_began_with(shop, monkeypatch):
+    "A rate is never measured twice the same, and another plan would be another index."
+    root, _ = shop
+    data, known = load_prepared('shop', root), []
+    def killed(data, model, families, **settings): known.append(families); raise KeyboardInterrupt
+    monkeypatch.setattr(build, 'build_index', killed)
+    (root/'outputs'/'index'/'.shop.building').mkdir()
+    for plan in (IndexPlan(40, None, 3, 2, 4, limit=9.), IndexPlan(40, None, 5, 2, 4, limit=9.), IndexPlan(40, None, 7, 2, 4, limit=60.)):
+        with pytest.raises(KeyboardInterrupt): index_data(data, 'base', root=root, plan=plan)
+    assert known == [3, 3, 7]
 
 def test_a_smaller_data_set_is_whole_in_itself(shop):
     root, _ = shop

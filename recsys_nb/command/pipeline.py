@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 import numpy as np, pandas as pd
 from fastcore.basics import patch
-from ..core.files import RecsysError, read_json, recover_folder, root_folder
+from ..core.files import RecsysError, read_json, recover_folder, root_folder, write_json
 from ..core.machine import find_preset
 from ..core.runs import RunFolder, all_runs, find_run
 from ..data.texts import category_words, sentences
@@ -85,6 +85,19 @@ def _product_scores(data, score_run, root):
     return pd.read_parquet(run.path/'product_scores.parquet')
 
 # %% ../../nbs/80_command.pipeline.ipynb #dd69a23e
+def _plan_file(name, root): return root_folder(root)/'outputs'/'index'/f'.{name}.plan.json'
+
+def _begun_plan(plan, name, root):
+    "The plan that an unfinished index of this name was begun with, or else this one, which is kept."
+    file = _plan_file(name, root)
+    if file.exists() and file.with_name(f'.{name}.building').exists():
+        begun = type(plan)(**read_json(file))
+        if (begun.products, begun.limit) == (plan.products, plan.limit): return begun
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, plan)
+    return plan
+
+# %% ../../nbs/80_command.pipeline.ipynb #e417e52e
 def index_data(
     data,                     # `PreparedData`
     run:str='latest',         # The encoder: a run's name, 'latest' or 'base'
@@ -101,10 +114,12 @@ def index_data(
     if base: encoder = DualEncoderSBERT(base)
     else: encoder = 'base' if run == 'base' else run_for(data, 'encoder', run, root)
     if plan:
+        plan = _begun_plan(plan, data.name, root)
         settings |= dict(per_family=plan.reviews, sentences=plan.sentences, families=plan.families, tokens=plan.tokens)
     if shard: return encode_shard(data, encoder, shard, root=root, **settings)
     index = build_index(data, encoder, root=root, scores=_product_scores(data, score_run, root), **settings)
     index.close()
+    _plan_file(data.name, root).unlink(missing_ok=True)
     return index.folder
 
 # %% ../../nbs/80_command.pipeline.ipynb #ed9aa7e8
@@ -138,6 +153,7 @@ class IndexPlan:
     reviews:int          # At most so many of each family are searched
     sentences:int        # At most so many of each family can be shown
     seconds:float=0.     # How long encoding takes, about; 0 where it was not measured
+    limit:float|None=None # Seconds that there are for the reviews
 
 # %% ../../nbs/80_command.pipeline.ipynb #b52c59a6
 @patch
@@ -167,7 +183,7 @@ def plan_index(
     said = np.concatenate([read_column(data, part, 'family_id') for part in ('train', 'val', 'test')])
     sizes = pd.Series(said, dtype=object).value_counts().to_numpy() # the largest first
     n = data.count('products')
-    plan = IndexPlan(n, None, None, 4, 8)
+    plan = IndexPlan(n, None, None, 4, 8, limit=limit)
     work = _reviews_to_encode(sizes, 4).sum()
     if rates is None:
         if n + work <= 5000: return plan
