@@ -177,7 +177,7 @@ def plan_index(
     preset:str='auto', # What to compute on
     rates:tuple|None=None, # Products and reviews a second; `None`: measured
 ) -> IndexPlan:
-    "As many reviews as there is time for."
+    "As many reviews as there is time for; what the products take beyond the limit is theirs to lose, down to a third."
     try: limit = seconds_of(time, find_preset(preset).device)
     except ValueError: raise RecsysError(f'time={time}: expected a time such as 90s, 30m or 2h, auto or none') from None
     said = np.concatenate([read_column(data, part, 'family_id') for part in ('train', 'val', 'test')])
@@ -189,14 +189,18 @@ def plan_index(
         if n + work <= 5000: return plan
         rates = _encoding_rates(data, preset)
     products, reviews = rates
-    if limit and n/products > limit: plan.tokens = 64
-    if limit and work > limit*reviews:
+    took = n/products
+    if limit and took > limit:
+        plan.tokens = 64
+        took /= 2
+    left = limit and reviews*max(limit/3, min(limit, 2*limit - took)) # so many reviews
+    if limit and work > left:
         plan.reviews, plan.sentences = 2, 4
         done = _reviews_to_encode(sizes, 2).cumsum()
-        fit = int(np.searchsorted(done, limit*reviews, side='right'))
+        fit = int(np.searchsorted(done, left, side='right'))
         plan.families = None if fit == len(sizes) else fit
         work = done[fit - 1] if fit else 0.
-    plan.seconds = n/products*(.5 if plan.tokens else 1) + work/reviews
+    plan.seconds = took + work/reviews
     return plan
 
 # %% ../../nbs/80_command.pipeline.ipynb #bc4253a6

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['base_encoder', 'resolve_base', 'Choice', 'time_ways', 'cache_folder', 'cpu_name', 'installed', 'import_runtime',
-           'fastest', 'bfloat16_pays', 'Preset', 'find_preset', 'steady_attention', 'calm_threads', 'Doctor', 'doctor']
+           'fastest', 'bfloat16_pays', 'Preset', 'find_preset', 'steady_attention', 'calm_threads', 'give_back_memory',
+           'Doctor', 'doctor']
 
 # %% ../../nbs/01_core.machine.ipynb #a0654e4b
-import hashlib, json, os, platform, re, socket, statistics, sys, time
+import ctypes, gc, hashlib, json, os, platform, re, socket, statistics, sys, time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -281,6 +282,13 @@ def calm_threads():
     "Ask OpenMP's threads to sleep after a short wait; call it before torch is imported."
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     os.environ.setdefault('GOMP_SPINCOUNT', '20000')
+
+# %% ../../nbs/01_core.machine.ipynb #be8c95ff
+def give_back_memory():
+    "Let the system have what nothing holds any more: more than 1 GB after training on Linux, which else keeps it."
+    gc.collect()
+    try: ctypes.CDLL('libc.so.6').malloc_trim(0)
+    except (OSError, AttributeError): pass # another system, which does it by itself
 
 # %% ../../nbs/01_core.machine.ipynb #3e7947c9
 @dataclass

@@ -53,11 +53,16 @@ def row_batches(
     columns:list,    # See `read_batches`
 ):                   # Yields data frames
     "Only these rows, some at a time; no others become Python objects."
-    start = 0
+    start, held = 0, []
     for piece in _slices(data, part, columns, 20_000):
         low, high = np.searchsorted(rows, [start, start + len(piece)])
-        if high > low: yield _frame(piece.take(rows[low:high] - start))
+        if high > low: held.append(_frame(piece.take(rows[low:high] - start)))
         start += len(piece)
+        if high == len(rows): break
+        if sum(map(len, held)) >= 20_000:
+            yield pd.concat(held, ignore_index=True)
+            held = []
+    if held: yield pd.concat(held, ignore_index=True)
 
 # %% ../../nbs/19_data.rows.ipynb #0972132d
 def read_rows(data, part, rows, columns):

@@ -49,6 +49,7 @@ _misread = [(_misread_in(of), of) for of in map(_bytes_of, ('mac_roman', 'cp1252
 # %% ../../nbs/12_data.texts.ipynb #2d10530b
 def _meant(s):
     "Text with what was misread as it was meant, where that is text."
+    if s.isascii(): return s # what is misread is none
     for wrong, of in _misread:
         def again(m):
             try: return bytes(of[c] for c in m[0]).decode()
@@ -84,7 +85,7 @@ _halves = re.compile(
 _entity = re.compile(r'&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|[A-Za-z]{2,31}\d{0,2});')
 _again = re.compile(r'&(?:amp;)+(?=#?\w{2,31};)')
 _tag = r'</?[A-Za-z][^<>]{0,300}>|<!\[CDATA\[|\]\]>|_x00[01][\da-fA-F]_'
-_slashed = re.compile(r'\\["\']|(?<=[.!?,\s])(?:\\[nr])+|(?:\\[nr]){2,}|(?:\\u[\da-fA-F]{4})+')
+_slashed = re.compile(r'\\(?:["\']|(?<=[.!?,\s]\\)[nr](?:\\[nr])*|[nr](?:\\[nr])+|u[\da-fA-F]{4}(?:\\u[\da-fA-F]{4})*)')
 
 # %% ../../nbs/12_data.texts.ipynb #7e45f236
 def _whole(m):

@@ -165,7 +165,7 @@ def _one_sentence_each(queries, least=4, most=12):
     return queries.assign(query=one).dropna(subset=['query'])
 
 # %% ../../nbs/33_evaluation.queries.ipynb #e904d2d6
-def _some_categories(data, most=50_000):
+def _some_categories(data, most=10_000):
     "The products of as many categories as fit."
     leaves = pd.Series([_last(c) for c in read_column(data, 'products', 'categories')], dtype=object)
     rows = np.arange(len(leaves))

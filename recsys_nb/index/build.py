@@ -18,6 +18,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from ..core.files import RecsysError, only_one, progress, read_json
 from ..core.files import recover_folder, root_folder, swap_folder, write_beside, write_json
+from ..core.machine import give_back_memory
 from ..core.runs import RunFolder, find_run
 from ..core.settings import Settings, setting
 from ..data.histories import count_histories
@@ -96,9 +97,7 @@ def _key_of_data(
 ) -> str:
     "A hash of what an index is made of."
     h = hashlib.sha256(repr(sorted(more.items())).encode())
-    for table in tables:
-        for c in sorted(table.columns):
-            h.update(pd.util.hash_pandas_object(table[c].astype(str), index=False).to_numpy().tobytes())
+    for table in tables: h.update(_hashes(table[sorted(table)]).tobytes())
     return h.hexdigest()[:16]
 
 # %% ../../nbs/54_index.build.ipynb #d2307988
@@ -215,6 +214,12 @@ def _first_manifest(name, fingerprint, dim, products, reviews, s):
         built_at=datetime.now(timezone.utc).isoformat(timespec='seconds'),
         **_average_lengths(products, reviews, s.per_family))
 
+# %% ../../nbs/54_index.build.ipynb #21e9c8d7
+def _what_was_put(part, followers):
+    "What is known of an index once it is filled"
+    where = part.done('collection') or None
+    return dict(has_reviews=bool(part.done('reviews')), has_histories=len(followers) > 0, collection=where)
+
 # %% ../../nbs/54_index.build.ipynb #eb73b12f
 def index_products(
     folder:str|Path,          # Where the index goes; on a server only its manifest
@@ -239,18 +244,18 @@ def index_products(
     if not callable(vectors):
         vectors = _in_order(vectors, products, p)
         dim = vectors.shape[1]
+    del products # the largest table, often held by nobody else
     key = _key_of_data(p, reviews, later, followers, fingerprint=fingerprint, dim=dim, format=index_format, **asdict(s))
     with _new_index(folder, key, client) as part:
         manifest = _first_manifest(folder.name, fingerprint, dim, p, reviews, s)
         index = ProductIndex(_begun_store(part, folder.name, dim, s, client), manifest, part.path)
         try:
             _fill(index, part, p, vectors, reviews, encode, s, batch, followers)
-            index.manifest |= dict(
-                has_reviews=bool(part.done('reviews')),
-                has_histories=len(followers) > 0,
-                collection=part.done('collection') or None)
+            index.manifest |= _what_was_put(part, followers)
             if finish: finish(index, part)
             _hear(index, part, p, later, encode, batch)
+            del p
+            give_back_memory()
             index.store.finish()
             write_json(part.path/'manifest.json', index.manifest)
         finally: index.close()
@@ -348,7 +353,8 @@ def reviews_known(
 # %% ../../nbs/54_index.build.ipynb #127ac03c
 def _hashes(frame):
     "A hash of each row."
-    plain = {c: frame[c].astype(float if frame[c].dtype.kind in 'iufb' else str) for c in frame}
+    def text(v): return '\x1f'.join(map(str, v)) if isinstance(v, (list, np.ndarray)) else str(v)
+    plain = {c: o.astype(float) if o.dtype.kind in 'iufb' else o.map(text) for c, o in frame.items()}
     return pd.util.hash_pandas_object(pd.DataFrame(plain), index=False).to_numpy()
 
 # %% ../../nbs/54_index.build.ipynb #1454ed6d
@@ -445,9 +451,14 @@ def _encode_parts(parts, data, model, folder, s):
             bar.update(len(rows))
 
 # %% ../../nbs/54_index.build.ipynb #d7afe1f4
+_short = ['product_id', 'family_id', 'title', 'brand', 'categories', 'price', 'average_rating', 'rating_number', 'url']
+_indexed = [*_short, 'text', 'features', 'images', 'score', 'score_count']
+
+def _products_of(data, columns): return pd.concat(read_batches(data, 'products', columns), ignore_index=True)
+
 def shown_columns(data) -> pd.DataFrame:
     "The products table without its long columns."
-    return data.products.drop(columns=['text', 'features', 'description', 'images'], errors='ignore')
+    return _products_of(data, _short)
 
 # %% ../../nbs/54_index.build.ipynb #b7e9b5c5
 def build_index(
@@ -461,7 +472,6 @@ def build_index(
 ) -> ProductIndex:
     "Build `outputs/index/<name>/` from a prepared data set and a model, and open it."
     s = IndexSettings(**settings)
-    if not len(data.products): raise RecsysError(f'{data.name}: it has no products to index')
     model, source = settled(model, root)
     name, fingerprint = name or data.name, model.fingerprint
     parts = _place_of_parts(root, name, fingerprint)
@@ -479,8 +489,8 @@ def build_index(
     queries, hidden = fitting_queries(data)
     reviews, later = _first_and_later(data, s, hidden, _families_heard(data, s))
     index = index_products(
-        root_folder(root)/'outputs'/'index'/name, data.products, product_tower, fingerprint, model.dim, scores, reviews,
-        user_tower, s, client, finish, later, followers)
+        root_folder(root)/'outputs'/'index'/name, _products_of(data, _indexed), product_tower, fingerprint, model.dim,
+        scores, reviews, user_tower, s, client, finish, later, followers)
     shutil.rmtree(parts.parent, ignore_errors=True)
     return index
 

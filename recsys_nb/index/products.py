@@ -116,8 +116,8 @@ def followed(
     "For each product what it follows, as sparse vectors."
     numbers = {i: _history_number(i) for i in followers.before.unique()}
     found = {}
-    for product, before, weight in zip(followers.product_id, followers.before, followers.weight):
-        found.setdefault(product, {})[numbers[before]] = float(weight)
+    for product, before, weight in zip(*(followers[c].tolist() for c in ('product_id', 'before', 'weight'))):
+        found.setdefault(product, {})[numbers[before]] = weight
     return {i: (list(own), list(own.values())) for i, own in found.items()}
 
 # %% ../../nbs/53_index.products.ipynb #b04055fc

@@ -7,7 +7,7 @@ __all__ = ['rate_factor', 'decay_groups', 'Team', 'Task', 'Measured', 'Plan', 'm
            'train_step', 'same_data', 'train']
 
 # %% ../../nbs/42_training.loop.ipynb #025aed7d
-import ctypes, gc, hashlib, json, math, os, random, shutil, time
+import hashlib, json, math, os, random, shutil, time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 import torch
@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from safetensors.torch import load_file, save_file
 from ..core.files import (
     RecsysError, only_one, progress, read_json, recover_folder, replace_folder, write_beside, write_json)
-from ..core.machine import Preset, base_encoder, find_preset, steady_attention
+from ..core.machine import Preset, base_encoder, find_preset, give_back_memory, steady_attention
 from ..core.runs import (
     RunFolder, add_metrics, all_runs, find_run, new_run, read_metrics, set_state, tell)
 from ..core.tables import markdown_table
@@ -599,18 +599,11 @@ def _model_card(task, found):
         tables=found.tables,
         settings=markdown_table(settings, ['setting', 'value']))
 
-# %% ../../nbs/42_training.loop.ipynb #5b8059f7
-def _give_back_memory():
-    "Let the system have what training needed and nothing holds any more: more than 1 GB on Linux, which else keeps it."
-    gc.collect()
-    try: ctypes.CDLL('libc.so.6').malloc_trim(0)
-    except (OSError, AttributeError): pass # another system, which does it by itself
-
 # %% ../../nbs/42_training.loop.ipynb #658e9a3e
 def _finish(task, screen):
     "Write the model, what it is worth, and its card; then the run is finished."
     run = task.run
-    _give_back_memory()
+    give_back_memory()
     task.save(run)
     found = task.measure(run)
     write_json(run.path/'evaluation.json', found.figures)
