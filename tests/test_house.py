@@ -295,3 +295,8 @@ def test_pages_of_plots_show_their_plots(name):
     "A kernel without the inline backend runs them without a word, and without a picture."
     page = (nbs/'analysis'/f'{name}.ipynb').read_text(encoding='utf-8')
     assert page.count('"image/png"') >= 4
+
+def test_the_tests_of_a_file_stay_in_one_worker(request, worker_id):
+    "So that what they stand on is made once; pytest 9.2 and xdist 3.8 forget about it without a word."
+    if worker_id == 'master': pytest.skip('not side by side')
+    assert request.node.nodeid.endswith('@test_house')

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
-import numpy as np, pandas as pd
+import duckdb, numpy as np, pandas as pd
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from ..core.files import RecsysError, only_one, progress, read_json
@@ -22,6 +22,7 @@ from ..core.machine import give_back_memory
 from ..core.runs import RunFolder, find_run
 from ..core.settings import Settings, setting
 from ..data.histories import count_histories
+from ..data.reading import quoted
 from ..evaluation.fusion import Trials, chosen_reviews, count_words, fit_weights, heard, how_spoken
 from ..evaluation.queries import fitting_queries
 from .products import ProductIndex, Query, followed, index_format, read_manifest, signals_of, sound, with_scores
@@ -91,6 +92,12 @@ def resumable_folder(
         (path/part.file.name).unlink(missing_ok=True)
 
 # %% ../../nbs/54_index.build.ipynb #4dbd017d
+def _hashes(frame):
+    "A hash of each row."
+    def text(v): return '\x1f'.join(map(str, v)) if isinstance(v, (list, np.ndarray)) else str(v)
+    plain = {c: o.astype(float) if o.dtype.kind in 'iufb' else o.map(text) for c, o in frame.items()}
+    return pd.util.hash_pandas_object(pd.DataFrame(plain), index=False).to_numpy()
+
 def _key_of_data(
     *tables, # What it is made of
     **more,  # Whatever else decides
@@ -350,27 +357,25 @@ def reviews_known(
     parts = ('train', 'val', 'test') if known == 'all' else ('train',)
     return _reviews_of(data, parts, per_family, (), families)
 
-# %% ../../nbs/54_index.build.ipynb #127ac03c
-def _hashes(frame):
-    "A hash of each row."
-    def text(v): return '\x1f'.join(map(str, v)) if isinstance(v, (list, np.ndarray)) else str(v)
-    plain = {c: o.astype(float) if o.dtype.kind in 'iufb' else o.map(text) for c, o in frame.items()}
-    return pd.util.hash_pandas_object(pd.DataFrame(plain), index=False).to_numpy()
-
-# %% ../../nbs/54_index.build.ipynb #1454ed6d
-def _sums(keys, hashes):
-    "The sum of the hashes of each key: the same in any order."
-    return pd.Series(hashes).groupby(np.asarray(keys)).sum()
-
-# %% ../../nbs/54_index.build.ipynb #a7837a31
-def _review_hashes(data, known):
-    "A hash of each family's reviews."
-    parts = ('train', 'val', 'test') if known == 'all' else ('train',)
-    tables = (rows for part in parts for rows in read_batches(data, part, _review_columns, 200_000))
-    sums = [_sums(rows.family_id, _hashes(rows)) for rows in tables]
-    return pd.concat(sums).groupby(level=0).sum() if sums else pd.Series(dtype='uint64')
-
 # %% ../../nbs/54_index.build.ipynb #c8e45aec
+def _hash(o): return f'md5_number_lower({o}::VARCHAR)'
+def _sum(o): return f'(sum({o}) % 18446744073709551616)::UBIGINT'
+
+_made_of = f"""
+    WITH said AS (
+        SELECT family_id, {_sum(_hash('r'))} AS n
+        FROM (SELECT family_id, review_id, title, text, rating FROM read_parquet({{reviews}})) r GROUP BY family_id),
+    earlier AS (
+        SELECT product_id, {_sum(_hash('f'))} AS n
+        FROM (SELECT product_id, before, round(weight, 6) FROM followers) f GROUP BY product_id),
+    own AS (SELECT family_id, {_hash('family_id')} AS n FROM read_parquet({{products}}) GROUP BY family_id
+        UNION ALL FROM said)
+    SELECT p.product_id, {_hash('concat(p, s)')} AS row, {_hash('p.text')} AS text, own.n AS reviews,
+        coalesce(earlier.n, 0) AS follows
+    FROM read_parquet({{products}}) p LEFT JOIN scores s USING (product_id) LEFT JOIN earlier USING (product_id)
+        LEFT JOIN (SELECT family_id, {_sum('n')} AS n FROM own GROUP BY family_id) own USING (family_id)
+    ORDER BY p.product_id"""
+
 def contents(
     data,                             # `PreparedData`
     scores:pd.DataFrame|None=None,    # product_id and predicted score
@@ -378,15 +383,13 @@ def contents(
     known:str='all',                  # Whose reviews count
 ) -> pd.DataFrame:                    # By product id: `row`, `text`, `reviews`, `follows`
     "What an index of these data is made of."
-    said, rows = _review_hashes(data, known), []
-    for batch in read_batches(data, 'products', []):
-        p = with_scores(batch, scores)
-        own = said.reindex(p.family_id, fill_value=0).to_numpy(np.uint64)
-        hashes = dict(row=_hashes(p), text=_hashes(p[['text']]), reviews=_hashes(p[['family_id']]) + own)
-        rows.append(pd.DataFrame(hashes, index=p.product_id))
-    found, follows = pd.concat(rows), pd.Series(dtype='uint64')
-    if followers is not None: follows = _sums(followers.product_id, _hashes(followers[['before', 'weight']].round(6)))
-    return found.assign(follows=follows.reindex(found.index, fill_value=0).to_numpy(np.uint64))
+    parts = ('train', 'val', 'test') if known == 'all' else ('train',)
+    none = pd.DataFrame(dict(product_id=pd.Series(dtype=str), before=pd.Series(dtype=str), weight=0.))
+    sql = _made_of.format(reviews=[str(data.file(part)) for part in parts], products=quoted(data.file('products')))
+    with duckdb.connect() as con:
+        con.register('scores', none if scores is None else scores)
+        con.register('followers', none if followers is None else followers)
+        return con.sql(sql).df().set_index('product_id')
 
 # %% ../../nbs/54_index.build.ipynb #58259133
 def _place_of_parts(root, name, fingerprint):
