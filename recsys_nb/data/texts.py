@@ -140,6 +140,10 @@ _repairs = [ # (symptom, repair)
     (lambda s: s.contains('  '), lambda s: s.re_replace('  +', ' ')),
     (lambda s: s.startswith(' ') | s.endswith(' '), lambda s: s.strip())]
 
+def _repaired(s):
+    for symptom, repair in _repairs: s = symptom(s).ifelse(repair(s), s)
+    return s
+
 # %% ../../nbs/12_data.texts.ipynb #805b1760
 def clean_texts(
     t,           # A table
@@ -168,8 +172,9 @@ def clean_list(
     a, # A list column
 ):
     "The same for a list of texts, without those that are null or say nothing."
-    odd = a.join(' ').re_search(_any_symptom)
-    a = odd.ifelse(_readable_list(odd.ifelse(a, ibis.null('array<string>'))), a)
+    together = a.join(' ')
+    ill, odd = together.re_search(_any_symptom), together.re_search(_odd)
+    a = odd.ifelse(_readable_list(odd.ifelse(a, ibis.null('array<string>'))), (ill & ~odd).ifelse(a.map(_repaired), a))
     return a.filter(lambda s: ~s.isin(non_values))
 
 # %% ../../nbs/12_data.texts.ipynb #1b88a818

@@ -73,9 +73,10 @@ def filled_up(
 # %% ../../nbs/41_training.datasets.ipynb #664e355f
 def smaller(
     data,          # `PreparedData`
-    reviews:int,   # At most so many of val and of test, and ten times as many for training
+    reviews:int,   # At most so many of val and of test
     products:int,  # Their products, and others until there are so many
     seed:int=0,    # Which ones
+    times:int=10,  # So many times as many reviews for training
 ) -> SimpleNamespace:
     "A part of a data set, in memory; its training reviews are of the same products."
     rows, owners = {}, []
@@ -86,7 +87,7 @@ def smaller(
     ids = read_column(data, 'products', 'product_id')
     rows['products'] = filled_up(pd.Series(ids).isin(np.concatenate(owners)).to_numpy(), products, seed)
     theirs = pd.Series(read_column(data, 'train', 'product_id')).isin(ids[rows['products']])
-    rows['train'] = some_rows(np.flatnonzero(theirs), 10*reviews, seed)
+    rows['train'] = some_rows(np.flatnonzero(theirs), times*reviews, seed)
     tables = {part: read_rows(data, part, wanted, []) for part, wanted in rows.items()}
     return SimpleNamespace(name=data.name, **tables)
 

@@ -260,7 +260,7 @@ def measure_rate(
     few = [b[:2] if alone else b for b in batches]
     tried(few[:1])
     small, n_small = tried(few)
-    large, n_large = tried([b[:8] for b in batches]) if alone else (small, n_small)
+    large, n_large = tried([b[:16] for b in batches]) if alone else (small, n_small)
     task.model.zero_grad(set_to_none=True)
     one_more = min(max(large - small, 0)/max(n_large - n_small, 1), large/n_large)
     fixed = (large - one_more*n_large)/len(batches)

@@ -187,7 +187,8 @@ def save(self:ScoreTask, run):
     "Write `model/` and `product_scores.parquet`."
     self.model.save(run.path/'model')
     c = self.config
-    scores = _score_all(self.model, self.data, self.on, c.star_share, self.plan.texts, c.seed)
+    limit = self.plan.texts and max(2000, self.plan.texts//5)
+    scores = _score_all(self.model, self.data, self.on, c.star_share, limit, c.seed)
     with write_beside(run.path/'product_scores.parquet') as p: scores.to_parquet(p)
 
 # %% ../../nbs/44_training.score.ipynb #19b7ba1d
@@ -205,9 +206,9 @@ def measure(self:ScoreTask, run):
 def _affordable(task, part):
     "The data, or a part of them, see `smaller`: what can be measured in the time that training had."
     if not (task.plan and task.plan.texts): return task.data
-    most = max(300, task.plan.texts//12) # as many of val, and ten times as many for training the ridge
+    most = max(200, task.plan.texts//32) # as many of val, and for the ridge as many as the model has read
     if len(_starred(_ratings(task.data, part))) <= most: return task.data
-    return smaller(task.data, most, most, task.config.seed)
+    return smaller(task.data, most, 20*most, task.config.seed, 20)
 
 # %% ../../nbs/44_training.score.ipynb #9267b52b
 def _draw_calibration(report, path):
