@@ -28,10 +28,11 @@ def built(tmp_path_factory):
 
 @pytest.fixture
 def shop(built, tmp_path):
-    "A copy of it."
+    "A copy of it, in a folder whose name SQL and globs could stumble over."
     root, model = built
-    for part in ('data', 'outputs'): shutil.copytree(root/part, tmp_path/part)
-    return tmp_path, model
+    home = tmp_path/"o'brien's [shop]"
+    for part in ('data', 'outputs'): shutil.copytree(root/part, home/part)
+    return home, model
 
 def lines(path, rows):
     path.write_text('\n'.join(map(json.dumps, rows)))

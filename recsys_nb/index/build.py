@@ -385,7 +385,8 @@ def contents(
     "What an index of these data is made of."
     parts = ('train', 'val', 'test') if known == 'all' else ('train',)
     none = pd.DataFrame(dict(product_id=pd.Series(dtype=str), before=pd.Series(dtype=str), weight=0.))
-    sql = _made_of.format(reviews=[str(data.file(part)) for part in parts], products=quoted(data.file('products')))
+    reviews = ', '.join(quoted(data.file(part)) for part in parts)
+    sql = _made_of.format(reviews=f'[{reviews}]', products=quoted(data.file('products')))
     with duckdb.connect() as con:
         con.register('scores', none if scores is None else scores)
         con.register('followers', none if followers is None else followers)
