@@ -252,7 +252,7 @@ def test_names_of_their_own_and_ratings_without_names(tmp_path):
 @pytest.mark.parametrize('name, content, says', [
     ('cars.csv', b'brand,model\nKee,K1\n', 'cars.csv: a table with the columns brand, model; none is known to be the product'),
     ('x.db', b'SQLite format 3\x00', 'x.db: seems to be an SQLite database'), ('x.7z', b'7z\xbc\xaf', 'x.7z: seems to be a 7-Zip archive'),
-    ('twice.jsonl.gz', gzip.compress(gzip.compress(lines(reviews))), 'packed twice'), ('page.jsonl.gz', gzip.compress(b'<!DOCTYPE html><html>404', mtime=0), 'a web page'), ('lfs.jsonl.gz', b'version https://git-lfs.github.com/spec/v1\noid sha256:a\n', 'git lfs pull'),
+    ('twice.jsonl.gz', gzip.compress(gzip.compress(lines(reviews), mtime=0), mtime=0), 'packed twice'), ('page.jsonl.gz', gzip.compress(b'<!DOCTYPE html><html>404', mtime=0), 'a web page'), ('lfs.jsonl.gz', b'version https://git-lfs.github.com/spec/v1\noid sha256:a\n', 'git lfs pull'),
     ('finefoods.txt', b'product/productId: P1\nreview/userId: U1\n', 'SNAP'), ('x.arrow', b'\xff\xff\xff\xff\x98\x05\x00\x00', 'an Arrow stream'), ('x.pkl', b'\x80\x05\x95\xa3', 'a pickle'), ('wide.csv', 'user,asin\n'.encode('utf-32'), 'UTF-32'),
     ('wrapped.json', json.dumps(dict(status='ok', total=30, reviews=reviews)).encode(), "one object around the list 'reviews'"), ('frame.json', pd.DataFrame(reviews).to_json().encode(), 'a data frame by columns'),
     ('gbk.csv', ('user_id,asin,text\n' + 'U1,P1,这个键盘声音很小\n' * 9).encode('gb18030'), 'another code than UTF-8'), ('sjis.jsonl', ('{"asin": "P1", "text": "とても静か"}\n' * 9).encode('cp932'), 'not UTF-8')])
