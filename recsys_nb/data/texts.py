@@ -140,9 +140,7 @@ _repairs = [ # (symptom, repair)
     (lambda s: s.contains('  '), lambda s: s.re_replace('  +', ' ')),
     (lambda s: s.startswith(' ') | s.endswith(' '), lambda s: s.strip())]
 
-def _repaired(s):
-    for symptom, repair in _repairs: s = symptom(s).ifelse(repair(s), s)
-    return s
+def _repaired(s): return s.re_replace(_tag, ' ').re_replace(f'[ {_blanks}]+', ' ').strip()
 
 # %% ../../nbs/12_data.texts.ipynb #805b1760
 def clean_texts(
