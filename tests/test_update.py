@@ -127,6 +127,10 @@ def test_reviews_are_known_as_far_as_time_allows(shop):
     assert 0 < few < data.products.family_id.nunique() and f'up to 2 reviews of the {few} that have the most' in str(plans[2])
     assert [p.seconds for p in plans] == sorted((p.seconds for p in plans), reverse=True)
     assert [p.tokens for p in plans] == [None, None, None, None, 64] and 'without reviews' in str(plans[-1])
+    n = data.count('products')
+    quick, slow, slower = (plan_index(data, '10s', 'cpu', rates=(n/took, 10.)) for took in (1, 30, 100))
+    assert quick.families == few > slow.families > slower.families > 0 # 15, 50 seconds for 64 tokens leave 5 s, and 3.3
+    assert (quick.tokens, slow.tokens) == (None, 64)
 
 def test_an_index_knows_the_reviews_of_those_that_have_most_and_reads_as_much_of_a_product_as_it_is_told(shop):
     root, model = shop

@@ -146,15 +146,14 @@ def fewer_tokens(
     reviews = pd.concat([data.train, data.val, data.test])
     reviews = reviews[reviews.informative].sample(frac=1, random_state=0)[:n]
     cat, model = Catalogue.of(data.products), DualEncoderSBERT(max_tokens=max(sizes))
-    asked, relevant = review_queries(reviews), [{f} for f in reviews.family_id]
-    families = data.products.set_index('product_id').family_id[cat.ids].to_numpy()
+    asked, relevant = review_queries(reviews), [{f} for f in cat.families[cat.positions(reviews.product_id)]]
     users, words, how = model.encode(asked, max_tokens=128), bm25_scorer(cat.texts)(asked), [how_spoken(t) for t in asked]
     found, seconds, rows = {}, {}, []
     for size in sizes:
         start = time.perf_counter()
         products = model.encode(cat.texts, side='product', max_tokens=size)
         seconds[size] = time.perf_counter() - start
-        ts = trials(dict(meaning=users @ products.T, words=words), families, relevant, how)
+        ts = trials(dict(meaning=users @ products.T, words=words), cat.families, relevant, how)
         found[size] = dict(meaning=ts.scores(Weights().with_words(0)), mixture=ts.scores(Weights()))
     for size, ways in found.items():
         row = dict(tokens=size, seconds=round(seconds[size], 1))

@@ -177,7 +177,7 @@ def plan_index(
     preset:str='auto', # What to compute on
     rates:tuple|None=None, # Products and reviews a second; `None`: measured
 ) -> IndexPlan:
-    "As many reviews as there is time for; what the products take beyond the limit is theirs to lose, down to a third."
+    "As many reviews as there is time for; what the products take beyond the limit goes off theirs, down to a third."
     try: limit = seconds_of(time, find_preset(preset).device)
     except ValueError: raise RecsysError(f'time={time}: expected a time such as 90s, 30m or 2h, auto or none') from None
     said = np.concatenate([read_column(data, part, 'family_id') for part in ('train', 'val', 'test')])

@@ -49,7 +49,7 @@ _misread = [(_misread_in(of), of) for of in map(_bytes_of, ('mac_roman', 'cp1252
 # %% ../../nbs/12_data.texts.ipynb #2d10530b
 def _meant(s):
     "Text with what was misread as it was meant, where that is text."
-    if s.isascii(): return s # what is misread is none
+    if s.isascii(): return s # what was misread never is
     for wrong, of in _misread:
         def again(m):
             try: return bytes(of[c] for c in m[0]).decode()
@@ -171,7 +171,8 @@ def clean_list(
 ):
     "The same for a list of texts, without those that are null or say nothing."
     together = a.join(' ')
-    ill, odd = together.re_search(_any_symptom), together.re_search(_odd)
+    ill = together.re_search(_any_symptom)
+    odd = ill.ifelse(together.re_search(_odd), False)
     a = odd.ifelse(_readable_list(odd.ifelse(a, ibis.null('array<string>'))), (ill & ~odd).ifelse(a.map(_repaired), a))
     return a.filter(lambda s: ~s.isin(non_values))
 

@@ -320,6 +320,8 @@ def _fitted_weights(
 # %% ../../nbs/54_index.build.ipynb #309fa1d8
 _review_columns = ['family_id', 'review_id', 'title', 'text', 'rating']
 
+def _parts_of(known): return ('train', 'val', 'test') if known == 'all' else ('train',)
+
 def _reviews_of(data, parts, per_family, hidden=(), families=None):
     "The reviews that can be chosen: twice as many of each family as are searched, read some rows at a time."
     kept = pd.DataFrame(dict.fromkeys(_review_columns, pd.Series(dtype=object)))
@@ -341,8 +343,7 @@ def _first_and_later(data, s, hidden, families=None):
 def _families_heard(data, s):
     "The families whose reviews an index knows, those with the most; `None`: all."
     if s.families is None: return None
-    parts = ('train', 'val', 'test') if s.known == 'all' else ('train',)
-    owners = pd.Series(np.concatenate([read_column(data, part, 'family_id') for part in parts]), dtype=object)
+    owners = pd.Series(np.concatenate([read_column(data, p, 'family_id') for p in _parts_of(s.known)]), dtype=object)
     sizes = owners.value_counts().sort_index().sort_values(ascending=False, kind='stable')
     return set(sizes.index[:s.families])
 
@@ -354,8 +355,7 @@ def reviews_known(
     families:set,   # Whose reviews
 ) -> pd.DataFrame:
     "What an index may know of these families."
-    parts = ('train', 'val', 'test') if known == 'all' else ('train',)
-    return _reviews_of(data, parts, per_family, (), families)
+    return _reviews_of(data, _parts_of(known), per_family, (), families)
 
 # %% ../../nbs/54_index.build.ipynb #c8e45aec
 def _hash(o): return f'md5_number_lower({o}::VARCHAR)'
@@ -383,9 +383,8 @@ def contents(
     known:str='all',                  # Whose reviews count
 ) -> pd.DataFrame:                    # By product id: `row`, `text`, `reviews`, `follows`
     "What an index of these data is made of."
-    parts = ('train', 'val', 'test') if known == 'all' else ('train',)
     none = pd.DataFrame(dict(product_id=pd.Series(dtype=str), before=pd.Series(dtype=str), weight=0.))
-    reviews = ', '.join(quoted(data.file(part)) for part in parts)
+    reviews = ', '.join(quoted(data.file(part)) for part in _parts_of(known))
     sql = _made_of.format(reviews=f'[{reviews}]', products=quoted(data.file('products')))
     with duckdb.connect() as con:
         con.register('scores', none if scores is None else scores)
