@@ -206,7 +206,7 @@ def measure(self:ScoreTask, run):
 def _affordable(task, part):
     "The data, or a part of them, see `smaller`: what can be measured in the time that training had."
     if not (task.plan and task.plan.texts): return task.data
-    most = max(200, task.plan.texts//32) # as many of val, and twenty times as many for the ridge: about what the model has read
+    most = max(200, task.plan.texts//32) # as many of val; for the ridge about what the model has read
     if len(_starred(_ratings(task.data, part))) <= most: return task.data
     return smaller(task.data, most, 20*most, task.config.seed, 20)
 
