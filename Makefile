@@ -26,7 +26,7 @@ demo: .venv ## Run the whole engine on the sample store: clean, train, export, i
 	$(BIN)/recsys demo
 
 test: .venv ## Run all notebooks and tests, and print the coverage
-	$(BIN)/python -m pytest -q -p no:cacheprovider -n 2 --dist loadgroup --durations=8 --cov=recsys_nb --cov-report=term:skip-covered $(TESTS)
+	$(BIN)/python -m slipcover --source recsys_nb --omit recsys_nb/_modidx.py --skip-covered -m pytest -q -p no:cacheprovider -n 2 --dist loadgroup --durations=8 $(TESTS)
 
 notebooks: .venv ## Execute all notebooks in place, in fresh kernels, and clean them
 	RECSYS_PROGRESS=0 $(BIN)/python -m nbconvert --to notebook --execute --inplace $(NOTEBOOKS)

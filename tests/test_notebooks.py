@@ -11,7 +11,8 @@ import pytest
 from execnb.shell import CaptureShell
 
 nbs = Path(__file__).parents[1]/'nbs'
-notebooks = sorted(p for p in nbs.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
+notebooks = [p for p in nbs.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts]
+notebooks.sort(reverse=True) # tutorials and the pipeline take longest: last, one worker would do them alone
 
 def directive(src, name): return re.search(rf'^#\|\s*{name}\b(.*)$', src, re.M)
 

@@ -36,6 +36,13 @@ def model(tiny_base):
     m.price.fit([5, 50, 500])
     return m.eval()
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text(st.sampled_from('ab é.漢字★\n'), max_size=120), max_size=5), st.integers(1, 9))
+def test_the_beginning_of_a_text_is_enough(model, texts, limit):
+    texts = [*texts, 'x' * 150 + ' two words', 'word ' * 50]
+    whole = model.tokenizer(texts, add_special_tokens=False, truncation=True, max_length=limit)['input_ids']
+    assert model.token_ids(texts, limit) == whole
+
 products = pd.DataFrame(dict(product_id=['A', 'B', 'C'], text=['Quiet keyboard', '', None], price=[79., math.nan, -1.], categories=[['Tech', 'Keyboards'], ['Tech'], None],
                              average_rating=[4.5, 1., 2.], rating_number=[10, 3, 1]))
 reviews = pd.DataFrame(dict(review_id=list('abcde'), product_id=['A', 'B', 'C', '?', 'A'], title=['Great', None, '', 'Hm', ''],

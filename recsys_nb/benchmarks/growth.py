@@ -192,7 +192,7 @@ steps = dict(
     index='index --data growth --time {time}',
     update='update --name growth --reviews {raw}/new/reviews.jsonl --meta {raw}/new/meta.jsonl',
     recommend='recommend love --index growth')
-waited = 'plan:', 'epoch 0'
+waited = 'plan:',
 
 def run_step(
     step:str,           # One of `steps`

@@ -168,7 +168,7 @@ def _known_choices():
 def fastest(
     question, # What is chosen, as 'encoding with bert 6x384'
     ways,     # A function without arguments that returns the ways, see `time_ways`; only called if nothing is known
-    clock=time.perf_counter, # What tells the time
+    clock=time.perf_counter, # What times the ways
 ) -> Choice:
     "The fastest way on this machine, measured once and remembered."
     known = _known_choices()

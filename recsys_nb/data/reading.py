@@ -519,7 +519,7 @@ class DuckDB:
 @patch
 def save(self:DuckDB,
     expr,              # An Ibis table
-    name:str,          # What to call it
+    name:str,          # Of its file in the work folder
     number:bool=False, # Whether to add a column `row` that tells its rows apart
 ):                     # The saved table
     "Compute a table and keep it in the work folder."

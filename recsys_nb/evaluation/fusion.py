@@ -175,7 +175,7 @@ class Weights:
 # %% ../../nbs/32_evaluation.fusion.ipynb #8c1d3c2b
 @patch
 def of(self:Weights,
-    signal:str, # 'meaning', 'reviews', 'words', 'review_words' or 'histories'
+    signal:str, # A part of the mixture: 'meaning', 'reviews', 'words', 'review_words' or 'histories'
     spoken=1.,  # How much the query is spoken, see `how_spoken`, or an array of such numbers
 ) -> np.ndarray:
     "The weight of a signal in a query."

@@ -31,7 +31,7 @@ def _mean_of(encode, plain): return encode([s.strip() for s in plain.split('|')]
 
 # %% ../../nbs/52_index.reviews.ipynb #6c394254
 def praise_judge(
-    encode, # Function from a list of texts to (n, dim) vectors, the user tower
+    encode, # Function from sentences of reviews to (n, dim) vectors, the user tower
 ):          # Function from (n, dim) vectors to (n,) numbers: above 0 on the side of praise, below on that of complaints
     "How much texts sound like praise, by the direction from complaints to praise."
     good = _mean_of(encode, _praise)

@@ -31,12 +31,13 @@ _star_words = re.compile(
     rf'\b(?:{_count}|no|an?|another)(?:[\s-]+(?:and\s+a\s+half|1/2|full|solid|big|whole))?[\s-]*(?:stars?|starred)\b'
     rf'|\b{_count}\s*(?:/|out\s+of)\s*(?:5|10|five|ten)\b(?:[\s-]*stars?\b)?'
     r'|\b(?:stars?|ratings?)\s*[:=]\s*\d(?:\.\d)?|\b[1-5]\s?\*+(?!\s?\d)|[★☆⭐]+', re.I)
+_may_tell = re.compile(r'star|rating|/|out\s+of|[*★☆⭐]', re.I) # whoever tells them needs one of these
 
 def mask_star_words(
     text:str, # A review
 ) -> str:     # The same with `[MASK]` wherever it tells a number of stars
     "Hide the rating that a reviewer wrote into the text."
-    return _star_words.sub('[MASK]', text)
+    return _star_words.sub('[MASK]', text) if _may_tell.search(text) else text
 
 # %% ../../nbs/23_models.score_model.ipynb #02544a8c
 def review_texts(
@@ -166,7 +167,7 @@ class ReviewMetadataScoreModel(nn.Module):
 
 # %% ../../nbs/23_models.score_model.ipynb #05e13a05
 def _without_noise(encoder):
-    "No pooling layer, which nothing reads, and no dropout, whose random numbers take a quarter of the training time."
+    "The score model reads no pooling layer, and random numbers for dropout take a quarter of the training time."
     if getattr(encoder, 'pooler', None) is not None: encoder.pooler = None
     for m in encoder.modules():
         if isinstance(m, nn.Dropout): m.p = 0.
@@ -272,13 +273,19 @@ def token_ids(self:ReviewMetadataScoreModel,
     limit:int,  # Most tokens of one
 ) -> list:      # Lists of token ids, without special tokens
     "Tokenise; what is over the limit is cut off."
-    if not len(texts): return []
-    return self.tokenizer(texts, add_special_tokens=False, truncation=True, max_length=limit)['input_ids']
+    def ids(texts):
+        if not len(texts): return []
+        return self.tokenizer(texts, add_special_tokens=False, truncation=True, max_length=limit)['input_ids']
+    heads = [t if len(t) <= 8*limit else t[:8*limit].rpartition(' ')[0] or t for t in texts]
+    found = ids(heads)
+    more = [i for i, head in enumerate(heads) if len(found[i]) < limit and len(head) < len(texts[i])]
+    for i, whole in zip(more, ids([texts[i] for i in more])): found[i] = whole
+    return found
 
 # %% ../../nbs/23_models.score_model.ipynb #ccdfe85a
 @patch
 def inputs(self:ReviewMetadataScoreModel,
-    reviews:pd.DataFrame,  # `product_id title text`, and `rating` where known
+    reviews:pd.DataFrame,  # To predict stars for: `product_id title text`, and `rating` where known
     products:pd.DataFrame, # `product_id text price`; products that are not among them have no metadata
     mask:bool=True,        # Whether to hide star words
 ) -> ScoreInputs:

@@ -338,8 +338,8 @@ def _picked(self:Recommender, hits, wish):
         chosen = diversify(vectors, [h.value for h in hits], wish.k, wish.diversity)
         hits = [hits[i] for i in chosen]
     vectors = ['meaning', 'sentences', 'histories'] if wish.history else ['meaning', 'sentences']
-    found = fetch([h.product_id for h in hits], vectors)
-    return [(h, *found[h.product_id]) for h in hits if h.product_id in found]
+    to_explain = fetch([h.product_id for h in hits], vectors)
+    return [(h, *to_explain[h.product_id]) for h in hits if h.product_id in to_explain]
 
 # %% ../../nbs/63_recommend.recommender.ipynb #6258e74f
 def _pool(wish):

@@ -51,13 +51,13 @@ def draw_evenly(
 
 # %% ../../nbs/41_training.datasets.ipynb #7740c42e
 def some_rows(
-    rows,     # Row numbers
+    samples,  # Row numbers of what a model could learn from
     n:int,    # At most so many
     seed:int, # Which ones
 ) -> np.ndarray:
     "At most `n` of the row numbers, ascending."
-    if len(rows) <= n: return np.asarray(rows)
-    drawn = np.random.default_rng(seed).choice(rows, n, replace=False)
+    if len(samples) <= n: return np.asarray(samples)
+    drawn = np.random.default_rng(seed).choice(samples, n, replace=False)
     return np.sort(drawn)
 
 # %% ../../nbs/41_training.datasets.ipynb #7740c42f

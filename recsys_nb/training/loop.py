@@ -260,7 +260,7 @@ def measure_rate(
     few = [b[:2] if alone else b for b in batches]
     tried(few[:1])
     small, n_small = tried(few)
-    large, n_large = tried([b[:16] for b in batches]) if alone else (small, n_small)
+    large, n_large = tried([b[:10] for b in batches]) if alone else (small, n_small)
     task.model.zero_grad(set_to_none=True)
     one_more = min(max(large - small, 0)/max(n_large - n_small, 1), large/n_large)
     fixed = (large - one_more*n_large)/len(batches)
@@ -270,7 +270,7 @@ def measure_rate(
 @dataclass
 class _Position:
     "Where a training run is."
-    epoch:int=0              # The epoch under way; 0 is the evaluation before training
+    epoch:int=1              # The epoch under way
     batch:int=0              # Batches of it that are done
     step:int=0               # Steps done in all
     loss_sum:float=0.        # Over the batches of this epoch that are done
@@ -443,10 +443,10 @@ def _train_epoch(task, optimizer, at, save, max_steps):
     bar.close()
 
 # %% ../../nbs/42_training.loop.ipynb #909bd4d6
-def _evaluated(task, at, screen):
+def _evaluated(task, at, epoch, screen):
     "The epoch's row, evaluated and written."
-    row = dict(epoch=at.epoch)
-    if at.epoch: row |= dict(train_loss=at.loss_sum/at.batch, seconds=round(at.seconds, 2))
+    row = dict(epoch=epoch)
+    if epoch: row |= dict(train_loss=at.loss_sum/at.batch, seconds=round(at.seconds, 2))
     start = time.perf_counter()
     row |= task.evaluate()
     row['evaluation_seconds'] = round(time.perf_counter() - start, 2)
@@ -456,18 +456,34 @@ def _evaluated(task, at, screen):
     return row
 
 # %% ../../nbs/42_training.loop.ipynb #a2649bca
-def _end_epoch(task, at, screen):
-    "Evaluate, keep the best, and go on to the next epoch."
+def _judge(task, at, epoch, screen):
+    "Evaluate the weights that an epoch ended with, and keep them if they are the best."
     leads = task.team.leads
     task.model.eval()
-    value = task.team.told(_evaluated(task, at, screen) if leads else None)[task.metric]
+    value = task.team.told(_evaluated(task, at, epoch, screen) if leads else None)[task.metric]
     sign = 1 if task.higher_is_better else -1
     if at.best is None or sign*value > sign*at.best:
         at.best = value
-        at.best_epoch = at.epoch
+        at.best_epoch = epoch
         at.stale = 0
         if leads: _save_checkpoint(task.run.checkpoints/'best', task.model, at)
     else: at.stale += 1
+
+# %% ../../nbs/42_training.loop.ipynb #0c085a4b
+@contextmanager
+def _as_it_began(task):
+    "Inside the block, the model has the weights from before its first step."
+    trained = {k: v.clone() for k, v in task.model.state_dict().items()}
+    if task.team.leads: _load_checkpoint(task.run.checkpoints/'first', task.model)
+    try: yield
+    finally: task.model.load_state_dict(trained)
+
+# %% ../../nbs/42_training.loop.ipynb #5aff5de0
+def _end_epoch(task, at, screen):
+    "Evaluate, and go on to the next epoch."
+    if at.best is None:
+        with _as_it_began(task): _judge(task, at, 0, screen)
+    _judge(task, at, at.epoch, screen)
     at.epoch += 1
     at.batch = 0
     at.loss_sum = at.seconds = 0.
@@ -483,7 +499,9 @@ def _begin(task, resume):
         for leftover in folder.glob('.*.part'): shutil.rmtree(leftover, ignore_errors=True)
         recover_folder(folder/'last')
     goes_on = team.told(resume and (folder/'last').exists())
-    return optimizer, _load_checkpoint(folder/'last', task.model, optimizer) if goes_on else _Position()
+    if goes_on: return optimizer, _load_checkpoint(folder/'last', task.model, optimizer)
+    if team.leads: _save_checkpoint(folder/'first', task.model, _Position())
+    return optimizer, _Position()
 
 # %% ../../nbs/42_training.loop.ipynb #b341a3fb
 @contextmanager
@@ -507,10 +525,11 @@ def _fit(task, resume, save_steps, max_steps, screen):
         if task.team.leads and at.step % every == 0:
             _save_checkpoint(task.run.checkpoints/'last', task.model, at, optimizer)
     while not at.done:
-        if at.epoch: _train_epoch(task, optimizer, at, save, max_steps)
+        _train_epoch(task, optimizer, at, save, max_steps)
         _end_epoch(task, at, screen)
         at.done |= at.step == max_steps
         save(1)
+        shutil.rmtree(task.run.checkpoints/'first', ignore_errors=True)
     task.model.eval()
     if task.team.leads: _load_checkpoint(task.run.checkpoints/'best', task.model)
 

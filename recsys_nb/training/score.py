@@ -124,7 +124,7 @@ def parameter_groups(self:ScoreTask):
 # %% ../../nbs/44_training.score.ipynb #93e69465
 @patch
 def train_batches(self:ScoreTask, epoch):
-    "Random batches of reviews of like length."
+    "Batches of reviews of like length to learn stars from, in a new order each epoch."
     c = self.config
     batches = like_length_batches(self.train.lengths, c.batch_size, [c.seed, epoch], together=20)
     return [b.tolist() for b in batches]
@@ -157,9 +157,9 @@ def _score_all(
     seed=0,         # Which ones, where there are more
 ):                  # A data frame, see `product_scores`
     "Score the reviews of a data set, and from these every product."
-    owners = [read_column(data, p, 'product_id') for p in _all_parts]
-    ends = np.cumsum([len(o) for o in owners])
-    drawn = _drawn(np.concatenate(owners), limit or ends[-1], seed)
+    to_score = [read_column(data, p, 'product_id') for p in _all_parts]
+    ends = np.cumsum([len(products) for products in to_score])
+    drawn = _drawn(np.concatenate(to_score), limit or ends[-1], seed)
     cuts = np.searchsorted(drawn, ends[:-1])
     found, start = [], 0
     for part, end, rows in zip(_all_parts, ends, np.split(drawn, cuts)):
