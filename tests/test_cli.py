@@ -334,8 +334,7 @@ def strange(tmp_path_factory):
     assert recsys('index', '--root', root, '--data', 'one', '--run', 'base') == 0
     return root
 
-@pytest.mark.parametrize('words', [['--json'], []], ids=['json', 'table'])
-@pytest.mark.parametrize('encoding', ['utf-8', 'cp1252', 'ascii'])
+@pytest.mark.parametrize('encoding, words', [('utf-8', []), ('cp1252', ['--json']), ('ascii', [])])
 def test_a_pipe_of_any_encoding_gets_everything(strange, encoding, words):
     settings = os.environ | dict(PYTHONIOENCODING=encoding, NO_COLOR='1', COLUMNS='30', PYTHONUTF8='0')
     command = [sys.executable, '-c', start, '--root', strange, 'recommend', 'Größe 静音 keyboard', '--k', '1', *words]

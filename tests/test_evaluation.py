@@ -8,7 +8,8 @@ from hypothesis import given, strategies as st
 from conftest import examples
 from ir_measures import nDCG, R, RR
 
-from recsys_nb.evaluation.fusion import bm25_scorer, fit_weights, how_spoken, popularity_scorer, tfidf_scorer, trials
+from recsys_nb.evaluation import retrieval
+from recsys_nb.evaluation.fusion import Weights, bm25_scorer, fit_weights, how_spoken, popularity_scorer, tfidf_scorer, trials
 from recsys_nb.evaluation.queries import fitting_queries, keyword_task
 from recsys_nb.core.files import RecsysError
 from recsys_nb.data.prepare import load_prepared, prepare
@@ -182,6 +183,13 @@ def test_the_report_on_real_reviews(electronics):
     assert ('reviews, cold', 'all signals') in report.verdicts and 'words' in report.weights['hashed'].level
     assert {'metrics', 'n_queries'} <= set(json.loads(json.dumps(report.to_dict())))
     assert head.filter(like='@').le(1).where(head.filter(like='@').notna(), True).all().all()
+
+def test_products_without_reviews_gain_nothing_by_that():
+    signals = dict(meaning=[[.9, .9]], words=[[1., 1.]], reviews=[[.8, np.nan]], review_words=[[2., np.nan]])
+    cat, data = Catalogue(np.arange(2), ['a red pen'] * 2, np.arange(2)), SimpleNamespace(train=pd.DataFrame(dict(product_id=[0])))
+    signals, weights = {s: np.array(v) for s, v in signals.items()}, dict.fromkeys(['metadata alone', 'x'], Weights(nearer=-.1))
+    found = dict(retrieval._systems_of(data, cat, dict(x=lambda texts: signals), weights)(['pen']))
+    for left_out in 'meaning', 'words': assert found[f'without {left_out}'][0, 1] == pytest.approx(found[f'without {left_out}'][0, 0])
 
 def test_a_single_product_family_is_no_evidence(tmp_path):
     shop = pd.DataFrame(dict(product_id=['a', 'b', 'c'], family_id=['x', 'x', 'z'], title=['red pen', 'blue pen', 'lamp'], text=['red pen', 'blue pen', 'lamp'], features=[[]]*3, brand=None, categories=None))

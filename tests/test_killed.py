@@ -9,6 +9,7 @@ from recsys_nb.data.prepare import load_prepared
 from recsys_nb.data.sample_store import make_sample_store
 from recsys_nb.index.build import index_folder
 from recsys_nb.index.products import ProductIndex
+from recsys_nb.index.update import _copy
 from recsys_nb.serve.running import open_port
 from test_training import make_tiny
 from test_update import changes, held
@@ -91,7 +92,7 @@ def prepare_words(root, name):
 
 def copied(shop, to):
     "A copy, in which the prepared data name the copied files."
-    shutil.copytree(shop, to)
+    shutil.copytree(shop, to, copy_function=_copy)
     report = to/'data'/'preprocessed'/'shop'/'report.json'
     report.write_text(report.read_text().replace(str(shop), str(to)))
     return to
@@ -130,7 +131,7 @@ def test_update(shop, tmp_path):
     def same(root, whole):
         same_data(root, whole, 'shop')
         same_index(root, whole)
-    killed(shop, tmp_path, lambda root: update_words(root, shop), same, moments=4)
+    killed(shop, tmp_path, lambda root: update_words(root, shop), same, moments=3)
 
 def test_an_update_while_it_is_served(shop, tmp_path):
     "Other processes serve and update; no request fails, and the answers come to know what is new."

@@ -1,5 +1,5 @@
 "An update of data and index gives what a rebuild gives, twice changes nothing, and may be killed; an index is encoded in parts; sizes are fitted to the time there is."
-import json, random, shutil
+import json, os, random, shutil
 
 import numpy as np, pandas as pd, pytest
 
@@ -31,7 +31,7 @@ def shop(built, tmp_path):
     "A copy of it, in a folder whose name SQL and globs could stumble over."
     root, model = built
     home = tmp_path/"o'brien's [shop]"
-    for part in ('data', 'outputs'): shutil.copytree(root/part, home/part)
+    for part in ('data', 'outputs'): shutil.copytree(root/part, home/part, copy_function=update._copy)
     return home, model
 
 def lines(path, rows):
@@ -52,6 +52,27 @@ def held(index, ids):
     "All that an index knows of these products."
     found = index.store.retrieve(ids, ['meaning', 'reviews', 'sentences', 'histories'])
     return {i: ({k: v for k, v in p.items()}, {k: v for k, v in vectors.items()}) for i, (p, vectors) in found.items()}
+
+@pytest.mark.skipif(not hasattr(os, 'SEEK_DATA'), reason='this system has no holes')
+def test_a_copy_has_the_holes_of_the_file(tmp_path):
+    source, target = tmp_path/'source', tmp_path/'target'
+    for size, written in (0, []), (1, [0]), (9_000_000, []), (40_000_000, [5_000_000, 39_999_990]), (20_000_003, [0]):
+        with open(source, 'wb') as f:
+            for at in written:
+                f.seek(at)
+                f.write(random.Random(at).randbytes(min(70_000, size - at)))
+            f.truncate(size)
+        update._copy(source, target)
+        assert target.read_bytes() == source.read_bytes()
+        assert target.stat().st_blocks <= source.stat().st_blocks + 8
+
+def test_an_updated_index_takes_no_more_room(shop):
+    root, model = shop
+    def room(): return sum(f.stat().st_blocks*512 for f in build.index_folder(root, 'shop').rglob('*') if f.is_file())
+    reviews, meta, gone = changes(root)
+    before = room()
+    update.update_index(update.update_data('shop', reviews, meta, gone, root), build.index_folder(root, 'shop'))
+    assert room() < 2*before
 
 def test_an_update_is_a_rebuild(shop):
     root, model = shop

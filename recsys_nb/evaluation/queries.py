@@ -108,10 +108,10 @@ def hidden_reviews(
     needed = so_far.telling.shift(fill_value=0) < cold
     gone = so_far.index[needed & (so_far.reviews <= tenth)]
     hidden[train.family_id.isin(gone)] = 'cold'
-    left = train[(hidden == '') & telling].sample(frac=1, random_state=0)
-    left = left.drop_duplicates('family_id')
-    left = left[left.family_id.map(counts.reviews) > 1]
-    hidden[left.index[:min(warm, tenth)]] = 'warm'
+    queries = train[(hidden == '') & telling].sample(frac=1, random_state=0)
+    queries = queries.drop_duplicates('family_id')
+    queries = queries[queries.family_id.map(counts.reviews) > 1]
+    hidden[queries.index[:min(warm, tenth)]] = 'warm'
     return hidden
 
 # %% ../../nbs/33_evaluation.queries.ipynb #a3b278f1

@@ -329,11 +329,13 @@ def _systems_of(
         for s in ('reviews', 'review_words'):
             yield s.replace('_', ' '), np.nan_to_num(signals[s], nan=-1)
         for s in signals:
-            yield f'without {s.replace("_", " ")}', mix(signals | {s: None}, weights[main], n)
+            gone = dict.fromkeys([s, *_standing_in.get(s, [])])
+            yield f'without {s.replace("_", " ")}', mix(signals | gone, weights[main], n)
     return ask
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #d39d1aef
 _of_metadata = 'meaning', 'words'
+_standing_in = dict(meaning=['reviews'], words=['review_words']) # for what a product without reviews lacks
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #cafe150d
 def measure_reviews(

@@ -6,7 +6,7 @@
 __all__ = ['update_data', 'update_index']
 
 # %% ../../nbs/55_index.update.ipynb #9d25dd5b
-import json, shutil
+import errno, json, os, shutil
 from datetime import datetime, timezone
 from pathlib import Path
 import pandas as pd
@@ -86,6 +86,30 @@ def _same(now, then):
     same.loc[both] = now.loc[both].to_numpy() == then.loc[both].to_numpy()
     return same
 
+# %% ../../nbs/55_index.update.ipynb #409f9755
+def _written(file):
+    "Where a file has data and no hole: begin and end of each stretch."
+    end = 0
+    while True:
+        try: start = os.lseek(file, end, os.SEEK_DATA)
+        except OSError as e:
+            if e.errno == errno.ENXIO: return # only a hole is left
+            raise
+        end = os.lseek(file, start, os.SEEK_HOLE)
+        yield start, end
+
+def _copy(source, target):
+    "Copy a file and leave its holes."
+    if not hasattr(os, 'SEEK_DATA'):
+        return shutil.copyfile(source, target)
+    with open(source, 'rb', buffering=0) as a, open(target, 'wb') as b:
+        for at, end in _written(a.fileno()):
+            a.seek(at)
+            b.seek(at)
+            while at < end and (some := a.read(min(2**24, end - at))):
+                at += b.write(some)
+        b.truncate(os.fstat(a.fileno()).st_size)
+
 # %% ../../nbs/55_index.update.ipynb #dd6291cd
 def _heard(index, rows, standing, reviews, encode):
     "What is kept of the reviews of these products: what the index has, where nothing is new."
@@ -163,7 +187,7 @@ def update_index(
         if same.all(axis=None) and not gone:
             return dict(written=0, encoded=0, removed=0)
         with replace_folder(folder) as part:
-            shutil.copytree(folder, part, dirs_exist_ok=True)
+            shutil.copytree(folder, part, copy_function=_copy, dirs_exist_ok=True)
             with ProductIndex.open(part, alone=True, client=client) as index:
                 done = _put_all(index, data, same, scores, followers, batch)
                 if gone:

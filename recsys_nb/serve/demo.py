@@ -42,9 +42,9 @@ def sentences_to_try(
 def _about(kind, products, priced):
     "A sentence to try about products of a kind"
     name = clean(category_words(kind))[:60]
-    said = [s for p in products for s in p.get('sentences', []) if 20 <= len(s) <= 90]
+    to_try = [s for p in products for s in p.get('sentences', []) if 20 <= len(s) <= 90]
     prices = [p['price'] for p in products if p.get('price')]
-    if said and not priced: return f'{name}: {max(said, key=len)}'
+    if to_try and not priced: return f'{name}: {max(to_try, key=len)}'
     if not prices: return name
     limit = float(f'{1.5*median(prices):.1g}')
     return f'{name} under {limit:,.10g}'
