@@ -11,6 +11,7 @@ from recsys_nb.core.files import write_json
 from recsys_nb.core.runs import RunFolder, new_run, set_state
 from recsys_nb.training.settings import EncoderConfig, ScoreConfig
 from recsys_nb.data.sample_store import make_sample_store
+from recsys_nb.index.update import _written
 from recsys_nb.serve.running import open_port
 from test_encoders import write_base
 
@@ -34,14 +35,13 @@ def contents(path):
 
 def digest(path, size=2**16):
     "A hash of a file, whose holes are not read: Qdrant's files are gigabytes of them."
-    found, at = hashlib.sha256(str(path.stat().st_size).encode()), 0
+    found = hashlib.sha256(str(path.stat().st_size).encode())
     with open(path, 'rb') as f:
-        while True:
-            try: at = max(at, os.lseek(f.fileno(), at, os.SEEK_DATA)//size*size)
-            except OSError: return found.hexdigest() # nothing but a hole is left
-            piece = os.pread(f.fileno(), size, at)
-            if piece != bytes(len(piece)): found.update(b'%d ' % at + piece)
-            at += size
+        blocks = {n for begin, end in _written(f.fileno()) for n in range(begin//size, -(-end//size))}
+        for n in sorted(blocks):
+            piece = os.pread(f.fileno(), size, n*size)
+            if piece != bytes(len(piece)): found.update(b'%d ' % n + piece)
+    return found.hexdigest()
 
 def snapshot(root): return {p.relative_to(root).as_posix(): contents(p) for p in root.rglob('*') if p.is_file() and not p.name.startswith('.')}
 

@@ -11,6 +11,7 @@ from recsys_nb.core.runs import all_runs, read_metrics
 from recsys_nb.training.settings import ScoreConfig
 from recsys_nb.evaluation.stars import (
     evaluate_scores, model_rows, score_metrics, score_report, tfidf_ridge)
+from recsys_nb.models import score_model
 from recsys_nb.models.product_scores import product_scores, shrink
 from recsys_nb.models.score_model import (
     ReviewMetadataScoreModel, mask_star_words, score_and_spread, star_loss, star_targets)
@@ -42,6 +43,10 @@ def test_the_beginning_of_a_text_is_enough(model, texts, limit):
     texts = [*texts, 'x' * 150 + ' two words', 'word ' * 50]
     whole = model.tokenizer(texts, add_special_tokens=False, truncation=True, max_length=limit)['input_ids']
     assert model.token_ids(texts, limit) == whole
+
+@given(st.lists(st.sampled_from(['five', 'a', '4', '/', '½', 'Star', 'ſtars', 'RATINGS', 'ratıng', ':', '5', '*', '★', 'out', 'of', ' ', 'was']), max_size=12))
+def test_star_words_are_found_by_what_they_need(words):
+    for text in ' '.join(words), ''.join(words): assert mask_star_words(text) == score_model._star_words.sub('[MASK]', text)
 
 products = pd.DataFrame(dict(product_id=['A', 'B', 'C'], text=['Quiet keyboard', '', None], price=[79., math.nan, -1.], categories=[['Tech', 'Keyboards'], ['Tech'], None],
                              average_rating=[4.5, 1., 2.], rating_number=[10, 3, 1]))
