@@ -116,6 +116,14 @@ def test_dislikes_move_away(rec):
     place = lambda found, word: np.mean([i for i, r in enumerate(found) if word in r.title.split()])
     assert place(rec.recommend('keyboard', dislike=['red'], k=60), 'red') > place(rec.recommend('keyboard', k=60), 'red')
 
+@pytest.mark.parametrize('more', [dict(), dict(diversity=.5)])
+def test_titles_that_name_what_is_not_wanted_come_last_or_not_at_all(rec, more):
+    def red(found): return ['red' in r.title.split() for r in found]
+    assert any(red(rec.recommend('keyboard', k=15, **more))) and not any(red(rec.recommend('keyboard, not red', k=3, **more)))
+    assert not any('Acme' in r.title for r in rec.recommend('keyboard, not acme', k=6, **more)), 'what may be a brand is looked for in titles too'
+    every = red(rec.recommend('keyboard, not red', k=60))
+    assert any(every) and every == sorted(every), 'where there are not enough others'
+
 def test_dislikes_that_are_no_text(rec): assert len(rec.recommend('keyboard', dislike=[5], k=2)) == 2
 
 def test_rare_brands_are_there_even_if_they_were_not_counted(rec, monkeypatch):

@@ -46,5 +46,7 @@ def fitting_point(
     title:str='', # The product's title
 ) -> str|None:    # One of them, or `None` where there is none
     "The bullet point that shares the most words with the preferences, beyond those of the title."
-    wanted = stems(text) - stems(title) - _dull
-    return max(points, key=lambda p: len(stems(p) & wanted)) if points else None
+    known = stems(title) | _dull
+    telling = [p for p in points or () if stems(p) - known]
+    wanted = stems(text) - known
+    return max(telling, key=lambda p: len(stems(p) & wanted), default=None)

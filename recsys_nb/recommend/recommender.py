@@ -6,7 +6,7 @@
 __all__ = ['query_vector', 'diversify', 'Recommender', 'Wish']
 
 # %% ../../nbs/63_recommend.recommender.ipynb #7ca662ff
-import time
+import re, time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -129,6 +129,10 @@ class Wish:
     def words(self) -> str:
         "What keywords are taken from."
         return ' '.join(self.wanted)
+    @property
+    def named_unwanted(self) -> list:
+        "What no title should name: “not Instant” may mean the brand, and may not."
+        return [*self.unwanted, *self.filters.not_brand]
     def query(self) -> Query:
         "What the index is asked."
         return Query(self.vector, self.words, self.filters, self.history)
@@ -326,17 +330,38 @@ def _reason(payload, vectors, wish, common, taken):
     why = fitting_point(payload.get('points'), wish.words, title)
     return dict(why=why, why_from='description') if why else {}
 
+# %% ../../nbs/63_recommend.recommender.ipynb #459aac5f
+_is_without = re.compile(r'\b(?:no|non|not|anti|without|zero)[ -]\w+|\b\w+[ -](?:free|proof|cancel\w*|reduc\w*|resist\w*)\b', re.I)
+
+def _names_one_of(unwanted):
+    "A function that tells whether a title names one of these, also in the plural, and does not say that it is without"
+    phrases = [r'\W*'.join(re.escape(w.removesuffix('s')) for w in re.findall(r'\w+', u)) for u in unwanted]
+    pattern = re.compile(rf'\b(?:{"|".join(filter(None, phrases)) or "(?!)"})(?:e?s)?\b', re.I)
+    return lambda title: bool(pattern.search(_is_without.sub(' ', title)))
+
+@patch
+def _without_unwanted(self:Recommender, hits, wish):
+    "The hits in their order, those whose title names something unwanted last, or not at all where there are enough others"
+    found = self.index.store.retrieve([h.product_id for h in hits])
+    names = _names_one_of(wish.named_unwanted)
+    named = {i for i, (payload, _) in found.items() if names(payload['title'])}
+    wanted = [h for h in hits if h.product_id not in named]
+    return wanted if len(wanted) >= wish.k else wanted + [h for h in hits if h.product_id in named]
+
+
 # %% ../../nbs/63_recommend.recommender.ipynb #62ea29bd
 @patch
 def _picked(self:Recommender, hits, wish):
     "The hits to show, each with its payload and vectors"
     fetch = self.index.store.retrieve
+    if wish.named_unwanted: hits = self._without_unwanted(hits, wish)
     if wish.diversity and hits:
         found = fetch([h.product_id for h in hits], ['meaning'])
         hits = [h for h in hits if h.product_id in found]
         vectors = np.stack([found[h.product_id][1]['meaning'] for h in hits])
         chosen = diversify(vectors, [h.value for h in hits], wish.k, wish.diversity)
         hits = [hits[i] for i in chosen]
+    hits = hits[:wish.k]
     vectors = ['meaning', 'sentences', 'histories'] if wish.history else ['meaning', 'sentences']
     to_explain = fetch([h.product_id for h in hits], vectors)
     return [(h, *to_explain[h.product_id]) for h in hits if h.product_id in to_explain]
@@ -344,7 +369,7 @@ def _picked(self:Recommender, hits, wish):
 # %% ../../nbs/63_recommend.recommender.ipynb #6258e74f
 def _pool(wish):
     "How many hits to choose from"
-    return max(50, 4*wish.k) if wish.diversity else wish.k
+    return max(50, 4*wish.k) if wish.diversity or wish.named_unwanted else wish.k
 
 # %% ../../nbs/63_recommend.recommender.ipynb #8d317c6e
 _brought_by = dict(
