@@ -244,6 +244,9 @@ def __str__(self:Plan):
             f'about {lasting(took)} at {self.rate:.3g} a second; {limit}')
 
 # %% ../../nbs/42_training.loop.ipynb #705b0334
+def _optimizer(task):
+    return torch.optim.AdamW(task.parameter_groups(), fused=task.team.device != 'mps')
+
 def measure_rate(
     task,                    # What is to be trained
     clock=time.perf_counter, # Tells seconds
@@ -253,15 +256,19 @@ def measure_rate(
     task.load(min(task.available, 4*size if alone else size))
     task.model.to(task.team.device).train()
     batches = task.train_batches(1)[:4]
+    optimizer = _optimizer(task)
+    for g in optimizer.param_groups: g['lr'] = 0. # its steps take their time and change nothing
     def tried(batches):
         start = clock()
-        for batch in batches: float(task.backward(task.team.share(batch), len(batch)))
+        for batch in batches:
+            float(task.backward(task.team.share(batch), len(batch)))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         return clock() - start, sum(map(len, batches))
     few = [b[:2] if alone else b for b in batches]
     tried(few[:1])
     small, n_small = tried(few)
     large, n_large = tried([b[:10] for b in batches]) if alone else (small, n_small)
-    task.model.zero_grad(set_to_none=True)
     one_more = min(max(large - small, 0)/max(n_large - n_small, 1), large/n_large)
     fixed = (large - one_more*n_large)/len(batches)
     return size/max(fixed + one_more*size, 1e-6)
@@ -494,7 +501,7 @@ def _begin(task, resume):
     "The optimiser, and where to begin."
     team, folder = task.team, task.run.checkpoints
     task.model.to(team.device)
-    optimizer = torch.optim.AdamW(task.parameter_groups(), fused=team.device != 'mps')
+    optimizer = _optimizer(task)
     if team.leads:
         for leftover in folder.glob('.*.part'): shutil.rmtree(leftover, ignore_errors=True)
         recover_folder(folder/'last')
