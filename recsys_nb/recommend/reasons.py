@@ -46,7 +46,6 @@ def fitting_point(
     title:str='', # The product's title
 ) -> str|None:    # One of them, or `None` where there is none
     "The bullet point that shares the most words with the preferences, beyond those of the title."
-    known = stems(title) | _dull
-    telling = [p for p in points or () if stems(p) - known]
-    wanted = stems(text) - known
-    return max(telling, key=lambda p: len(stems(p) & wanted), default=None)
+    wanted = stems(text) - stems(title) - _dull
+    fitting = [p for p in points if stems(p) & wanted]
+    return max(fitting, key=lambda p: len(stems(p) & wanted), default=None)

@@ -318,30 +318,34 @@ def _clock(seconds:dict, stage:str):
     seconds[stage] = seconds.get(stage, 0) + time.perf_counter() - start
 
 # %% ../../nbs/63_recommend.recommender.ipynb #556ebfa0
-_least_fit = .15 # Below this similarity a sentence is no reason
+_least_fit = .15 # Below this similarity to the preferences a sentence is praise like any other
 
 def _reason(payload, vectors, wish, common, taken):
-    "`why` and `why_from`: the sentence of a review that fits best, else the bullet point of the description that does"
+    "`why` and `why_from`: the sentence of a review that fits best, or a bullet point that fits better"
     title = ' '.join([payload['title'], *payload['categories'][-1:]])
+    said, fit = None, 0.
     if wish.vector is not None and 'sentences' in vectors:
-        why, fit = best_sentence(
+        said, fit = best_sentence(
             payload['sentences'], vectors['sentences'], wish.vector, wish.words, title, common, taken)
-        if why and fit >= _least_fit: return dict(why=why, why_from='review')
-    why = fitting_point(payload.get('points'), wish.words, title)
-    return dict(why=why, why_from='description') if why else {}
+    points = payload.get('points') or []
+    point = fitting_point(points, wish.words, title)
+    if said and (fit >= _least_fit or not point): return dict(why=said, why_from='review')
+    return dict(why=point or points[0], why_from='description') if points else {}
 
 # %% ../../nbs/63_recommend.recommender.ipynb #459aac5f
-_is_without = re.compile(r'\b(?:no|non|not|anti|without|zero)[ -]\w+|\b\w+[ -](?:free|proof|cancel\w*|reduc\w*|resist\w*)\b', re.I)
+_is_without = re.compile(
+    r'\b(?:no|non|not|anti|without|zero)[ -]\w+|'
+    r'\b\w+[ -](?:free|proof|cancel\w*|reduc\w*|resist\w*)\b', re.I)
 
 def _names_one_of(unwanted):
-    "A function that tells whether a title names one of these, also in the plural, and does not say that it is without"
+    "A function that tells whether a title names one of these, also in the plural, other than to say it is without"
     phrases = [r'\W*'.join(re.escape(w.removesuffix('s')) for w in re.findall(r'\w+', u)) for u in unwanted]
     pattern = re.compile(rf'\b(?:{"|".join(filter(None, phrases)) or "(?!)"})(?:e?s)?\b', re.I)
     return lambda title: bool(pattern.search(_is_without.sub(' ', title)))
 
 @patch
 def _without_unwanted(self:Recommender, hits, wish):
-    "The hits in their order, those whose title names something unwanted last, or not at all where there are enough others"
+    "The hits in their order, those whose title names something unwanted last, or left out where enough others are"
     found = self.index.store.retrieve([h.product_id for h in hits])
     names = _names_one_of(wish.named_unwanted)
     named = {i for i, (payload, _) in found.items() if names(payload['title'])}

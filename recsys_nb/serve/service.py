@@ -12,7 +12,6 @@ from base64 import b64decode
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from operator import attrgetter
@@ -24,7 +23,8 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from fastcore.basics import GetAttr, patch
 import prometheus_client as prometheus
-
+from pydantic import ConfigDict, StringConstraints
+from pydantic.dataclasses import dataclass
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -32,6 +32,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from .. import __version__
 from ..core.files import RecsysError
+from ..core.settings import Settings, setting
 from ..data.texts import clean
 from ..index.qdrant import ServerUnavailable
 from .messages import (
@@ -42,25 +43,27 @@ from .shared_encoder import SharedEncoder
 # %% ../../nbs/72_serve.service.ipynb #36adc222
 loopback = ('localhost', '127.0.0.1', '[::1]')
 
-@dataclass(frozen=True)
-class ServiceSettings:
+_Origin = Annotated[str, StringConstraints(pattern=r'^(\*|https?://[^/\s;,*]+)$')]
+_Origins = setting(tuple[_Origin, ...], 'an origin such as https://shop.example, without a path')
+_Names = setting(tuple[str, ...], 'names of hosts')
+_Path = setting(str, 'a path such as /api, without a slash at its end', pattern=r'^((/[\w.~-]+)+)?$')
+_Rate = setting(int, 'at least 0 requests a minute', ge=0)
+_Count = setting(int, 'a whole number of at least 1', ge=1)
+_Key = setting(str|None, 'text')
+
+@dataclass(config=ConfigDict(extra='forbid'))
+class ServiceSettings(Settings):
     "How the service is reached, and how much it takes on."
-    hosts:tuple = loopback # Names that it is reached by; `('*',)` for any
-    origins:tuple = ()     # Origins such as 'https://shop.example' whose pages may call it from a browser
-    frames:tuple = ()      # Origins whose pages may show the demo in a frame
-    root_path:str = ''     # The path below which a proxy shows it, such as '/api'
-    key:str|None = None    # What every request has to bring; `None`: nothing
-    rate:int = 0           # Requests a minute from one address; 0: as many as it likes
-    threads:int = 16       # Requests worked on at once
-    max_waiting:int = 1000 # Requests that may wait; more are refused with 503
-    max_batch:int = 64     # Texts encoded together at most
+    hosts:_Names=loopback   # Names that it is reached by; `('*',)` for any
+    origins:_Origins=()     # Origins such as 'https://shop.example' whose pages may call it from a browser
+    frames:_Origins=()      # Origins whose pages may show the demo in a frame
+    root_path:_Path=''      # The path below which a proxy shows it, such as '/api'
+    key:_Key=None           # What every request has to bring; `None`: nothing
+    rate:_Rate=0            # Requests a minute from one address; 0: as many as it likes
+    threads:_Count=16       # Requests worked on at once
+    max_waiting:_Count=1000 # Requests that may wait; more are refused with 503
+    max_batch:_Count=64     # Texts encoded together at most
     def __post_init__(self):
-        for origin in (*self.origins, *self.frames):
-            if origin != '*' and not re.fullmatch(r'https?://[^/\s;,*]+', origin):
-                raise RecsysError(f'{origin}: expected an origin such as https://shop.example, without a path')
-        if self.root_path and not re.fullmatch(r'(/[\w.~-]+)+', self.root_path):
-            raise RecsysError(f'{self.root_path}: expected a path such as /api, without a slash at its end')
-        if self.rate < 0: raise RecsysError(f'rate={self.rate}: expected at least 0 requests a minute')
         if self.key is not None and len(self.key) < 8: raise RecsysError('the key: expected at least 8 characters')
 
 # %% ../../nbs/72_serve.service.ipynb #4daa45e2
