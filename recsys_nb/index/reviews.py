@@ -43,7 +43,7 @@ def praise_judge(
 
 # %% ../../nbs/52_index.reviews.ipynb #d5b617af
 _clearly = .04 # How far on the side of praise a whole review has to lie
-_barely = .03  # How far each sentence
+_alone = .03   # How far a sentence of a product that no review praises as a whole
 _warmly = .1   # How far a sentence is better to lie, where a product has one that does
 _reservation = re.compile(
     r'\b(?:but|however|except|unfortunately|although|though|could|should|would (?:have|be)|'
@@ -126,12 +126,12 @@ def _candidates(reviews, keywords, least):
     return list(dict.fromkeys(s for s in turns if s))
 
 # %% ../../nbs/52_index.reviews.ipynb #e888b669
-def _praise_of(families, least, judge, encode, vectors):
+def _praise_of(families, least, praise, judge, encode, vectors):
     "The candidates of each family that praise, and the vectors of all"
     keywords = Keywords()
     candidates = {f: _candidates(rs, keywords, least) for f, rs in families.items()}
     vectors = _encoded([s for c in candidates.values() for s in c], encode, vectors)
-    return {f: [s for s in c if judge(vectors[s]) >= _barely] for f, c in candidates.items()}, vectors
+    return {f: [s for s in c if judge(vectors[s]) >= praise] for f, c in candidates.items()}, vectors
 
 # %% ../../nbs/52_index.reviews.ipynb #0c58ceac
 def _warm(judged):
@@ -151,10 +151,10 @@ def listen(
     judge = praise_judge(encode)
     vectors = _encoded([text_of(r) for rs in families.values() for r in rs], encode, _vectors_of(known or {}))
     praising = {f: _speaking(rs, vectors, judge)[:n_reviews] for f, rs in families.items()}
-    told, vectors = _praise_of(praising, 4, judge, encode, vectors)
+    told, vectors = _praise_of(praising, 4, 0, judge, encode, vectors)
     told = {f: _warm([(s, judge(vectors[s])) for s in own]) for f, own in told.items()}
     silent = {f: [r for r in rs if r.get('rating', 5) >= 4] for f, rs in families.items() if not told[f]}
-    alone, vectors = _praise_of(silent, 1, judge, encode, vectors)
+    alone, vectors = _praise_of(silent, 1, _alone, judge, encode, vectors)
     for f, found in alone.items():
         told[f] = sorted(found, key=lambda s: -judge(vectors[s]))[:1]
     def vectors_of(texts): return np.array([vectors[t] for t in texts])

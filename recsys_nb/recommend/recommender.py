@@ -23,7 +23,7 @@ from ..index.products import ProductIndex, Query, check_k, remembered
 from ..index.stores import Filters, as_tuple, key_of
 from ..models.dual_encoder import DualEncoderSBERT
 from .preferences import understand
-from .reasons import best_sentence, fitting_point
+from .reasons import best_sentence, fitting_point, stems
 from .results import Recommendations, as_recommendation, spoken
 
 # %% ../../nbs/63_recommend.recommender.ipynb #18d7824b
@@ -330,7 +330,8 @@ def _reason(payload, vectors, wish, common, taken):
     points = payload.get('points') or []
     point = fitting_point(points, wish.words, title)
     if said and (fit >= _least_fit or not point): return dict(why=said, why_from='review')
-    return dict(why=point or points[0], why_from='description') if points else {}
+    if not point: point = max(points, key=lambda p: len(stems(p) & stems(title)), default=None)
+    return dict(why=point, why_from='description') if point else {}
 
 # %% ../../nbs/63_recommend.recommender.ipynb #459aac5f
 _is_without = re.compile(
