@@ -214,7 +214,7 @@ bad = [
     ('train-score --data shop --resume latest --set lr=1e-3', '--resume does not go with --set'),
     ('index --data shop --base somewhere', '--run base'),
     ('serve --no-demo --frames https://shop.example', '--no-demo does not go with --frames'),
-    ('serve --cors shop.example', 'shop.example: expected an origin'),
+    ('serve --cors shop.example', "origins='shop.example': expected an origin"),
     ('serve --root-path api', 'expected a path such as /api'),
     ('recommend keyboard --root', 'expected a path'),
     ('serve --port 99999999', '--port'),
