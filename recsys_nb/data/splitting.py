@@ -149,10 +149,10 @@ def k_core(
 # %% ../../nbs/16_data.splitting.ipynb #0b88bba4
 def _show_parts(engine, folder):
     "Make the written parts one table of the engine, `parts_written`; `part` is 0, 1 or 2."
-    read = {p: engine.con.read_parquet(folder/f'{p}.parquet')
-        for p in parts}
-    t = ibis.union(*(t.mutate(part=ibis.literal(parts.index(p)))
-        for p, t in read.items()))
+    read = [engine.con.read_parquet(folder/f'{p}.parquet')
+        for p in parts]
+    t = ibis.union(*(t.mutate(part=ibis.literal(i))
+        for i, t in enumerate(read)))
     key = letters((t.text == '').ifelse(t.title, t.text))
     engine.con.create_view(
         'parts_written',

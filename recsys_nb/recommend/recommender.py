@@ -330,7 +330,8 @@ def _reason(payload, vectors, wish, common, taken):
     points = payload.get('points') or []
     point = fitting_point(points, wish.words, title)
     if said and (fit >= _least_fit or not point): return dict(why=said, why_from='review')
-    if not point: point = max(points, key=lambda p: len(stems(p) & stems(title)), default=None)
+    known = stems(title)
+    if not point: point = max(points, key=lambda p: len(stems(p) & known), default=None)
     return dict(why=point, why_from='description') if point else {}
 
 # %% ../../nbs/63_recommend.recommender.ipynb #459aac5f
