@@ -37,7 +37,9 @@ def _in_openvino(module, example):
     "A function from a batch to vectors."
     openvino = import_runtime('openvino')
     with quietly(), torch.no_grad(): program = openvino.convert_model(module, example_input=example)
-    program = openvino.compile_model(program, 'CPU', dict(INFERENCE_NUM_THREADS=torch.get_num_threads()))
+    form = 'bf16' if find_preset().bfloat16 else 'f32' # as it comes, it takes bfloat16 for there where it is held to AVX2, and fails
+    hints = dict(INFERENCE_PRECISION_HINT=form, INFERENCE_NUM_THREADS=torch.get_num_threads())
+    program = openvino.compile_model(program, 'CPU', hints)
     return lambda batch: program(batch)[0]
 
 # %% ../../nbs/93_benchmarks.encoding.ipynb #777d78f8
