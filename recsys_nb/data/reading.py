@@ -525,7 +525,7 @@ def save(self:DuckDB,
     "Compute a table and keep it in the work folder."
     path = self.work/f'{name}.parquet'
     with _readable_errors():
-        self.con.to_parquet(expr, path, compression='uncompressed', string_dictionary_page_size_limit=1)
+        self.con.to_parquet(expr, path, compression='lz4', string_dictionary_page_size_limit=1)
     columns, option = '*', ''
     if number:
         columns, option = '* EXCLUDE (file_row_number), file_row_number AS row', ', file_row_number=true'

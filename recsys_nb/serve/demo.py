@@ -6,7 +6,7 @@
 __all__ = ['sentences_to_try', 'look', 'build_demo', 'mount_demo']
 
 # %% ../../nbs/74_serve.demo.ipynb #bd6d1a2a
-import logging, time
+import logging, re, time
 from collections import Counter
 from functools import partial
 from itertools import chain, islice
@@ -39,12 +39,18 @@ def sentences_to_try(
     return [_about(kind, kinds[kind], i % 2) for i, kind in enumerate(largest)] or ['a gift for a friend']
 
 # %% ../../nbs/74_serve.demo.ipynb #3fe58681
+def _long_words(text): return set(re.findall(r'[^\W\d_]{4,}', text.lower()))
+
 def _about(kind, products, priced):
     "A sentence to try about products of a kind"
     name = clean(category_words(kind))[:60]
-    to_try = [s for p in products for s in p.get('sentences', []) if 20 <= len(s) <= 90]
+    said = [s for p in products for s in p.get('sentences', []) if 20 <= len(s) <= 90]
+    to_try = [s for s in said if not re.search(r"\b(i|i'm|my|me|we)\b", s, re.I)]
+    titled = Counter(w for p in products for w in _long_words(p['title']))
+    usual = {w for w, n in titled.items() if 10*n >= len(products)}
     prices = [p['price'] for p in products if p.get('price')]
-    if to_try and not priced: return f'{name}: {max(to_try, key=len)}'
+    if to_try and not priced:
+        return f'{name}: {max(to_try, key=lambda s: (len(usual & _long_words(s)), -len(s)))}'
     if not prices: return name
     limit = float(f'{1.5*median(prices):.1g}')
     return f'{name} under {limit:,.10g}'
