@@ -307,7 +307,8 @@ pictures = os.environ.get('RECSYS_PICTURES')
 @pytest.mark.skipif(not pictures, reason='RECSYS_PICTURES names no folder with an index, such as . after `make demo`')
 @pytest.mark.parametrize('width, scheme', [(1400, 'light'), (1400, 'dark'), (390, 'light'), (390, 'dark')])
 def test_the_picture_of_the_readme_is_made_on_request(browser, width, scheme):
-    "RECSYS_PICTURES=. python -m pytest tests/test_browser.py -k picture: writes nbs/images/demo.png, and others beside the tests' results."
+    """Writes nbs/images/demo.png, and others beside the tests' results. What is there was asked of the real electronics:
+    RECSYS_PICTURES=ROOT RECSYS_ASKED='q=an air fryer for a small kitchen&owned=B083GKDRKR' python -m pytest tests/test_browser.py -k picture"""
     from contextlib import contextmanager
     from recsys_nb.recommend.recommender import Recommender
     asked = os.environ.get('RECSYS_ASKED', '')

@@ -13,12 +13,12 @@ from ..core.files import RecsysError
 from ..core.machine import calm_threads
 
 # %% ../../nbs/99_benchmarks.command.ipynb #65b89037
-names = 'cleaning training encoding scoring search recommend service growth'.split()
+names = 'cleaning training encoding scoring search recommend service growth answers'.split()
 
 def run_benchmark(
     name:str,         # One of `names`
     quick:bool=False, # A small one, for a look
-    **size,           # Of `growth`
+    **size,           # Of `growth`; `folder` of `answers`
 ) -> Benchmark:
     "Run the benchmark of that name; `RecsysError` lists the names if there is none."
     if name not in names: raise RecsysError(f'{name}: no such benchmark; there are {", ".join(names)}')
@@ -36,7 +36,7 @@ def _parser():
     parser.add_argument('--isa', choices=list(isas), default='native', help='instructions that may be used')
     parser.add_argument('--json', action='store_true', help='figures for a script')
     parser.add_argument('--quick', action='store_true', help='a look, no measurement')
-    sizes = parser.add_argument_group('growth')
+    sizes = parser.add_argument_group('growth, and the folder of answers')
     sizes.add_argument('--reviews', type=int, help='lines of reviews to generate')
     sizes.add_argument('--products', type=int, help='products to generate')
     sizes.add_argument('--folder', help='where everything goes, and stays')
@@ -58,8 +58,9 @@ def benchmark_command(
     if any(os.environ.get(k) != v for k, v in held.items()):
         command = [sys.executable, '-m', 'recsys_nb.benchmarks', *args]
         return subprocess.run(command, env=os.environ | held).returncode
-    given = {k: v for k in ('reviews', 'products', 'folder', 'only', 'time', 'limit') if (v := getattr(asked, k)) is not None}
-    try: results = [run_benchmark(n, asked.quick, **(given if n == 'growth' else {})) for n in asked.names]
+    sizes = dict(growth=('reviews', 'products', 'folder', 'only', 'time', 'limit'), answers=('folder',))
+    def given(name): return {k: v for k in sizes.get(name, ()) if (v := getattr(asked, k)) is not None}
+    try: results = [run_benchmark(n, asked.quick, **given(n)) for n in asked.names]
     except RecsysError as e:
         print(e, file=sys.stderr)
         return 1

@@ -98,6 +98,8 @@ def histories_of(
     return asked.select('id', 'user_id', 'history', next='product_id')
 
 # %% ../../nbs/17_data.histories.ipynb #79e4f849
+_memory = '1500MB' # What does not fit waits on disk; the answer needs as much again for ten million people
+
 def count_histories(
     path:str|Path,        # An `interactions.parquet`
     part:str|None=None,   # Of which part to know, such as 'train'; `None`: of all
@@ -106,7 +108,7 @@ def count_histories(
     if not Path(path).exists():
         raise RecsysError(f'{path}: no such file; prepare the data set again')
     with tempfile.TemporaryDirectory() as work:
-        engine = DuckDB(Path(work))
+        engine = DuckDB(Path(work), _memory)
         t = engine.con.read_parquet(path)
         if part:
             t = t.filter(t.part == part)
