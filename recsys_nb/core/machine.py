@@ -9,7 +9,7 @@ __all__ = ['base_encoder', 'resolve_base', 'Choice', 'time_ways', 'cache_folder'
 
 # %% ../../nbs/01_core.machine.ipynb #a0654e4b
 import ctypes, gc, hashlib, json, os, platform, re, socket, statistics, sys, time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import import_module
@@ -197,17 +197,28 @@ def bfloat16_pays():
     return fastest('number format on the processor', _layer_steps).name == 'bfloat16'
 
 # %% ../../nbs/01_core.machine.ipynb #169ffee1
+@contextmanager
+def _attending(kinds):
+    "A context in which attention is one of these kinds, and computed in the number format that comes in."
+    from torch.backends import cuda # where PyTorch keeps the switch for all devices
+    from torch.nn.attention import sdpa_kernel
+    before = cuda.fp16_bf16_reduction_math_sdp_allowed()
+    cuda.allow_fp16_bf16_reduction_math_sdp(True)
+    try:
+        with sdpa_kernel(kinds): yield
+    finally: cuda.allow_fp16_bf16_reduction_math_sdp(before)
+
 def _attention_steps(bfloat16):
     "Attention of a batch of 16 texts of 64 tokens, forth and back."
     import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.attention import SDPBackend
     from torch.nn.functional import scaled_dot_product_attention as attend
     form = torch.bfloat16 if bfloat16 else torch.float32
     own = torch.Generator().manual_seed(0) # nobody else's numbers change
     x = torch.randn(3, 16, 64, 12, 32, dtype=form, generator=own).transpose(2, 3).requires_grad_()
     seen = torch.ones(16, 1, 64, 64, dtype=torch.bool)
     def step(kind):
-        with torch.enable_grad(), sdpa_kernel([kind]):
+        with torch.enable_grad(), _attending([kind]):
             with torch.autocast('cpu', torch.bfloat16, enabled=bfloat16): found = attend(*x, attn_mask=seen)
             found.float().sum().backward()
     return {'fused': lambda: step(SDPBackend.FLASH_ATTENTION), 'written out': lambda: step(SDPBackend.MATH)}
@@ -272,10 +283,10 @@ def steady_attention(
     trains=None, # A `Preset` or a `Team`, where gradients are computed
 ):
     "A context in which attention has no plan to make for every new length."
-    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.attention import SDPBackend
     kinds = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     plain = trains and trains.device == 'cpu' and _written_out_pays(trains.bfloat16)
-    return sdpa_kernel(kinds[2:] if plain else kinds)
+    return _attending(kinds[2:] if plain else kinds)
 
 # %% ../../nbs/01_core.machine.ipynb #af553747
 def calm_threads():

@@ -435,6 +435,7 @@ def _train_epoch(task, optimizer, at, save, max_steps):
     task.model.train()
     for batch in batches[at.batch:]:
         start = time.perf_counter()
+        if task.team.device == 'cpu' and at.step % 20 == 0: give_back_memory()
         factor = rate_factor(at.step, len(batches)*task.plan.epochs, config.warmup)
         for g in optimizer.param_groups: g['lr'] = g['peak']*factor
         seed_step(config.seed, at.step, task.team.index)
