@@ -7,8 +7,8 @@ import transformers as tf
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from recsys_nb.core.machine import bfloat16_pays
 from recsys_nb.core.files import RecsysError
+from recsys_nb.core.machine import bfloat16_pays
 from recsys_nb.models.dual_encoder import DualEncoderSBERT, StaticEmbedding, make_tower
 from recsys_nb.training.encoder import settle
 

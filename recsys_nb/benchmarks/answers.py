@@ -62,7 +62,7 @@ power bank, not Ambrane: ambrane
 a mixer grinder, not Bajaj: bajaj
 charger, not for the car: car
 smart watch without calling: calling
-hdmi cable, not Amazon Basics: amazonbasics
+hdmi cable, not Amazon Basics: basics
 a laptop bag, not black: black
 earbuds, not boAt: boat
 vacuum cleaner, no cordless: cordless
@@ -98,7 +98,7 @@ _below = dict(review='a sentence of a buyer', description='a line of its descrip
 
 def _share_named(rec, asked):
     "The share of the first five that name what was not wanted"
-    found = [word in r.title.lower() for text, word in asked for r in rec.recommend(text, k=5)]
+    found = [bool(re.search(rf'\b{word}', r.title, re.I)) for text, word in asked for r in rec.recommend(text, k=5)]
     return sum(found)/max(1, len(found))
 
 def answers(

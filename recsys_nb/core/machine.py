@@ -283,10 +283,10 @@ def steady_attention(
     trains=None, # A `Preset` or a `Team`, where gradients are computed
 ):
     "A context in which attention has no plan to make for every new length."
-    from torch.nn.attention import SDPBackend
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     kinds = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     plain = trains and trains.device == 'cpu' and _written_out_pays(trains.bfloat16)
-    return _attending(kinds[2:] if plain else kinds)
+    return _attending(kinds[2:]) if plain else sdpa_kernel(kinds)
 
 # %% ../../nbs/01_core.machine.ipynb #af553747
 def calm_threads():

@@ -98,7 +98,7 @@ def histories_of(
     return asked.select('id', 'user_id', 'history', next='product_id')
 
 # %% ../../nbs/17_data.histories.ipynb #79e4f849
-_memory = '1500MB' # What does not fit waits on disk; the answer needs as much again for ten million people
+_memory = '1500MB' # What does not fit waits on disk
 
 def count_histories(
     path:str|Path,        # An `interactions.parquet`

@@ -41,16 +41,20 @@ def sentences_to_try(
 # %% ../../nbs/74_serve.demo.ipynb #3fe58681
 def _long_words(text): return set(re.findall(r'[^\W\d_]{4,}', text.lower()))
 
+def _most_telling(products):
+    "What a buyer says with most of the words that are usual in the titles, or nothing"
+    said = [s for p in products for s in p.get('sentences', []) if 20 <= len(s) <= 90]
+    titled = Counter(w for p in products for w in _long_words(p['title']))
+    usual = {w for w, n in titled.items() if 10*n >= len(products)}
+    to_try = [s for s in said if not re.search(r"\b(i|i'm|my|me|we)\b", s, re.I)]
+    return max(to_try, key=lambda s: (len(usual & _long_words(s)), -len(s)), default='')
+
 def _about(kind, products, priced):
     "A sentence to try about products of a kind"
     name = clean(category_words(kind))[:60]
-    said = [s for p in products for s in p.get('sentences', []) if 20 <= len(s) <= 90]
-    to_try = [s for s in said if not re.search(r"\b(i|i'm|my|me|we)\b", s, re.I)]
-    titled = Counter(w for p in products for w in _long_words(p['title']))
-    usual = {w for w, n in titled.items() if 10*n >= len(products)}
+    said = '' if priced else _most_telling(products)
+    if said: return f'{name}: {said}'
     prices = [p['price'] for p in products if p.get('price')]
-    if to_try and not priced:
-        return f'{name}: {max(to_try, key=lambda s: (len(usual & _long_words(s)), -len(s)))}'
     if not prices: return name
     limit = float(f'{1.5*median(prices):.1g}')
     return f'{name} under {limit:,.10g}'
