@@ -84,7 +84,7 @@ def test_every_result_says_what_brought_it(rec):
 
 def test_a_history_says_which_product_of_it_brought_what(tmp_path):
     products = toy_data(40).products
-    after = pd.DataFrame(dict(product_id=['p020', 'p020', 'p030'], before=['p002', 'p007', 'p007'], weight=[.2, .9, .3]))
+    after = pd.DataFrame(dict(product_id=['p020', 'p020', 'p030'], before=['p002', 'p007', 'p007'], weight=[.2, .9, .3], damping=1.))
     with index_products(tmp_path/'toys', products, ToyEncoder().encode(list(products.text)), 'toy', followers=after) as index:
         found = Recommender(index, ToyEncoder()).recommend(history=['p002', 'p007', 'nope'], k=10)
     follows = {r.product_id: r.follows for r in found}

@@ -99,6 +99,17 @@ def test_an_update_is_a_rebuild(shop):
             assert [h.product_id for h in a.search(v, query)] == [h.product_id for h in b.search(v, query)]
     assert pd.read_parquet(build.index_folder(root, 'shop')/'products.parquet').equals(pd.read_parquet(build.index_folder(root, 'anew')/'products.parquet'))
 
+def test_what_others_had_stays_as_it_is(shop):
+    root, _ = shop
+    table = pd.read_parquet(load_prepared('shop', root).file('interactions'))
+    user = table.user_id.value_counts().index[0]
+    had = table[table.user_id == user]
+    new = dict(parent_asin=had.product_id.iloc[0], user_id=user, rating=5, timestamp=1_950_000_000_000, title='', text='Ok')
+    data, done = update_all('shop', lines(root/'reviews.jsonl', [new]), root=root)
+    family = data.products.family_id[data.products.product_id.isin(had.product_id)]
+    assert 2 <= done['written'] <= data.products.family_id.isin(family).sum() < len(data.products)/2
+    assert done['encoded'] == 0
+
 def test_twice_is_once_and_yesterdays_file_is_kept(shop):
     root, _ = shop
     reviews, meta, gone = changes(root)

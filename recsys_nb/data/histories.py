@@ -42,12 +42,12 @@ def _pairs_in_order(
 
 # %% ../../nbs/17_data.histories.ipynb #02c82db3
 _most_followers = 100 # Of each product
-_damping = .3         # The power of the sum of all that follows by which it is divided
+_damping = .3         # The power of the sum of all that follows by which each of it is divided
 
 # %% ../../nbs/17_data.histories.ipynb #519943f9
 def followers(
     t, # Interactions, see `pairs`
-):     # `product_id`, `before`, `weight`: how strongly `product_id` follows `before`
+):     # `product_id`, `before`, `weight`, `damping`: `product_id` follows `before` as strongly as the product of both
     "What comes after each product, the strongest followers of each."
     p = _pairs_in_order(t)
     p = p.mutate(total=_.weight.sum().over(ibis.window(group_by='before')))
@@ -55,7 +55,7 @@ def followers(
         group_by='before',
         order_by=[p.weight.desc(), p.product_id]))
     p = p.mutate(place=place).filter(_.place < _most_followers)
-    return p.select('product_id', 'before', weight=_.weight / _.total**_damping)
+    return p.select('product_id', 'before', 'weight', damping=(_.total**-_damping).round(6))
 
 # %% ../../nbs/17_data.histories.ipynb #01252752
 _assumed = 5 # People whose behaviour is assumed of every product, beside those who had it

@@ -245,7 +245,7 @@ def index_products(
     batch:int=1000,           # Products at a time
 ) -> ProductIndex:
     "Build an index, all or nothing, and open it; a killed build goes on where it stopped."
-    folder, p, s = Path(folder), with_scores(products, scores), settings
+    folder, p, s = Path(folder), with_scores(products, scores, followers), settings
     if not len(p): raise RecsysError('products: there are none to index')
     reviews, later, followers = (pd.DataFrame() if r is None else r for r in (reviews, later, followers))
     if not callable(vectors):
@@ -370,9 +370,10 @@ _made_of = f"""
         FROM (SELECT product_id, before, round(weight, 6) FROM followers) f GROUP BY product_id),
     own AS (SELECT family_id, {_hash('family_id')} AS n FROM read_parquet({{products}}) GROUP BY family_id
         UNION ALL FROM said)
-    SELECT p.product_id, {_hash('concat(p, s)')} AS row, {_hash('p.text')} AS text, own.n AS reviews,
-        coalesce(earlier.n, 0) AS follows
+    SELECT p.product_id, {_hash('concat(p, s, earlier.n, later.n)')} AS row, {_hash('p.text')} AS text, own.n AS reviews
     FROM read_parquet({{products}}) p LEFT JOIN scores s USING (product_id) LEFT JOIN earlier USING (product_id)
+        LEFT JOIN (SELECT before AS product_id, max(damping) AS n FROM followers GROUP BY before) later
+        USING (product_id)
         LEFT JOIN (SELECT family_id, {_sum('n')} AS n FROM own GROUP BY family_id) own USING (family_id)
     ORDER BY p.product_id"""
 
@@ -381,9 +382,9 @@ def contents(
     scores:pd.DataFrame|None=None,    # product_id and predicted score
     followers:pd.DataFrame|None=None, # See `count_histories`
     known:str='all',                  # Whose reviews count
-) -> pd.DataFrame:                    # By product id: `row`, `text`, `reviews`, `follows`
+) -> pd.DataFrame:                    # By product id: `row`, `text`, `reviews`
     "What an index of these data is made of."
-    none = pd.DataFrame(dict(product_id=pd.Series(dtype=str), before=pd.Series(dtype=str), weight=0.))
+    none = pd.DataFrame(dict(product_id=pd.Series(dtype=str), before=pd.Series(dtype=str), weight=0., damping=0.))
     reviews = ', '.join(quoted(data.file(part)) for part in _parts_of(known))
     sql = _made_of.format(reviews=f'[{reviews}]', products=quoted(data.file('products')))
     with duckdb.connect() as con:

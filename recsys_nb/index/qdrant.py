@@ -80,7 +80,7 @@ def _fill_in(self:QdrantStore, lookups, found):
             requests.append(self.request(name, asked[name], len(rest), among, True))
             gone.append(own)
     if not gone: return
-    for own, points in zip(gone, self.send(requests)): own |= _by_id(points)
+    for own, points in zip(gone, self.send(requests)): own |= _values(points)
 
 # %% ../../nbs/51_index.qdrant.ipynb #0d296337
 @patch
@@ -96,21 +96,37 @@ def candidates(self:QdrantStore,
         for name, asked in q.asked.items():
             names.append((i, name))
             requests.append(self.request(name, asked, q.n, f, exact))
-    found = dict(zip(names, map(_by_id, self.send(requests)))) if names else {}
+    found = dict(zip(names, map(_values, self.send(requests)))) if names else {}
     self._fill_in(lookups, found)
+    payloads = self._payloads(set().union(*found.values()))
     def one(i, q):
         if not q.asked: return self._highest_scored(q)
-        payloads = {}
         signals = {}
         for name in q.asked:
-            for point_id, point in found[i, name].items():
-                payloads[point_id] = point.payload
-                signals.setdefault(point_id, {})[name] = point.score
-        return [Candidate.of(payloads[j], own) for j, own in signals.items()]
+            for point_id, value in found[i, name].items(): signals.setdefault(point_id, {})[name] = value
+        return [Candidate.of(payloads[j], own) for j, own in signals.items() if j in payloads]
     return [one(i, q) for i, q in enumerate(lookups)]
 
 # %% ../../nbs/51_index.qdrant.ipynb #87d8dfb1
-def _by_id(points): return {p.id: p for p in points}
+def _values(points): return {p.id: p.score for p in points}
+
+_remembered = 100_000 # points, about 50 MB
+
+@patch
+def _payloads(self:QdrantStore, ids):
+    "What is known of points, by their ids; what was read before is not read again"
+    read = self.__dict__.setdefault('_read', {})
+    found = {i: read[i] for i in ids if i in read}
+    if new := [i for i in ids if i not in found]:
+        found |= {p.id: p.payload for p in self.fetch(new, False, _candidate_fields)}
+        if len(read) > _remembered: self._forget()
+        else: read |= found
+    return found
+
+@patch
+def _forget(self:QdrantStore):
+    "Read everything again: something has changed"
+    self.__dict__.pop('_read', None)
 
 # %% ../../nbs/51_index.qdrant.ipynb #54820a70
 @patch
@@ -118,8 +134,8 @@ def _highest_scored(self:QdrantStore, q):
     "What passes the filter, by predicted stars"
     f = qdrant_filter(self.lib, q.filters)
     scored, others = self.send([self.request(by, None, q.n, f, False) for by in ('score', None)])
-    points = _by_id([*scored, *others]).values()
-    found = [Candidate.of(p.payload, {}) for p in points]
+    ids = dict.fromkeys(p.id for p in [*scored, *others])
+    found = [Candidate.of(payload, {}) for payload in self._payloads(ids).values()]
     return sorted(found, key=lambda c: (-(c.score or 0), c.product_id))[:q.n]
 
 # %% ../../nbs/51_index.qdrant.ipynb #3fcb5dae
@@ -215,6 +231,7 @@ def _update(self:EdgeStore, operation):
     with self.changing():
         self.shard.update(operation)
         self.shard.flush()
+        self._forget()
 
 # %% ../../nbs/51_index.qdrant.ipynb #de4e84c2
 def _writable(vectors, sparse):
@@ -230,15 +247,6 @@ def upsert(self:EdgeStore,
     "Add products or replace them."
     made = [edge.Point(point_id(p['product_id']), _writable(v, edge.SparseVector), p) for p, v in points]
     self._update(edge.UpdateOperation.upsert_points(made))
-
-# %% ../../nbs/51_index.qdrant.ipynb #e97e41f6
-@patch
-def set_vectors(self:EdgeStore,
-    vectors:dict, # Product id -> dict of vectors
-):
-    "Replace some vectors of products that are there."
-    made = [edge.PointVectors(point_id(i), _writable(v, edge.SparseVector)) for i, v in vectors.items()]
-    self._update(edge.UpdateOperation.update_vectors(made))
 
 # %% ../../nbs/51_index.qdrant.ipynb #796d66b7
 @patch
@@ -267,9 +275,9 @@ def facet(self:EdgeStore, key, n=100_000) -> dict:
 
 # %% ../../nbs/51_index.qdrant.ipynb #a735ef4d
 @patch
-def fetch(self:EdgeStore, ids, vectors):
+def fetch(self:EdgeStore, ids, vectors, fields=True):
     "Points by their ids."
-    return self.shard.retrieve(ids, True, vectors)
+    return self.shard.retrieve(ids, fields, vectors)
 
 # %% ../../nbs/51_index.qdrant.ipynb #25180c29
 @patch
@@ -287,7 +295,7 @@ def request(self:EdgeStore, name, asked, n, f, exact):
         wanted = edge.SparseVector(*asked) if isinstance(asked, tuple) else asked.tolist()
         query = edge.Query.Nearest(wanted, using=name)
     params = edge.SearchParams(exact=exact, quantization=edge.QuantizationSearchParams(rescore=True, oversampling=2.))
-    return edge.QueryRequest(limit=n, query=query, filter=f, params=params, with_payload=_candidate_fields)
+    return edge.QueryRequest(limit=n, query=query, filter=f, params=params, with_payload=False)
 
 # %% ../../nbs/51_index.qdrant.ipynb #7be5bd79
 @patch
@@ -424,24 +432,17 @@ def upsert(self:ServerStore,
     point, sparse = self.lib.PointStruct, self._sparse
     made = [point(id=point_id(p['product_id']), payload=p, vector=_writable(v, sparse)) for p, v in points]
     self.call('upsert', made, wait=True)
+    self._forget()
 
 @patch
 def _sparse(self:ServerStore, numbers, weights): return self.lib.SparseVector(indices=numbers, values=weights)
-
-# %% ../../nbs/51_index.qdrant.ipynb #8136f445
-@patch
-def set_vectors(self:ServerStore,
-    vectors:dict, # Product id -> dict of vectors
-):
-    "Replace some vectors of products that are there."
-    made = [self.lib.PointVectors(id=point_id(i), vector=_writable(v, self._sparse)) for i, v in vectors.items()]
-    self.call('update_vectors', made, wait=True)
 
 # %% ../../nbs/51_index.qdrant.ipynb #364d55e3
 @patch
 def delete(self:ServerStore, ids):
     "Remove products."
     self.call('delete', [point_id(i) for i in ids], wait=True)
+    self._forget()
 
 # %% ../../nbs/51_index.qdrant.ipynb #ac267ff8
 @patch
@@ -467,9 +468,9 @@ def facet(self:ServerStore, key, n=100_000) -> dict:
 
 # %% ../../nbs/51_index.qdrant.ipynb #4af8f7bb
 @patch
-def fetch(self:ServerStore, ids, vectors):
+def fetch(self:ServerStore, ids, vectors, fields=True):
     "Points by their ids."
-    return self.call('retrieve', ids, with_payload=True, with_vectors=vectors)
+    return self.call('retrieve', ids, with_payload=fields, with_vectors=vectors)
 
 # %% ../../nbs/51_index.qdrant.ipynb #748041b1
 @patch
@@ -487,7 +488,7 @@ def request(self:ServerStore, name, asked, n, f, exact):
     elif isinstance(asked, tuple): query = dict(query=m.SparseVector(indices=asked[0], values=asked[1]), using=name)
     else: query = dict(query=[asked.tolist()] if vector_kinds[name] == 'several' else asked.tolist(), using=name)
     params = m.SearchParams(exact=exact, quantization=m.QuantizationSearchParams(rescore=True, oversampling=2.))
-    return m.QueryRequest(limit=n, filter=f, params=params, with_payload=_candidate_fields, **query)
+    return m.QueryRequest(limit=n, filter=f, params=params, with_payload=False, **query)
 
 # %% ../../nbs/51_index.qdrant.ipynb #86800924
 @patch

@@ -90,7 +90,7 @@ def point_id(
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f'recsys_nb:{product_id}'))
 
 # %% ../../nbs/50_index.stores.ipynb #b3854718
-_numbers = ('price', 'average_rating', 'rating_number', 'score', 'score_count')
+_numbers = ('price', 'average_rating', 'rating_number', 'score', 'score_count', 'damping')
 _texts = ('title', 'brand', 'url', 'text')
 
 def _number(row, field):
@@ -161,11 +161,6 @@ class ExactStore:
     ):
         "Add products or replace them."
         for payload, vectors in points: self.points[payload['product_id']] = payload, vectors
-    def set_vectors(self,
-        vectors:dict, # Product id -> dict of vectors
-    ):
-        "Replace some vectors of products that are there."
-        for i, some in vectors.items(): self.points[i][1].update(some)
     def delete(self, ids):
         "Remove products."
         for i in ids: self.points.pop(i, None)

@@ -139,16 +139,13 @@ def _put(index, rows, reviews, model, after):
 # %% ../../nbs/55_index.update.ipynb #588e99fc
 def _put_all(index, data, same, scores, followers, batch):
     "Put all products of which something differs; how many, and how many of them were encoded."
-    changed, alike = same.index[~same.all(axis=1)], same.drop(columns='follows').all(axis=1)
-    after = followed(followers[followers.product_id.isin(changed)])
-    moved = [i for i in changed if alike[i] and i in after]
-    _follow(index, moved, after, batch)
-    changed = changed.difference(moved)
+    changed = same.index[~same.all(axis=1)]
     if not len(changed):
-        return dict(written=len(moved), encoded=0)
+        return dict(written=0, encoded=0)
+    after = followed(followers[followers.product_id.isin(changed)])
     tables = read_batches(data, 'products', [])
     tables = [t[t.product_id.isin(changed)] for t in tables]
-    rows = with_scores(pd.concat(tables), scores).set_index('product_id', drop=False)
+    rows = with_scores(pd.concat(tables), scores, followers).set_index('product_id', drop=False)
     rows = rows.assign(same_text=same.text, same_reviews=same.reviews)
     model, m = model_of(index.folder), index.manifest
     reviews = reviews_known(data, m['known'], m['per_family'], set(rows.family_id[~rows.same_reviews]))
@@ -160,12 +157,7 @@ def _put_all(index, data, same, scores, followers, batch):
     bar.close()
     if 10*len(rows) > len(same):
         index.store.finish()
-    return dict(written=len(moved) + len(rows), encoded=encoded)
-
-def _follow(index, ids, after, batch):
-    "Products of which only what they follow has changed get that one vector."
-    for i in range(0, len(ids), batch):
-        index.store.set_vectors({p: dict(histories=after[p]) for p in ids[i:i + batch]})
+    return dict(written=len(rows), encoded=encoded)
 
 # %% ../../nbs/55_index.update.ipynb #00336d13
 def update_index(

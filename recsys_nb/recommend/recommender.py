@@ -121,7 +121,7 @@ class Wish:
     notes:list=field(default_factory=list)      # What could not be done
     k:int=5                # How many products
     diversity:float=0.     # How much they should differ
-    history:list=()        # Ids of products that they had, oldest first
+    history:dict=field(default_factory=dict) # Id of a product that they had -> what it counts
     titles:dict=field(default_factory=dict) # Theirs
     vector:np.ndarray|None=None # (dim,) unit length, once it is encoded; `None` where there is nothing to go by
 
@@ -208,6 +208,11 @@ def _conditions(self:Recommender, parts, limits, notes):
 # %% ../../nbs/63_recommend.recommender.ipynb #c459b8d9
 _recent = 10 # Products of a history that count
 
+def _counting(had):
+    "What each product that somebody had counts: the later the more, and the less, the more is had after it"
+    damping = {p['product_id']: p.get('damping', 0) for p, _ in had}
+    return {i: w*damping[i] for i, w in recency([p['product_id'] for p, _ in had]).items()}
+
 # %% ../../nbs/63_recommend.recommender.ipynb #6889fadf
 @patch
 def read(self:Recommender,
@@ -244,7 +249,7 @@ def read(self:Recommender,
         notes=notes,
         k=k,
         diversity=diversity,
-        history=[p['product_id'] for p, _ in had],
+        history=_counting(had),
         titles={p['product_id']: p['title'] for p, _ in had})
 
 # %% ../../nbs/63_recommend.recommender.ipynb #bdc2b1fc
@@ -388,11 +393,9 @@ _brought_by = dict(
 def _followed(wish, vectors):
     "The title of the product that they had which a result follows most, if it follows any"
     after = dict(zip(*vectors['histories']))
-    worth = {}
-    for product_id, weight in recency(wish.history).items():
-        (number,), _ = remembered([product_id])
-        worth[product_id] = weight*after.get(number, 0)
-    return wish.titles[max(worth, key=worth.get)]
+    numbers, weights = remembered(wish.history)
+    worth = [w*after.get(n, 0) for n, w in zip(numbers, weights)]
+    return wish.titles[list(wish.history)[int(np.argmax(worth))]]
 
 # %% ../../nbs/63_recommend.recommender.ipynb #f7eea8ec
 @patch
