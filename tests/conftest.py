@@ -14,6 +14,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 project = Path(__file__).parents[1]
+settings.register_profile('shared machine', deadline=None) # an example takes as long as others leave it time
+settings.load_profile('shared machine')
 
 def examples(n, **more):
     "Settings of a property test: always the same `n` examples, or RECSYS_EXAMPLES times as many, each time others."

@@ -3,8 +3,9 @@ import json, math, warnings
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from transformers import AutoTokenizer, BertConfig, BertModel
+from conftest import examples
 from recsys_nb.core.files import RecsysError
 from recsys_nb.core.machine import Preset, resolve_base
 from recsys_nb.core.runs import all_runs, read_metrics
@@ -37,13 +38,14 @@ def model(tiny_base):
     m.price.fit([5, 50, 500])
     return m.eval()
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.text(st.sampled_from('ab é.漢字★\n'), max_size=120), max_size=5), st.integers(1, 9))
 def test_the_beginning_of_a_text_is_enough(model, texts, limit):
     texts = [*texts, 'x' * 150 + ' two words', 'word ' * 50]
     whole = model.tokenizer(texts, add_special_tokens=False, truncation=True, max_length=limit)['input_ids']
     assert model.token_ids(texts, limit) == whole
 
+@examples(100)
 @given(st.lists(st.sampled_from(['five', 'a', '4', '/', '½', 'Star', 'ſtars', 'RATINGS', 'ratıng', ':', '5', '*', '★', 'out', 'of', ' ', 'was']), max_size=12))
 def test_star_words_are_found_by_what_they_need(words):
     for text in ' '.join(words), ''.join(words): assert mask_star_words(text) == score_model._star_words.sub('[MASK]', text)
@@ -68,15 +70,18 @@ def learnable(n=90, name='toy'):
     ('it starts well', 'it starts well'), ('24/7 support', '24/7 support'), ('1920*1080', '1920*1080'), ('2 out of 7 arrived', '2 out of 7 arrived'), ('', '')])
 def test_star_words_are_masked(text, expected): assert mask_star_words(text) == expected
 
+@examples(100)
 @given(st.text(max_size=80))
 def test_masking_twice_changes_nothing(text): assert mask_star_words(mask_star_words(text)) == mask_star_words(text)
 
+@examples(100)
 @given(st.lists(st.floats(1, 5), min_size=1, max_size=20))
 def test_targets_are_distributions_with_the_rating_as_mean(ratings):
     t = star_targets(torch.tensor(ratings))
     assert torch.allclose(t.sum(1), torch.ones(len(ratings)), atol=1e-5)
     assert torch.allclose((t * torch.arange(1., 6)).sum(1), torch.tensor(ratings), atol=1e-5)
 
+@examples(100)
 @given(st.lists(st.floats(-1e4, 1e4), min_size=5, max_size=5))
 def test_scores_are_bounded(logits):
     score, spread = score_and_spread(torch.tensor([logits]))
@@ -91,7 +96,7 @@ def test_batching_padding_and_order_do_not_matter(model):
     np.testing.assert_allclose(back.score[::-1], one.score, atol=1e-5)
 
 def test_bfloat16_scores_are_near_and_leave_the_model_as_it_was(model):
-    inputs = model.inputs(reviews, products)
+    inputs = model.inputs(pd.concat(14*[reviews]), products) # more than few
     exact, _ = model.predict_inputs(inputs, 1, preset=Preset('cpu', 'cpu', False))
     near, _ = model.predict_inputs(inputs, 1, preset=Preset('cpu', 'cpu', True))
     again, _ = model.predict_inputs(inputs, 1, preset=Preset('cpu', 'cpu', False))
@@ -143,6 +148,7 @@ def test_product_scores():
     one = product_scores(r[:1], r, products.drop(columns='categories'))
     assert np.allclose(one.score, 4)
 
+@examples(100)
 @given(st.floats(1, 5), st.integers(1, 50), st.floats(1, 5), st.floats(.01, 4), st.floats(0, 4))
 def test_shrunk_lies_between_mean_and_prior(mean, n, prior, within, between):
     s, e = shrink(mean, n, prior, within, between)

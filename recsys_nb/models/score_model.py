@@ -7,13 +7,13 @@ __all__ = ['stars', 'mask_star_words', 'review_texts', 'score_and_spread', 'star
            'PriceNetwork', 'ReviewMetadataScoreModel', 'ScoreInputs', 'numbers_of']
 
 # %% ../../nbs/23_models.score_model.ipynb #c5fa7c4c
-import copy, re
-from functools import partial
+import copy, hashlib, re
+from dataclasses import replace
 from pathlib import Path
 import torch
 import numpy as np, pandas as pd
 from fastcore.basics import patch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import nn
 from torch.nn import functional as F
 from ..core.files import RecsysError, progress, read_json, recover_folder, replace_folder, write_json
@@ -22,7 +22,7 @@ from ..core.runs import find_run
 from ..data.texts import review_text
 from ..data.tokens import Tokens
 from .dual_encoder import pad_batch, without_bars
-from .encoding import alike, over_cores
+from .encoding import alike, openvino_reader, over_cores, quickest_way
 
 # %% ../../nbs/23_models.score_model.ipynb #76296952
 _count = r'(?:zero|half|one|two|three|four|five|six|seven|eight|nine|ten|\d+(?:[.,]\d+)?|\d/\d|½)\+?'
@@ -302,11 +302,21 @@ def inputs(self:ReviewMetadataScoreModel,
 
 # %% ../../nbs/23_models.score_model.ipynb #401460f2
 @patch
-def _in_bfloat16(self:ReviewMetadataScoreModel):
-    "A copy whose encoder has its weights in bfloat16."
-    other = copy.deepcopy(self, {id(self.tokenizer): self.tokenizer})
-    other.encoder.to(torch.bfloat16)
-    return other
+def _reader(self:ReviewMetadataScoreModel, way):
+    "Who scores a batch in a way such as 'torch float32': a function from a batch to logits."
+    runtime, precision = way.split()
+    if runtime == 'openvino':
+        example = ScoreInputs([[1, 2, 3], [1, 2]], [[1], []], [5, np.nan]).batch([0, 1])
+        name = hashlib.sha256(save(self.state_dict())).hexdigest()[:16]
+        return openvino_reader(self, name, _arguments(example), precision)
+    if precision == 'float32': return lambda batch: self(**batch)
+    copied = copy.deepcopy(self, {id(self.tokenizer): self.tokenizer})
+    copied.encoder.to(torch.bfloat16)
+    def read(batch):
+        with torch.autocast(self.device.type, torch.bfloat16): return copied(**batch)
+    return read
+
+def _arguments(batch): return {k: v for k, v in batch.items() if k != 'rating'}
 
 # %% ../../nbs/23_models.score_model.ipynb #06bb56ee
 @patch
@@ -318,27 +328,35 @@ def predict_inputs(self:ReviewMetadataScoreModel,
 ) -> tuple:                    # Scores (n,) and spreads (n,)
     "Scores of tokenised reviews, in their order."
     preset = preset or find_preset(self.device.type)
-    was = self.training
-    on_cpu = preset.device == 'cpu'
+    was_training = self.training
+    if was_training: preset = replace(preset, runtime='torch') # weights that change are not worth converting
     parts = alike(inputs.reviews, batch_size or preset.encode_batch)
     out = np.zeros((2, len(inputs)), np.float32)
     self.to(preset.device).eval()
-    quick = self._in_bfloat16() if on_cpu and preset.bfloat16 and len(parts) > 1 else self
-    work = partial(quick._scored, inputs, preset)
-    found = over_cores(work, parts) if on_cpu else map(work, parts)
     with steady_attention():
+        read = self._reader(self._chosen(inputs, preset))
+        found = self._scored_batches(inputs, parts, read)
         for rows, scores in progress(found, 'scoring', len(parts), 'batch') if show else found: out[:, rows] = scores
-    self.train(was)
+    self.train(was_training)
     return out[0], out[1]
 
 # %% ../../nbs/23_models.score_model.ipynb #79a29bad
 @patch
-def _scored(self:ReviewMetadataScoreModel, inputs, preset, rows):
-    "Some rows, and their scores and spreads."
-    with torch.inference_mode(), torch.autocast(preset.device, torch.bfloat16, enabled=preset.bfloat16):
-        batch = inputs.batch(rows, torch.device(preset.device))
-        batch.pop('rating')
-        return rows, torch.stack(score_and_spread(self(**batch))).cpu().numpy()
+def _scored_batches(self:ReviewMetadataScoreModel, inputs, parts, read):
+    "The rows of each part, and their scores and spreads."
+    @torch.inference_mode()
+    def work(rows):
+        logits = read(_arguments(inputs.batch(rows, self.device)))
+        return rows, torch.stack(score_and_spread(logits)).cpu().numpy()
+    return over_cores(work, parts) if self.device.type == 'cpu' else map(work, parts)
+
+@patch
+def _chosen(self:ReviewMetadataScoreModel, inputs, preset):
+    "The way to score these reviews."
+    def work(read, places):
+        some = [places[part] for part in alike([inputs.reviews[i] for i in places], 4)]
+        return list(self._scored_batches(inputs, some, read))
+    return quickest_way('scoring', self.encoder.config, preset, self._reader, len(inputs), work)
 
 # %% ../../nbs/23_models.score_model.ipynb #a1084fb9
 @patch
