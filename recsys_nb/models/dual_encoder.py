@@ -213,13 +213,15 @@ def _prompt_left_out(tower, prompt):
     return len(prompt_tokens) - (prompt_tokens[-1] in ends)
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #602a3a02
+_length_steps = 16 # tokens
+
 @patch
 def forward(self:DualEncoderSBERT,
     tokens,   # The token numbers of each text
     side:str, # 'user' or 'product'
 ):            # (batch, dim), unit length
     "Encode token lists with the tower of that side, with gradients."
-    batch = self.batch_of(tokens, side)
+    batch = self.batch_of(tokens, side, _length_steps)
     return F.normalize(self.tower(side)(batch)['sentence_embedding'].float(), dim=-1)
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #0c79cbe8
