@@ -1,10 +1,11 @@
 "Whatever a line holds, reading does not fail, and every line is accounted for."
-import json, tempfile
+import json, re, tempfile
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
 from conftest import examples
+from recsys_nb.core.files import RecsysError
 from recsys_nb.data.values import shape_products, shape_reviews
 from recsys_nb.data.prepare import prepare
 from recsys_nb.data.reading import DuckDB, meta_fields, meta_lists, review_fields, _steps_apart, unusable_lines
@@ -64,7 +65,10 @@ def test_rows_in_are_rows_out_quarantined_or_removed(reviews):
         tmp = Path(tmp)
         for i, content in enumerate(reviews): (tmp/f'{i}.jsonl').write_bytes(b'\n' + b''.join(c + b'\n' for c in content) + b'{"asin": "P1", "text": "Something that is left"}\n')
         (tmp/'meta').write_text('{"asin": "P1", "title": "One"}\n{"asin": "P2"}\n')
-        data = prepare(str(tmp/'*.jsonl'), tmp/'meta', 'x', tmp, max_bad=1, allow_unreadable=unreadable)
+        try: data = prepare(str(tmp/'*.jsonl'), tmp/'meta', 'x', tmp, max_bad=1, allow_unreadable=unreadable)
+        except RecsysError as e: # a whole file that can be no lines of JSON
+            assert re.search(r'\d\.jsonl: seems to be .*; expected JSON', str(e))
+            return
         steps = data.report['steps']['reviews']
         assert steps[0]['before'] == sum(is_line(b) for c in reviews for b in c) + len(reviews)
         assert steps[0]['before'] == sum(s['removed'] for s in steps) + len(data.train) + len(data.val) + len(data.test)

@@ -1,7 +1,11 @@
 "Importing changes nothing; threads are calmed on request; a run whose process is gone, or whose number another has, was interrupted."
 import os, socket, subprocess, sys
+from types import SimpleNamespace
 
-from recsys_nb.core.files import write_json
+import pytest
+
+from recsys_nb.command import pipeline
+from recsys_nb.core.files import RecsysError, write_json
 from recsys_nb.core.runs import new_run
 from recsys_nb.training.settings import EncoderConfig
 
@@ -32,3 +36,12 @@ def test_a_run_is_running_as_long_as_its_process_is(tmp_path):
     p.communicate()
     assert note(late) == 'interrupted'
     assert note(late, 'elsewhere') == 'running' # nobody here can know
+
+def test_the_newest_run_is_an_encoder_or_else_a_score_model(monkeypatch):
+    data, runs = SimpleNamespace(name='shop'), dict(score=['s1', 's2'])
+    monkeypatch.setattr(pipeline, '_finished', lambda data, kind, root: runs.get(kind, []))
+    assert pipeline.run_for(data, None) == 's2'
+    runs['encoder'] = ['e1']
+    assert pipeline.run_for(data, None) == 'e1' and pipeline.run_for(data, 'score') == 's2'
+    runs.clear()
+    with pytest.raises(RecsysError, match="no finished encoder run on data set 'shop': train one, or use --run base"): pipeline.run_for(data, None)

@@ -18,7 +18,7 @@ names = 'cleaning training encoding scoring search recommend service growth answ
 def run_benchmark(
     name:str,         # One of `names`
     quick:bool=False, # A small one, for a look
-    **size,           # Of `growth`; `folder` of `answers`
+    **size,           # Of `growth`; `folder` of `answers`, `products` of `recommend`
 ) -> Benchmark:
     "Run the benchmark of that name; `RecsysError` lists the names if there is none."
     if name not in names: raise RecsysError(f'{name}: no such benchmark; there are {", ".join(names)}')
@@ -36,7 +36,7 @@ def _parser():
     parser.add_argument('--isa', choices=list(isas), default='native', help='instructions that may be used')
     parser.add_argument('--json', action='store_true', help='figures for a script')
     parser.add_argument('--quick', action='store_true', help='a look, no measurement')
-    sizes = parser.add_argument_group('growth, and the folder of answers')
+    sizes = parser.add_argument_group('growth, the folder of answers, the products of recommend')
     sizes.add_argument('--reviews', type=int, help='lines of reviews to generate')
     sizes.add_argument('--products', type=int, help='products to generate')
     sizes.add_argument('--folder', help='where everything goes, and stays')
@@ -58,7 +58,7 @@ def benchmark_command(
     if any(os.environ.get(k) != v for k, v in held.items()):
         command = [sys.executable, '-m', 'recsys_nb.benchmarks', *args]
         return subprocess.run(command, env=os.environ | held).returncode
-    sizes = dict(growth=('reviews', 'products', 'folder', 'only', 'time', 'limit'), answers=('folder',))
+    sizes = dict(growth=('reviews', 'products', 'folder', 'only', 'time', 'limit'), answers=('folder',), recommend=('products',))
     def given(name): return {k: v for k in sizes.get(name, ()) if (v := getattr(asked, k)) is not None}
     try: results = [run_benchmark(n, asked.quick, **given(n)) for n in asked.names]
     except RecsysError as e:

@@ -271,8 +271,7 @@ def _evaluate_run(data, run):
     "What a person and what a script reads of a model's test."
     from recsys_nb.command.pipeline import evaluate_model, run_for
     prepared = _data(data)
-    kind = 'encoder' if run == 'latest' else None
-    found = None if run == 'base' else run_for(prepared, kind, run, _root())
+    found = None if run == 'base' else run_for(prepared, None, run, _root())
     report = evaluate_model(prepared, found)
     return report, report.to_dict()
 
@@ -290,7 +289,7 @@ _Queries = _option('Lines of an id, a tab and a text, all answered', kind=Path)
 @_command('evaluate --data toys --run latest')
 def _evaluate(
     data:_option('Evaluate a run on the test part of this data set')=None,
-    run:_option('A run, "latest" (default: the newest encoder) or "base"')=None,
+    run:_option('A run, "latest" (default: the newest encoder, else the newest score model) or "base"')=None,
     histories:_option('With --data: JSON lines of history and next', kind=Path)=None,
     index:_option('Evaluate this index')=None,
     queries:_Queries=None,

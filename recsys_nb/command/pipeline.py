@@ -27,16 +27,16 @@ def _finished(data, kind, root):
 # %% ../../nbs/80_command.pipeline.ipynb #4c2a96b6
 def run_for(
     data,                    # `PreparedData`
-    kind:str|None,           # 'encoder', 'score', or `None` for a run of either kind that is named
+    kind:str|None,           # 'encoder', 'score', or `None`: either, of the newest an encoder where there is one
     name:str='latest',       # 'latest', a timestamp or a folder
     root:str|Path|None=None, # See `root_folder`
 ) -> RunFolder:
     "The run of that name; 'latest' is the newest finished one trained on this data set."
     if name != 'latest': return find_run(name, kind, root)
-    found = _finished(data, kind, root)
+    found = _finished(data, kind or 'encoder', root) or _finished(data, kind or 'score', root)
     if found: return found[-1]
-    instead = ', or use --run base' if kind == 'encoder' else ''
-    raise RecsysError(f'no finished {kind} run on data set {data.name!r}: train one{instead}')
+    instead = '' if kind == 'score' else ', or use --run base'
+    raise RecsysError(f'no finished {kind or "encoder"} run on data set {data.name!r}: train one{instead}')
 
 # %% ../../nbs/80_command.pipeline.ipynb #dec1c481
 def _refuse_another_split(data, run):
