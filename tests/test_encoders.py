@@ -11,6 +11,7 @@ from recsys_nb.core.files import RecsysError
 from recsys_nb.core.machine import bfloat16_pays
 from recsys_nb.models.dual_encoder import DualEncoderSBERT, StaticEmbedding, make_tower
 from recsys_nb.training.encoder import settle
+from test_training import make_tiny
 
 try: from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 except ImportError: from sentence_transformers.models import Pooling, Transformer
@@ -148,3 +149,13 @@ def test_a_weight_that_changes_in_any_way_gives_another_fingerprint(tmp_path):
     first.data[0, 0] += 1. # which is not counted
     names.append(model.fingerprint)
     assert len(set(names)) == 4 and copy.deepcopy(model).fingerprint == names[-1]
+
+def test_a_batch_of_training_is_no_longer_than_what_is_read(tmp_path):
+    model = DualEncoderSBERT(make_tiny(tmp_path), max_tokens=21)
+    shapes = []
+    model.tower('user').register_forward_pre_hook(lambda module, given: shapes.append(tuple(given[0]['input_ids'].shape)))
+    for texts in ['word ' * 50, 'a'], ['a b c', 'd']:
+        tokens = model.tokenize(texts)
+        with torch.no_grad(): found = model(tokens, 'user').numpy()
+        np.testing.assert_allclose(found, model.encode_tokens(tokens, 'user'), atol=1e-5)
+    assert shapes[0] == (2, 21) and shapes[2] == (2, 16)

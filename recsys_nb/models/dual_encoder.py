@@ -166,12 +166,11 @@ def pad_batch(
     tokens,       # The token numbers of each text, as lists or as `Tokens`; there may be none
     pad:int=0,    # The token number that fills up
     device='cpu', # Where to put them
-    multiple=1,   # The length becomes a multiple of this
+    places=1,     # At least so many for each text
 ) -> dict:        # `input_ids` and `attention_mask`, (batch, longest)
-    "Pad token lists to the longest of them, at least to one place."
+    "Pad token lists to the longest of them."
     lengths = torch.tensor([len(t) for t in tokens])
-    longest = max(1, *lengths.tolist())
-    real = torch.arange(longest + -longest % multiple) < lengths[:, None]
+    real = torch.arange(max(places, *lengths.tolist())) < lengths[:, None]
     ids = torch.full(real.shape, pad)
     ids[real] = _joined(tokens)
     return dict(input_ids=_sent(ids, device), attention_mask=_sent(real.long(), device))
@@ -192,7 +191,7 @@ def _joined(tokens):
 def batch_of(self:DualEncoderSBERT,
     tokens,         # The token numbers of each text, see `pad_batch`
     side:str,       # 'user' or 'product'
-    multiple:int=1, # See `pad_batch`
+    places:int=1,   # See `pad_batch`
 ) -> dict:          # What the tower of that side reads
     "A batch for a tower, on the model's device."
     tower = self.tower(side)
@@ -200,7 +199,7 @@ def batch_of(self:DualEncoderSBERT,
     if isinstance(tower[0], StaticEmbedding):
         starts = np.cumsum([0, *map(len, tokens)])[:-1]
         return dict(input_ids=_joined(tokens).to(device), offsets=torch.from_numpy(starts).to(device))
-    batch = pad_batch(tokens, tower.tokenizer.pad_token_id or 0, device, multiple)
+    batch = pad_batch(tokens, tower.tokenizer.pad_token_id or 0, device, places)
     if left_out := _prompt_left_out(tower, self.prompt(side)): batch['prompt_length'] = left_out
     return batch
 
@@ -221,7 +220,9 @@ def forward(self:DualEncoderSBERT,
     side:str, # 'user' or 'product'
 ):            # (batch, dim), unit length
     "Encode token lists with the tower of that side, with gradients."
-    batch = self.batch_of(tokens, side, _length_steps)
+    longest = max(map(len, tokens), default=1)
+    places = min(longest + -longest % _length_steps, self.max_tokens)
+    batch = self.batch_of(tokens, side, places)
     return F.normalize(self.tower(side)(batch)['sentence_embedding'].float(), dim=-1)
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #0c79cbe8
