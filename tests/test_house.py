@@ -197,6 +197,9 @@ def test_exported_cells_hold_one_idea():
 
 local_path = r'(^|[^\w.~-])/(work|tmp|root|home)/\w|site.packages' # folders of one machine
 
+@pytest.mark.parametrize('path', sorted([*nbs.glob('results/*'), *nbs.glob('full_runs/*')]), ids=lambda path: path.name)
+def test_what_was_measured_names_no_folder_of_a_machine(path): assert not re.search(local_path, path.read_text(encoding='utf-8'))
+
 @pytest.mark.parametrize('path', notebooks, ids=ids)
 def test_page(path):
     cs = cells(path)

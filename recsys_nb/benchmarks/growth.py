@@ -156,7 +156,7 @@ class StepTook:
     peak_mb:float       # The most memory of the process and all below it, in MB
     said:dict = field(default_factory=dict) # A text waited for -> seconds until it was printed
     code:int = 0        # The exit code
-    last:str = ''       # The last line that it printed
+    last:str = ''       # The last line that it printed, where it failed
 
 # %% ../../nbs/98_benchmarks.growth.ipynb #2fd28f2c
 def watch(
@@ -182,7 +182,7 @@ def watch(
             if time.perf_counter() - start > limit: p.terminate()
             time.sleep(.2)
         reader.join()
-    return StepTook(step, round(time.perf_counter() - start, 1), round(peak), said, p.returncode, last[0])
+    return StepTook(step, round(time.perf_counter() - start, 1), round(peak), said, p.returncode, last[0] if p.returncode else '')
 
 # %% ../../nbs/98_benchmarks.growth.ipynb #090b5d89
 steps = dict(

@@ -38,7 +38,8 @@ def generated_recommender(
     reviews = pd.DataFrame(dict(family_id=families, review_id=np.arange(len(families)).astype(str), title='', text=said, rating=5.))
     pairs = rng.integers(0, n, (2, 10*n))
     after, before = products.product_id.to_numpy()[pairs]
-    followers = pd.DataFrame(dict(product_id=after, before=before, weight=1 + rng.random(10*n), damping=.5)).drop_duplicates(['product_id', 'before'])
+    followers = pd.DataFrame(dict(product_id=after, before=before, weight=1 + rng.random(10*n), damping=.5))
+    followers = followers.drop_duplicates(['product_id', 'before'])
     def invented(texts): return (rng.normal(size=(len(texts), model.dim))/model.dim**.5).astype(np.float32)
     def finish(index, part): products.drop(columns='text').to_parquet(part.path/'products.parquet')
     index_products(folder, products, vectors, model.fingerprint, scores=scores, reviews=reviews, encode=invented, finish=finish,
@@ -113,12 +114,14 @@ def recommend(
         rec, table, vectors = generated_recommender(home/'index', n, model)
         texts = sentences_to_ask(n_texts)
         times, found = end_to_end(rec, texts)
+        signals = cost_of_signals(rec, texts[:several], list(table.product_id[:3]))
         local, tower = local_peer(table, vectors), model.tower('user')
         def ten_lines(t): return local((tower.encode(t, normalize_embeddings=True, show_progress_bar=False),))
         peers = {'sentence-transformers + local mode, no reasons': milliseconds(ten_lines, texts[:5])}
         b = compare('recommend', 'ms', milliseconds(rec.recommend, texts[:several]), peers, repeats=repeats, products=n,
                     median_ms=1000*float(np.median(times)), p95_ms=1000*float(np.quantile(times, .95)),
-                    stages=stages(found).to_dict('index'), signals=cost_of_signals(rec, texts[:several], list(table.product_id[:3])).to_dict('records'), with_reason=float(np.mean([bool(r.why) for f in found for r in f])))
+                    stages=stages(found).to_dict('index'), signals=signals.to_dict('records'),
+                    with_reason=float(np.mean([bool(r.why) for f in found for r in f])))
         rec.close()
         return b
     finally: shutil.rmtree(home, ignore_errors=True)
