@@ -152,7 +152,7 @@ def test_bootstrap_is_the_plain_one():
 @fast
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=6), st.lists(st.text(max_size=30), max_size=4))
 def test_word_methods_take_any_text(documents, queries):
-    for scorer in (bm25_scorer(documents), tfidf_scorer(documents), popularity_scorer(Catalogue(np.arange(len(documents)), documents, np.arange(len(documents))), pd.DataFrame(dict(product_id=[0])))):
+    for scorer in (bm25_scorer(documents), tfidf_scorer(documents), popularity_scorer(Catalogue(np.arange(len(documents)), documents, np.arange(len(documents)), documents), pd.DataFrame(dict(product_id=[0])))):
         scores = scorer(queries)
         assert scores.shape == (len(queries), len(documents)) and np.isfinite(scores).all()
 
@@ -186,7 +186,7 @@ def test_the_report_on_real_reviews(electronics):
 
 def test_products_without_reviews_gain_nothing_by_that():
     signals = dict(meaning=[[.9, .9]], words=[[1., 1.]], reviews=[[.8, np.nan]], review_words=[[2., np.nan]])
-    cat, data = Catalogue(np.arange(2), ['a red pen'] * 2, np.arange(2)), SimpleNamespace(train=pd.DataFrame(dict(product_id=[0])))
+    cat, data = Catalogue(np.arange(2), ["a red pen"] * 2, np.arange(2), ["a red pen"] * 2), SimpleNamespace(train=pd.DataFrame(dict(product_id=[0])))
     signals, weights = {s: np.array(v) for s, v in signals.items()}, dict.fromkeys(['metadata alone', 'x'], Weights(nearer=-.1))
     found = dict(retrieval._systems_of(data, cat, dict(x=lambda texts: signals), weights)(['pen']))
     for left_out in 'meaning', 'words': assert found[f'without {left_out}'][0, 1] == pytest.approx(found[f'without {left_out}'][0, 0])

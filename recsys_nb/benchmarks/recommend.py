@@ -179,7 +179,8 @@ def fewer_tokens(
     reviews = reviews[reviews.informative].sample(frac=1, random_state=0)[:n]
     cat, model = Catalogue.of(data.products), DualEncoderSBERT(max_tokens=max(sizes))
     asked, relevant = review_queries(reviews), [{f} for f in cat.families[cat.positions(reviews.product_id)]]
-    users, words, how = model.encode(asked, max_tokens=128), bm25_scorer(cat.texts)(asked), [how_spoken(t) for t in asked]
+    users, how = model.encode(asked, max_tokens=128), [how_spoken(t) for t in asked]
+    words = bm25_scorer(cat.words)(asked)
     found, seconds, rows = {}, {}, []
     for size in sizes:
         start = time.perf_counter()

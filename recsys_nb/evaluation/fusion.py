@@ -129,7 +129,7 @@ class Heard:
         self.owners = families[near.index]
         self.families = cat.families
         self.silent = ~np.isin(cat.families, families)
-        documents = [f'{t}\n{said[f]}' if f in said.index else '' for t, f in zip(cat.texts, cat.families)]
+        documents = [f'{t}\n{said[f]}' if f in said.index else '' for t, f in zip(cat.words, cat.families)]
         self.words = bm25_scorer(documents, **chatty)
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #db3c5a58

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['top_k', 'hits', 'discounts', 'ndcg', 'recall', 'mrr', 'ranking_metrics', 'gain_metrics', 'first_place', 'chance',
-           'Catalogue', 'rank_all', 'rank', 'dense_scorer', 'review_queries', 'quick_validation']
+           'word_documents', 'Catalogue', 'rank_all', 'rank', 'dense_scorer', 'review_queries', 'quick_validation']
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #15c304d4
 from dataclasses import dataclass
@@ -134,6 +134,16 @@ def chance(
     means['mrr@10'] = np.mean(first, axis=0) @ (1/(np.arange(10) + 1))
     return means.to_dict()
 
+# %% ../../nbs/30_evaluation.metrics.ipynb #38141f8d
+def word_documents(
+    products:pd.DataFrame, # With `text`, and where there are such `title` and `categories`
+) -> list:                 # n texts
+    "Products as words are looked for in them: title and own category count three times."
+    p = products.reindex(columns=['title', 'categories', 'text']).astype(object)
+    own = [path[-1] if isinstance(path, (list, np.ndarray)) and len(path) else '' for path in p.categories]
+    head = p.title.fillna('') + '\n' + own
+    return (head + '\n' + head + '\n' + p.text.fillna('')).tolist()
+
 # %% ../../nbs/30_evaluation.metrics.ipynb #f4b2ffd6
 @dataclass
 class Catalogue:
@@ -141,19 +151,20 @@ class Catalogue:
     ids:np.ndarray      # (n,) product ids, sorted
     texts:list          # n documents for the product tower
     families:np.ndarray # (n,) a number per family, from 0
+    words:list          # n documents to look for words in
     def __len__(self): return len(self.ids)
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #84e8fe32
 @patch(cls_method=True)
 def of(
     cls:Catalogue,
-    products:pd.DataFrame, # With `product_id`, `family_id` and `text`
+    products:pd.DataFrame, # With `product_id`, `family_id` and what `word_documents` reads
 ) -> Catalogue:
     "The catalogue of a products table; an empty one is a `RecsysError`."
     if not len(products): raise RecsysError('products: there are none to rank')
     p = products.sort_values('product_id')
     families = pd.factorize(p.family_id.fillna(p.product_id))[0]
-    return cls(p.product_id.to_numpy(), p.text.fillna('').tolist(), families)
+    return cls(p.product_id.to_numpy(), p.text.fillna('').tolist(), families, word_documents(p))
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #cbd382c9
 @patch

@@ -401,7 +401,7 @@ def _sample(reviews, n): return reviews.sample(min(n, len(reviews)), random_stat
 
 def _askers(encoders, cat, preset):
     device = find_preset(preset).device
-    words = bm25_scorer(cat.texts)
+    words = bm25_scorer(cat.words)
     for model in encoders.values():
         if hasattr(model, 'to'):
             model.to(device)

@@ -24,6 +24,7 @@ from ..core.settings import Settings, setting
 from ..data.histories import count_histories
 from ..data.reading import quoted
 from ..evaluation.fusion import Trials, chosen_reviews, count_words, fit_weights, heard, how_spoken
+from ..evaluation.metrics import word_documents
 from ..evaluation.queries import fitting_queries
 from .products import ProductIndex, Query, followed, index_format, read_manifest, signals_of, sound, with_scores
 from .qdrant import EdgeStore, ServerStore
@@ -143,7 +144,7 @@ def _begun_store(part, name, dim, s, client):
 def _average_lengths(products, reviews, per_family):
     "Words of an average product's text, and of an average one with what is kept of its reviews"
     sample = products.sample(min(len(products), 10_000), random_state=0)
-    words = sample.text.fillna('').map(count_words)
+    words = pd.Series(word_documents(sample), sample.index).map(count_words)
     lengths = dict(avg_len=float(words.mean()))
     if not len(reviews) or 'family_id' not in sample: return lengths
     own = chosen_reviews(reviews[reviews.family_id.isin(sample.family_id)], heard*per_family)

@@ -15,6 +15,7 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..core.files import RecsysError, read_json, recover_folder, write_json
 from ..evaluation.fusion import Keywords, Weights, chatty, how_spoken, mix
+from ..evaluation.metrics import word_documents
 from .qdrant import EdgeStore, ServerStore
 from .reviews import Said, listen, text_of
 from ..evaluation.histories import recency
@@ -218,8 +219,9 @@ def search(self:ProductIndex,
     return self.search_many([Query(vector, text or '', filters)], k, **how)[0]
 
 # %% ../../nbs/53_index.products.ipynb #5baf8d61
-# Of the folder: 2 has reviews in the store, 3 histories, 4 words of reviews apart, 5 weights by `how_spoken`, 6 damping
-index_format = 6
+# Of the folder: 2 has reviews in the store, 3 histories, 4 words of reviews apart, 5 weights by `how_spoken`,
+# 6 damping, 7 titles and categories that count more
+index_format = 7
 
 def read_manifest(
     folder:Path, # An index's folder
@@ -270,9 +272,8 @@ def put(self:ProductIndex,
     if after is None:
         standing = self.store.retrieve([p['product_id'] for p in payloads], ['histories'])
         after = {i: v.get('histories', ()) for i, (_, v) in standing.items()}
-    for payload, vector in zip(payloads, vectors):
+    for payload, vector, text in zip(payloads, vectors, word_documents(pd.DataFrame(payloads))):
         own = said.get(payload['family_id'], Said())
-        text = payload.get('text', '')
         texts = [text, *map(text_of, own.reviews)] if own.reviews else []
         made = dict(
             meaning=vector,
