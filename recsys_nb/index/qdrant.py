@@ -69,18 +69,16 @@ def scroll(self:QdrantStore, n=1000, vectors=(), filters=Filters()):
 # %% ../../nbs/51_index.qdrant.ipynb #5a838cce
 @patch
 def _fill_in(self:QdrantStore, lookups, found):
-    "Add the values that a signal did not bring, of the products that the others found"
-    gone = []
-    requests = []
-    for (i, name), own in found.items():
-        asked = lookups[i].asked
-        every = set().union(*(found[i, other] for other in asked))
-        if rest := every - own.keys():
-            among = self.lib.Filter(must=[_has_ids(self.lib, rest)])
-            requests.append(self.request(name, asked[name], len(rest), among, True))
-            gone.append(own)
-    if not gone: return
-    for own, points in zip(gone, self.send(requests)): own |= _values(points)
+    "Add what each signal says of the products that the others found"
+    requests = {}
+    for i, q in enumerate(lookups):
+        every = set().union(*(found[i, name] for name in q.asked))
+        if not every or len(q.asked) < 2: continue
+        among = self.lib.Filter(must=[_has_ids(self.lib, every)])
+        for name, asked in q.asked.items():
+            requests[i, name] = self.request(name, asked, len(every), among, True)
+    if not requests: return
+    for of, points in zip(requests, self.send(list(requests.values()))): found[of] |= _values(points)
 
 # %% ../../nbs/51_index.qdrant.ipynb #0d296337
 @patch
