@@ -10,6 +10,7 @@ from ir_measures import nDCG, R, RR
 
 from recsys_nb.evaluation import retrieval
 from recsys_nb.evaluation.fusion import Weights, bm25_scorer, fit_weights, how_spoken, popularity_scorer, tfidf_scorer, trials
+from recsys_nb.evaluation.histories import HistoryModel, history_table, read_histories
 from recsys_nb.evaluation.queries import fitting_queries, keyword_task
 from recsys_nb.core.files import RecsysError
 from recsys_nb.data.prepare import load_prepared, prepare
@@ -140,6 +141,23 @@ def test_readers_raise_nothing_but_clear_errors(tmp_path_factory, text):
         try: read(path)
         except RecsysError: pass
 
+@pytest.mark.parametrize('line', [
+    '{"history": [["B1"]], "next": "B2"}', '{"history": [{"id": "B1"}], "next": "B2"}', '{"history": [1, 2], "next": "B2"}',
+    '{"history": ["B1", null], "next": "B2"}', '{"history": "B1", "next": "B2"}', '{"history": ["B1"]}', '{"history": ["B1"], "next": 2}'])
+def test_histories_hold_ids_and_nothing_else(tmp_path, line):
+    (tmp_path/'h.jsonl').write_text('{"history": ["B1"], "next": "B2"}\n' + line)
+    with pytest.raises(RecsysError, match='h.jsonl: line 2: expected an object such as'): read_histories(tmp_path/'h.jsonl')
+
+def test_people_without_a_name_are_different_people(tmp_path):
+    line = '{"id": null, "history": ["B1"], "next": "B2"}\n'
+    (tmp_path/'h.jsonl').write_text(2*line)
+    asked = read_histories(tmp_path/'h.jsonl')
+    assert asked.user_id.tolist() == ['1', '2']
+    after = pd.DataFrame([('B1', 'B2', 1., 1.)], columns=['before', 'product_id', 'weight', 'damping'])
+    model = HistoryModel.of(['B1', 'B2'], after, pd.DataFrame(dict(product_id=[], again=[])))
+    assert set(history_table(model, asked)['HR@10']) == {'1.0000 (1.000 to 1.000)'}
+    assert set(history_table(model, asked[:1])['HR@10']) == {'1.0000'}, 'one person tells nothing of others'
+
 def test_bootstrap_is_the_plain_one():
     values, groups = np.random.default_rng(0).random(60), np.repeat(np.arange(20), 3)
     rng, means = np.random.default_rng(1), []
@@ -206,6 +224,15 @@ def test_keywords_are_answered_by_what_they_name(electronics):
         assert len(row.relevant) >= 2 and all(phrase in f"{p.title[i]}. {'. '.join(p.features[i])}".lower() for i in row.relevant)
     fit, test = (keyword_task(electronics.products, part) for part in ('fit', 'test'))
     assert not set(fit['query']) & set(test['query']) and len(fit) + len(test) == len(task)
+
+def test_a_shop_with_one_kind_of_thing_has_no_keywords():
+    n = 12
+    shop = pd.DataFrame(dict(product_id=[f'p{i:02}' for i in range(n)], title=[f'vase {i}' for i in range(n)], brand=None))
+    shop = shop.assign(family_id=shop.product_id, features=[[]]*n, categories=[['All Beauty']]*n)
+    train = shop[['product_id', 'family_id', 'title']].assign(text='it stands well', informative=True, rating=4.)
+    train['review_id'] = train.product_id
+    kinds, _ = fitting_queries(SimpleNamespace(products=shop, train=train, val=train[:3]))
+    assert len(kinds['warm']) > 0 and len(kinds['keywords']) == 0
 
 @pytest.mark.parametrize('cold', [True, False])
 def test_weights_are_fitted_on_new_and_known_products(electronics, cold):

@@ -9,7 +9,7 @@ from recsys_nb.analysis import visualize_data as plots
 from recsys_nb.core.files import RecsysError
 from recsys_nb.core.runs import add_metrics, new_run
 from recsys_nb.training.settings import EncoderConfig
-from recsys_nb.analysis.plot_metrics import plot_run, plot_runs
+from recsys_nb.analysis.plot_metrics import plot_metric, plot_run, plot_runs
 
 class Data:
     "Frames with the columns of a prepared data set."
@@ -53,6 +53,16 @@ def test_a_month_is_told_with_its_year():
     ax.figure.canvas.draw()
     labels = [t.get_text() for t in ax.get_xticklabels()]
     assert len(labels) > 2 and all(l[-5:] in ('\n2020', '\n2021') for l in labels)
+
+def test_prices_below_one_are_told():
+    ax = plots.plot_prices(Data(price=[.05, .1, .2, .5, 1, 2, 3, 4, 5]))
+    ax.figure.canvas.draw()
+    assert {'0.1', '1'} <= {t.get_text() for t in ax.get_xticklabels()} and '0' not in {t.get_text() for t in ax.get_xticklabels()}
+
+def test_what_is_not_there_is_not_drawn():
+    before = pd.DataFrame(dict(epoch=[0.], val_loss=[1.])) # no epoch has been trained
+    assert plot_metric({'a': before}, 'seconds').get_title(loc='left') == 'Seconds of training'
+    with pytest.raises(RecsysError, match='no run was given'): plot_runs([])
 
 def test_a_ring_is_where_weights_are_chosen_and_chance_is_named(tmp_path):
     run = new_run(EncoderConfig(data='toy'), tmp_path)

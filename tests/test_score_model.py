@@ -160,6 +160,8 @@ def test_evaluation_rows_and_errors(model):
     assert list(rows)[-1] == 'score model' and len(rows) == 5
     np.testing.assert_allclose(rows['metadata only'], rows['metadata only'], atol=1e-6)
     with pytest.raises(RecsysError, match='no stars'): evaluate_scores(model, SimpleNamespace(test=toy.test.assign(rating=np.nan)))
+    no_stars = SimpleNamespace(test=toy.test, train=toy.train.assign(rating=np.nan))
+    with pytest.raises(RecsysError, match='train part: no stars'): evaluate_scores(model, no_stars)
     with pytest.raises(RecsysError, match='no reviews with stars'): score_metrics([], [])
 
 @pytest.mark.parametrize('texts', [['👍', '👎'], ['', ''], ['很好用的键盘', '坏了']])
