@@ -70,16 +70,14 @@ def _shown(out):
     return indent(_joined(out.get('text') or data.get('text/plain', '')), '    ')
 
 def readme_of(
-    path:str|Path, # A notebook
-    folder='nbs',  # Where it stands, seen from the README
+    path:str|Path, # A notebook of `nbs`
 ) -> str:
     "A notebook as Markdown: prose, code with its outputs, links that start one folder higher, nothing hidden."
     parts = []
     for cell in json.loads(Path(path).read_text(encoding='utf-8'))['cells']:
         source = _joined(cell['source']).strip()
         if cell['cell_type'] == 'markdown':
-            link = re.compile(r'(\]\()([a-z0-9_/.]+\.(?:ipynb|png)\b)')
-            parts.append(link.sub(rf'\1{folder}/\2', source))
+            parts.append(re.sub(r'(\]\()([a-z0-9_/.]+\.(?:ipynb|png)\b)', r'\1nbs/\2', source))
         elif not re.search(r'^#\|\s*hide', source, re.M):
             code = re.sub(r'^#\|.*\n', '', source, flags=re.M)
             if '#| echo: false' not in source: parts.append(f'```python\n{code}\n```')

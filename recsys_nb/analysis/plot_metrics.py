@@ -147,7 +147,7 @@ def plot_metric(
         known = [d.val_candidates.iloc[-1] for d in shown.values() if 'val_candidates' in d]
         for n in set(known): _chance(ax, 1/n)
     _over_epochs(ax, max([1, *(d.epoch.max() for d in frames.values())]))
-    if 'seconds' in column: ax.set_ylim(0, 1.15*ax.dataLim.y1)
+    if shown and 'seconds' in column: ax.set_ylim(0, 1.15*ax.dataLim.y1)
     title = _titles.get(column, column)
     below = 'epoch'
     if way: title += f' ({way} is better)'
@@ -186,6 +186,7 @@ def plot_runs(
 ):             # The figure
     "Everything there is about one or more runs, over their epochs."
     runs = _runs_given(runs, root)
+    if not runs: raise RecsysError('no run was given, so there is nothing to plot')
     if len({r.kind for r in runs}) > 1:
         raise RecsysError('encoder and score runs have no figures in common; plot them apart')
     named = dict(zip(_labels(runs), runs))

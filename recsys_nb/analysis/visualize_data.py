@@ -17,7 +17,7 @@ from ..data.prepare import PreparedData
 # %% ../../nbs/analysis/visualize_data.ipynb #d845b97f
 def _axis_number(x, pos=None):
     if x < 10_000:
-        return f'{x:,.0f}'
+        return f'{x:,.6g}'
     return f'{x/1000:,.0f}k' if x < 1e6 else f'{x/1e6:,.1f}m'
 
 # %% ../../nbs/analysis/visualize_data.ipynb #109797df
@@ -29,61 +29,48 @@ def _counts_on(*axes):
         axis.set_major_formatter(FuncFormatter(_axis_number))
         axis.set_minor_formatter(NullFormatter())
 
-# %% ../../nbs/analysis/visualize_data.ipynb #88849785
-def _category(products):
-    "The most specific level of each product's path."
-    return products.categories.map(lambda c: c[-1] if len(c) else 'no category')
-
 # %% ../../nbs/analysis/visualize_data.ipynb #031a50b6
 def _word_counts(texts):
-    "How many words each text has."
-    return texts.fillna('').astype(str).str.split().str.len()
+    "How many words each text has that has any."
+    words = texts.fillna('').astype(str).str.split().str.len()
+    return words[words > 0]
 
 # %% ../../nbs/analysis/visualize_data.ipynb #ca26eba9
-def _gather(names, n):
+def _gather(names, n=10):
     "Keep the `n` commonest names; the rest is 'others'."
+    names = names.fillna('no category')
     top = names.value_counts().index[:n]
     return names.where(names.isin(top), 'others')
 
 # %% ../../nbs/analysis/visualize_data.ipynb #0aa043c1
 def _all_reviews(
     data:PreparedData, # The data set
-    n:int=10,          # How many categories keep their names
-) -> pd.DataFrame:     # Its reviews with `part`, `category` and `words` (of the text)
+) -> pd.DataFrame:     # Its reviews with `part` and `category`
     "The reviews of all parts in one frame."
-    r = pd.concat(
-        [getattr(data, p).assign(part=p) for p in part_colours],
-        ignore_index=True)
-    category = r.product_id.map(_category(data.products.set_index('product_id')))
-    return r.assign(
-        category=_gather(category.fillna('no category'), n),
-        words=_word_counts(r.text))
+    r = pd.concat([getattr(data, p).assign(part=p) for p in part_colours], ignore_index=True)
+    leaf = data.products.set_index('product_id').categories.str[-1]
+    return r.assign(category=_gather(r.product_id.map(leaf)))
 
 # %% ../../nbs/analysis/visualize_data.ipynb #56220731
 def plot_ratings(
     data:PreparedData, # The data set
-    n:int=10,          # How many categories keep their names
     ax=None,           # Axes to draw on
 ):                     # The axes
     "Shares of one to five stars by category."
     ax = axes_or_new(ax)
-    r = _all_reviews(data, n).dropna(subset='rating')
+    r = _all_reviews(data).dropna(subset='rating')
     if r.empty:
         return say_nothing(ax, 'Ratings by category', 'these reviews carry no stars')
     about = r.groupby('category').rating.agg(['mean', 'size']).sort_values('mean')
     stars = r.rating.round().clip(1, 5).astype(int)
-    share = pd.crosstab(r.category, stars, normalize='index').reindex(
-        about.index,
-        columns=range(1, 6),
-        fill_value=0)
-    share.columns = [f'{star} ★' for star in share]
+    share = pd.crosstab(r.category, stars, normalize='index')
+    share = share.reindex(about.index, columns=range(1, 6), fill_value=0).rename(columns='{} ★'.format)
     share.plot.barh(stacked=True, color=star_colours, width=.78, lw=0, ax=ax)
     for i, (mean, size) in enumerate(about.values):
         ax.text(1.01, i, f'{mean:.2f}  ({_axis_number(size)})', va='center', fontsize=9, color='#52606d')
     ax.xaxis.set_major_formatter(PercentFormatter(1))
     ax.grid(False)
-    below = dict(loc='upper left', bbox_to_anchor=(-.02, -.17))
-    ax.legend(ncols=5, **below, frameon=False, handlelength=1, columnspacing=1.2)
+    ax.legend(ncols=5, loc='upper left', bbox_to_anchor=(-.02, -.17), frameon=False, handlelength=1, columnspacing=1.2)
     spare = max(0, (4 - len(share)) / 2)
     return finish_plot(
         ax,
@@ -100,18 +87,15 @@ def plot_lengths(
     ax=None,           # Axes to draw on
 ):                     # The axes
     "Words of a review and of a product's text."
-    ax, texts = axes_or_new(ax), dict(
-        reviews=_all_reviews(data).words,
-        products=_word_counts(data.products.text))
-    texts = {k: v[v > 0] for k, v in texts.items() if (v > 0).any()}
-    if not texts:
+    ax = axes_or_new(ax)
+    reviews, products = _word_counts(_all_reviews(data).text), _word_counts(data.products.text)
+    if reviews.empty and products.empty:
         return say_nothing(ax, 'Length of the texts', 'there are no texts')
-    for (name, words), colour in zip(texts.items(), (accent, part_colours['val'])):
+    for name, words, colour in (('reviews', reviews, accent), ('products', products, part_colours['val'])):
+        if words.empty:
+            continue
         label = f'{name}: median {words.median():.0f} words, {(words > limit).mean():.0%} over {limit}'
-        bins = np.unique(np.geomspace(
-            1,
-            max(words.max(), 2),
-            32).round())
+        bins = np.unique(np.geomspace(1, max(words.max(), 2), 32).round())
         edges = np.append(bins - .5, bins[-1] + .5)
         ax.hist(
             words,
@@ -131,22 +115,23 @@ def plot_lengths(
 # %% ../../nbs/analysis/visualize_data.ipynb #a7a0e9d4
 def plot_prices(
     data:PreparedData, # The data set
-    n:int=10,          # How many categories keep their names
     ax=None,           # Axes to draw on
 ):                     # The axes
     "Prices by category, on a logarithmic axis."
     ax = axes_or_new(ax)
     p = data.products
-    known = p.assign(category=_gather(_category(p), n))[p.price > 0]
+    known = p.assign(category=_gather(p.categories.str[-1]))[p.price > 0]
     if known.empty:
         return say_nothing(ax, 'Prices', 'no product has a price')
     order = known.groupby('category').price.median().sort_values(ascending=False).index
     by = dict(x='price', y='category', order=order, ax=ax)
-    box = dict(color='#a9cbe0', linecolor='#34495e', linewidth=1, fliersize=0)
     sns.boxplot(
         known,
         **by,
-        **box,
+        color='#a9cbe0',
+        linecolor='#34495e',
+        linewidth=1,
+        fliersize=0,
         width=min(.62, .15 * len(order)))
     some = known.sample(min(len(known), 2000), random_state=0)
     sns.stripplot(
@@ -182,14 +167,14 @@ def plot_activity(
     unit, step, told = _time_step((when.max() - when.min()).days)
     steps = when.dt.to_period(step)
     edges = pd.period_range(steps.min(), steps.max() + 1, freq=step).to_timestamp()
-    sizes = r.part.value_counts().reindex(list(part_colours)).dropna()
+    by_part = dict(list(when.groupby(r.part, sort=False)))
     ax.hist(
-        [when[r.part == part] for part in sizes.index],
+        list(by_part.values()),
         edges,
         stacked=True,
-        color=[part_colours[part] for part in sizes.index],
+        color=[part_colours[part] for part in by_part],
         lw=0,
-        label=[f'{part} ({_axis_number(n)})' for part, n in sizes.items()])
+        label=[f'{part} ({_axis_number(len(own))})' for part, own in by_part.items()])
     ax.margins(x=.01, y=.25)
     dates = DateFormatter(told) if told else ConciseDateFormatter(ax.xaxis.get_major_locator())
     ax.xaxis.set_major_formatter(dates)
@@ -199,7 +184,6 @@ def plot_activity(
 # %% ../../nbs/analysis/visualize_data.ipynb #eb428afe
 def plot_long_tail(
     data:PreparedData, # The data set
-    top:float=.2,      # The share of the products to tell about
     ax=None,           # Axes to draw on
 ):                     # The axes
     "Reviews of each product, most reviewed first."
@@ -209,7 +193,7 @@ def plot_long_tail(
         return say_nothing(ax, 'Long tail', 'there are no reviews')
     n = len(data.products)
     rank = np.arange(1, len(counts) + 1)
-    head = counts.values[:max(1, round(top * n))]
+    head = counts.values[:max(1, round(.2 * n))]
     ax.fill_between(
         rank[:len(head)],
         head,
@@ -220,7 +204,7 @@ def plot_long_tail(
     ax.plot(rank, counts.values, color=accent, lw=2.2)
     finish_plot(
         ax,
-        f'Long tail: {top:.0%} of products, {head.sum() / counts.sum():.0%} of reviews',
+        f'Long tail: 20% of products, {head.sum() / counts.sum():.0%} of reviews',
         xscale='log',
         yscale='log',
         xlim=(1, max(n, 2)),
@@ -278,9 +262,9 @@ def _missing_shares(
     "How often each field of products and reviews is null or empty."
     def empty(v):
         return not len(v) if hasattr(v, '__len__') else pd.isna(v)
-    products = data.products.drop(columns=['product_id', 'family_id', 'text'], errors='ignore')
-    reviews = _all_reviews(data)[['title', 'text', 'rating', 'timestamp', 'user_id']]
-    both = dict(products=products, reviews=reviews)
+    both = dict(
+        products=data.products.drop(columns=['product_id', 'family_id', 'text'], errors='ignore'),
+        reviews=_all_reviews(data)[['title', 'text', 'rating', 'timestamp', 'user_id']])
     return pd.concat({k: d.map(empty).mean() for k, d in both.items() if len(d)})
 
 # %% ../../nbs/analysis/visualize_data.ipynb #59e68128
@@ -314,19 +298,12 @@ def plot_data(
     plots = [plot_ratings, plot_prices, plot_activity, plot_long_tail, plot_lengths, plot_missing, plot_removed]
     for plot, ax in zip(plots, axs.flat):
         plot(data, ax=ax)
-    axs.flat[-1].axis('off')
+    last = axs.flat[-1]
+    last.axis('off')
     facts = [f'{len(data.products):,} products in {data.products.family_id.nunique():,} families']
-    facts += [f'{len(getattr(data, p)):,} reviews in {p}'
-        for p in part_colours]
-    axs.flat[-1].text(
-        .1,
-        .95,
-        data.name,
-        va='top',
-        fontsize=20,
-        weight='bold',
-        color=accent)
-    axs.flat[-1].text(.1, .78, '\n'.join(facts), va='top', fontsize=15, linespacing=1.7, color='#34495e')
+    facts += [f'{len(getattr(data, p)):,} reviews in {p}' for p in part_colours]
+    last.text(.1, .95, data.name, va='top', fontsize=20, weight='bold', color=accent)
+    last.text(.1, .78, '\n'.join(facts), va='top', fontsize=15, linespacing=1.7, color='#34495e')
     fig.get_layout_engine().set(w_pad=.15, h_pad=.15)
     if to: fig.savefig(to, dpi=120)
     return fig

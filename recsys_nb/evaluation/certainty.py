@@ -11,7 +11,7 @@ import numpy as np
 from ..core.files import RecsysError
 
 # %% ../../nbs/31_evaluation.certainty.ipynb #6d4f153a
-def bootstrap_means(values, groups=None, n=2000, seed=0):
+def bootstrap_means(values, groups=None, n=2000):
     "(n, ...) means of resampled groups of `values` (n_queries, ...); NaN where a single group leaves nothing to draw"
     values = np.asarray(values, float)
     _, codes = np.unique(np.arange(len(values)) if groups is None else np.asarray(groups), return_inverse=True)
@@ -20,10 +20,10 @@ def bootstrap_means(values, groups=None, n=2000, seed=0):
         return np.full((n, *values.shape[1:]), np.nan)
     total = np.zeros((len(count), *values.shape[1:]))
     np.add.at(total, codes, values)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     means = []
-    for size in np.diff(np.r_[np.arange(0, n, 100), n]): # a hundred resamples at a time bound the memory
-        weights = rng.multinomial(len(count), np.full(len(count), 1/len(count)), size=size).astype(float)
+    for done in range(0, n, 100): # a hundred resamples at a time bound the memory
+        weights = rng.multinomial(len(count), np.full(len(count), 1/len(count)), min(100, n - done)).astype(float)
         means.append(((weights @ total).T / (weights @ count)).T)
     return np.concatenate(means)
 
@@ -32,10 +32,9 @@ def bootstrap_interval(
     values,      # (n_queries,) a metric of each query; or (n_queries, m) for m of them at once
     groups=None, # (n_queries,) what belongs together, such as the family; `None`: nothing does
     n:int=2000,  # Resamples
-    seed:int=0,  # For the drawing
 ) -> tuple:      # (low, high), or two lists of m
     "95% bootstrap interval of a mean; NaN where a single group leaves nothing to resample."
-    means = bootstrap_means(values, groups, n, seed)
+    means = bootstrap_means(values, groups, n)
     return tuple(np.quantile(means, [.025, .975], axis=0).tolist())
 
 # %% ../../nbs/31_evaluation.certainty.ipynb #d3b910f1
@@ -43,12 +42,11 @@ def paired_interval(
     new,         # (n_queries,) a metric of each query under one model
     base,        # (n_queries,) the same queries under the other
     groups=None, # See `bootstrap_interval`
-    **kwargs,    # Passed to `bootstrap_interval`
 ) -> tuple:      # (low, high) of the mean of new - base
     "Bootstrap interval of a mean difference."
     if len(new) != len(base):
         raise RecsysError(f'paired comparison: {len(new)} and {len(base)} queries; they have to be the same ones')
-    return bootstrap_interval(np.asarray(new, float) - np.asarray(base, float), groups, **kwargs)
+    return bootstrap_interval(np.asarray(new, float) - np.asarray(base, float), groups)
 
 # %% ../../nbs/31_evaluation.certainty.ipynb #ccf03c32
 @dataclass
@@ -77,11 +75,10 @@ class Verdict:
 
 # %% ../../nbs/31_evaluation.certainty.ipynb #f4d1f683
 def verdict(
-    new,               # (n_queries,) a metric of each query under the new model
-    base,              # (n_queries,) the same queries under the one to beat
-    groups=None,       # See `bootstrap_interval`
-    what:str='ndcg@10', # The metric's name
-    of:str='',         # The name of the one to beat
+    new,         # (n_queries,) NDCG@10 of each query under the new model
+    base,        # (n_queries,) the same queries under the one to beat
+    groups=None, # See `bootstrap_interval`
+    of:str='',   # The name of the one to beat
 ) -> Verdict:
     "Compare two models on the same queries."
-    return Verdict(float(np.mean(new)), float(np.mean(base)), *paired_interval(new, base, groups), what, of)
+    return Verdict(float(np.mean(new)), float(np.mean(base)), *paired_interval(new, base, groups), of=of)

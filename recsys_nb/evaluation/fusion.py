@@ -49,15 +49,14 @@ def count_words(text:str) -> int:
     return len(words_apart(text).split())
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #06af8266
-@dataclass
 class Keywords:
     "Turns texts into BM25's sparse vectors: word numbers, and a weight for each."
-    avg_len:float=100. # Words of an average document
-    k:float=1.2        # How much a word's further occurrences still add
-    b:float=.75        # How much long documents pay for their length
-    def __post_init__(self):
-        avg_len = float(max(self.avg_len, 1))
-        self.bm25 = edge.Bm25(edge.Bm25Config(k=self.k, b=self.b, avg_len=avg_len))
+    def __init__(self,
+        avg_len:float=100., # Words of an average document
+        k:float=1.2,        # How much a word's further occurrences still add
+        b:float=.75,        # How much long documents pay for their length
+    ):
+        self.bm25 = edge.Bm25(edge.Bm25Config(k=k, b=b, avg_len=float(max(avg_len, 1))))
     def document(self, text) -> tuple:
         "(word numbers, weights) of a document"
         return _numbers_and_weights(self.bm25.embed_document(words_apart(text)))
@@ -266,14 +265,13 @@ def of(cls:Trials,
 ) -> Trials:
     "Trials of the candidates of some queries."
     uniques = [pd.factorize(np.asarray(f)) for f in families]
-    answers = [np.isin(own, list(r)) for (_, own), r in zip(uniques, relevant)]
-    good = _filled_up(answers, False)
+    good = _filled_up([np.isin(own, list(r)) for (_, own), r in zip(uniques, relevant)], False)
+    place = _filled_up([code for code, _ in uniques], good.shape[1])
     names = dict.fromkeys(name for own in signals for name in own)
-    nothing = [np.full(len(f), np.nan) for f in families]
-    def values(name): return [own.get(name, empty) for own, empty in zip(signals, nothing)]
+    nothing = np.full(place.shape[1], np.nan)
     return cls(
-        signals={name: _filled_up(values(name), np.nan) for name in names},
-        place=_filled_up([code for code, _ in uniques], good.shape[1]),
+        signals={name: _filled_up([own.get(name, nothing) for own in signals], np.nan) for name in names},
+        place=place,
         good=good,
         n_good=np.array([len(r) for r in relevant]),
         spoken=np.array(spoken),
@@ -305,10 +303,9 @@ def trials(
     families:np.ndarray, # (n_products,)
     relevant:list,       # For each query the set of families that answer it
     spoken:list,         # How much each query is spoken
-    n:int=100,           # So many of each signal
 ) -> Trials:
-    "The best candidates of each signal, of each query."
-    best = [top_k(np.nan_to_num(v, nan=-9.), n) for v in signals.values()]
+    "The hundred best candidates of each signal, of each query."
+    best = [top_k(np.nan_to_num(v, nan=-9.), 100) for v in signals.values()]
     found = [np.unique(row) for row in np.concatenate(best, axis=1)]
     own = [{name: v[i, row] for name, v in signals.items()} for i, row in enumerate(found)]
     return Trials.of(own, [families[row] for row in found], relevant, spoken)
@@ -364,13 +361,13 @@ def _with_stars(kinds, weights):
     if not np.isfinite(known).any():
         return weights
     weights = replace(weights, mean=float(np.nanmean(known)))
-    scores = {}
+    scores = pd.DataFrame()
     for star in (0, .01, .02, .04, .08):
-        tried_weights = replace(weights, star=star)
-        scores[star] = np.concatenate([queries.scores(tried_weights) for queries in reviews])
-    best = max(scores, key=lambda star: scores[star].mean())
+        tried = replace(weights, star=star)
+        scores[star] = np.concatenate([ts.scores(tried) for ts in reviews])
+    best = float(scores.mean().idxmax())
     gain = scores[best] - scores[0]
     families = [g for ts in reviews for g in ts.groups]
-    by_family = pd.Series(gain - gain.mean()).groupby(families).sum()
+    by_family = (gain - gain.mean()).groupby(families).sum()
     error = by_family.std()*len(by_family)**.5 # NaN for a single family, which proves nothing
     return replace(weights, star=best if gain.sum() > error else 0.)

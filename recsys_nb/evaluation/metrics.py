@@ -26,7 +26,7 @@ def top_k(
     def one(row):
         enough = np.flatnonzero(row >= np.partition(row, -k)[-k])
         return enough[np.argsort(-row[enough], kind='stable')[:k]]
-    return np.stack([one(o) for o in scores]) if len(scores) else np.zeros((0, k), int)
+    return np.array([one(o) for o in scores], int).reshape(len(scores), k)
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #d5e7e21f
 def hits(
@@ -102,13 +102,14 @@ def gain_metrics(found, n, ks=(1, 10, 50, 100), gains=None, ideal=None):
 # %% ../../nbs/30_evaluation.metrics.ipynb #c0ec18a8
 def first_place(
     n_products:int, # Length of the whole random list
-    m:int,          # How many of them are wanted
+    m,              # How many of them are wanted, or an array of such numbers
     k:int,          # Places of interest
-) -> np.ndarray:    # (k,) probability that the first wanted one stands there
+) -> np.ndarray:    # (..., k) probability that the first wanted one stands there
     "Where the first of `m` products stands in a random order of all."
     left = n_products - np.arange(k)
-    none_before = np.cumprod(np.r_[1, np.maximum(left - m, 0)/np.maximum(left, 1)]) # none among the first ones
-    return -np.diff(none_before)
+    others = np.maximum(left - np.asarray(m)[..., None], 0)
+    none_yet = np.cumprod(others/np.maximum(left, 1), axis=-1) # none among the first ones
+    return -np.diff(none_yet, prepend=1)
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #9aa80d8f
 def chance(
@@ -120,18 +121,12 @@ def chance(
     "What lists in random order score on average."
     families = np.arange(n_products) if families is None else families
     size = np.bincount(families)
-    deep = max(*ks, 10)
-    at = {m: first_place(n_products, m, deep) for m in set(size.tolist())}
-    found = [] # expected new families at each place
-    first = [] # where the first product of any of them stands
-    n = []
-    for wanted in relevant:
-        own = size[np.unique(families[np.fromiter(wanted, int)])]
-        found.append(sum((at[m] for m in own.tolist()), np.zeros(deep)))
-        first.append(first_place(n_products, own.sum(), 10))
-        n.append(len(own))
-    means = gain_metrics(np.array(found), np.array(n), ks).mean()
-    means['mrr@10'] = np.mean(first, axis=0) @ (1/(np.arange(10) + 1))
+    at = first_place(n_products, np.arange(size.max() + 1), max(*ks, 10)) # for a family of each size
+    sizes = [size[np.unique(families[list(wanted)])] for wanted in relevant] # of the families that each query wants
+    found = np.array([at[own].sum(0) for own in sizes]) # expected new families at each place
+    means = gain_metrics(found, np.array(list(map(len, sizes))), ks).mean()
+    first = first_place(n_products, [own.sum() for own in sizes], 10) # of all products of these families
+    means['mrr@10'] = first.mean(0) @ (1/(np.arange(10) + 1))
     return means.to_dict()
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #38141f8d
@@ -173,7 +168,7 @@ def positions(
     product_ids,    # Ids to look up
 ) -> list:          # Their positions
     "Where products stand in the catalogue; one that is missing is a `RecsysError`."
-    at = pd.Index(self.ids).get_indexer(pd.Index(product_ids))
+    at = pd.Index(self.ids).get_indexer(product_ids)
     if (at < 0).any():
         unknown = list(product_ids)[int((at < 0).argmax())]
         raise RecsysError(f'product_id {unknown}: not in the catalogue of {len(self)} products')

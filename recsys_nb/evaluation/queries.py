@@ -11,7 +11,7 @@ from collections import Counter
 from itertools import chain, pairwise
 import numpy as np, pandas as pd
 from ..core.files import RecsysError
-from ..data.rows import read_batches, read_column, read_rows
+from ..data.rows import read_column, read_rows
 from ..data.texts import category_words, sentences
 from .fusion import count_words
 from .metrics import review_queries
@@ -21,12 +21,9 @@ def phrases(text):
     "The pairs of neighbouring words that could name an attribute"
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS as dull
     def good(word): return word.isalpha() and len(word) > 2 and word not in dull
-    found = set()
-    for part in re.split(r'[^\w\s-]+', text.lower()):
-        for a, b in pairwise(part.split()):
-            if a != b and good(a) and good(b):
-                found.add(f'{a} {b}')
-    return found
+    parts = re.split(r'[^\w\s-]+', text.lower())
+    pairs = chain.from_iterable(pairwise(part.split()) for part in parts)
+    return {f'{a} {b}' for a, b in pairs if a != b and good(a) and good(b)}
 
 # %% ../../nbs/33_evaluation.queries.ipynb #a075a952
 _per_category = 5 # At most so many attributes of a category
@@ -40,18 +37,13 @@ def _attributes(leaves, titles, found, brands):
         unsaid = brands | set(category_words(leaf).split())
         marks = []
         for phrase, n_inside in inside.items():
-            if in_titles[phrase] < 3 or unsaid & set(phrase.split()):
-                continue
-            if not 2 <= n_inside <= len(members)/2:
+            if in_titles[phrase] < 3 or unsaid & set(phrase.split()) or not 2 <= n_inside <= len(members)/2:
                 continue
             share = n_inside/len(members)
             usual = total[phrase]/len(found)
             marks.append((-n_inside*np.log(share/usual), phrase))
         for _, p in sorted(marks)[:_per_category]:
             yield p, leaf, [i for i in members if p in found[i]]
-
-# %% ../../nbs/33_evaluation.queries.ipynb #3e415894
-def _last(categories): return categories[-1] if categories is not None and len(categories) else None
 
 # %% ../../nbs/33_evaluation.queries.ipynb #d687d111
 def _fits(query):
@@ -66,11 +58,8 @@ def keyword_task(
     "Short queries made from the catalogue, with the products that answer them."
     p = products.sort_values('product_id').drop_duplicates('family_id')
     ids = p.product_id.to_numpy()
-    by_leaf = p.groupby(p.categories.map(_last)).indices
-    leaves = {}
-    for name in sorted(by_leaf):
-        if len(by_leaf[name]) >= 2:
-            leaves[name] = by_leaf[name]
+    by_leaf = p.groupby(p.categories.str[-1]).indices
+    leaves = {name: members for name, members in sorted(by_leaf.items()) if len(members) >= 2}
     if not leaves:
         raise RecsysError('keyword task: no category with two product families; the catalogue needs a category path')
     titles = [phrases(o) for o in p.title.fillna('')]
@@ -79,54 +68,42 @@ def keyword_task(
     rows = []
     for name, members in leaves.items():
         if len(members) <= len(p)/2:
-            rows.append((category_words(name), 'category', set(ids[members])))
+            rows.append((category_words(name), 'category', members))
     for phrase, name, members in _attributes(leaves, titles, found, brands):
-        query = f'{phrase} {category_words(name)}'
-        rows.append((query, 'attribute', set(ids[members])))
-    task = pd.DataFrame(rows, columns=['query', 'kind', 'relevant'])
-    task = task.drop_duplicates('query')
+        rows.append((f'{phrase} {category_words(name)}', 'attribute', members))
+    task = pd.DataFrame(rows, columns=['query', 'kind', 'relevant']).drop_duplicates('query')
+    task = task.assign(relevant=[set(ids[members]) for members in task.relevant])
     if part != 'all':
-        fits = [_fits(q) == (part == 'fit') for q in task['query']]
-        task = task[fits]
+        task = task[task['query'].map(_fits) == (part == 'fit')]
     if part == 'fit' or len(task):
         return task.reset_index(drop=True)
     raise RecsysError('keyword task: too few short queries; one category is all that this catalogue can be asked for')
 
 # %% ../../nbs/33_evaluation.queries.ipynb #2a60766d
 def hidden_reviews(
-    train:pd.DataFrame, # Training reviews
-    warm:int=300,       # So many queries of families that keep other reviews
-    cold:int=300,       # So many of families that lose all of theirs
+    train:pd.DataFrame, # Training reviews: `family_id`, and whether they are `informative`
+    warm:int,           # So many queries of families that keep other reviews
+    cold:int,           # So many of families that lose all of theirs
 ) -> pd.Series:         # 'warm', 'cold' or '' for each
     "Which training reviews to hide while weights are fitted; never more than a fifth of them."
     hidden = pd.Series('', index=train.index)
-    telling = _telling(train)
     tenth = len(train)//10
-    counts = pd.DataFrame(dict(reviews=1, telling=telling))
-    counts = counts.groupby(train.family_id, sort=False).sum()
+    counts = train.groupby('family_id', sort=False).informative.agg(reviews='size', telling='sum')
     so_far = counts.sample(frac=1, random_state=0).cumsum()
     needed = so_far.telling.shift(fill_value=0) < cold
     gone = so_far.index[needed & (so_far.reviews <= tenth)]
     hidden[train.family_id.isin(gone)] = 'cold'
-    queries = train[(hidden == '') & telling].sample(frac=1, random_state=0)
+    queries = train[(hidden == '') & train.informative].sample(frac=1, random_state=0)
     queries = queries.drop_duplicates('family_id')
     queries = queries[queries.family_id.map(counts.reviews) > 1]
     hidden[queries.index[:min(warm, tenth)]] = 'warm'
     return hidden
 
-# %% ../../nbs/33_evaluation.queries.ipynb #a3b278f1
-def _telling(reviews):
-    if 'informative' in reviews:
-        return reviews.informative
-    return pd.Series(True, index=reviews.index)
-
 # %% ../../nbs/33_evaluation.queries.ipynb #6e5f730b
 def _without_texts(data, part):
     "Of each review its family, whether it says something, and where it is."
-    tables = read_batches(data, part, ['family_id', 'informative'], 200_000)
-    none = pd.DataFrame(dict(family_id=[], informative=np.zeros(0, bool)))
-    found = pd.concat(list(tables) or [none], ignore_index=True)
-    return found.assign(part=part, row=range(len(found)))
+    family, informative = (read_column(data, part, c) for c in ('family_id', 'informative'))
+    return pd.DataFrame(dict(family_id=family, informative=informative.astype(bool), part=part, row=range(len(family))))
 
 # %% ../../nbs/33_evaluation.queries.ipynb #7bd37a65
 def fitting_queries(
@@ -135,14 +112,14 @@ def fitting_queries(
 ) -> tuple:    # (kind -> frame of query and relevant, a set of families; the training reviews that have to be hidden)
     "Reviews of warm and of cold products, single sentences of both, and keywords, with the families that answer them."
     val, train = _without_texts(data, 'val'), _without_texts(data, 'train')
-    val = val[_telling(val)]
+    val = val[val.informative]
     n_warm = val.family_id.isin(train.family_id).sum()
     hidden = hidden_reviews(train, max(n - n_warm, 0), max(n - (len(val) - n_warm), 0))
-    asked = pd.concat([val, train[(hidden != '') & _telling(train)]], ignore_index=True)
+    asked = pd.concat([val, train[(hidden != '') & train.informative]], ignore_index=True)
     warm = asked.family_id.isin(train.family_id[hidden == ''])
     def drawn(own): return own.sample(min(n, len(own)), random_state=0)
-    kinds = {kind: _as_queries(data, drawn(own)) for kind, own in (('warm', asked[warm]), ('cold', asked[~warm]))}
-    kinds['sentences'] = drawn(_one_sentence_each(pd.concat(list(kinds.values()), ignore_index=True)))
+    kinds = dict(warm=_as_queries(data, drawn(asked[warm])), cold=_as_queries(data, drawn(asked[~warm])))
+    kinds['sentences'] = drawn(_one_sentence_each(pd.concat(kinds, ignore_index=True)))
     kinds['keywords'] = drawn(_keywords_of(_some_categories(data)))
     kept = ['family_id', 'product_id', 'review_id', 'title', 'text', 'rating']
     return kinds, read_rows(data, 'train', np.flatnonzero(hidden != ''), kept)
@@ -157,9 +134,9 @@ def _as_queries(data, drawn):
     return pd.DataFrame(dict(query=queries, relevant=[{f} for f in drawn.family_id]))
 
 # %% ../../nbs/33_evaluation.queries.ipynb #c8e94fa8
-def _one_sentence_each(queries, least=4, most=12):
-    "Of each text a sentence of so many words, the same one every time; of some none."
-    def short(text): return [s for s in sentences(text) if least <= count_words(s) <= most]
+def _one_sentence_each(queries):
+    "Of each text a sentence of four to twelve words, the same one every time; of some none."
+    def short(text): return [s for s in sentences(text) if 4 <= count_words(s) <= 12]
     found = queries['query'].map(short)
     one = [s[zlib.crc32(text.encode()) % len(s)] if s else None for s, text in zip(found, queries['query'])]
     return queries.assign(query=one).dropna(subset=['query'])
@@ -167,7 +144,7 @@ def _one_sentence_each(queries, least=4, most=12):
 # %% ../../nbs/33_evaluation.queries.ipynb #e904d2d6
 def _some_categories(data, most=10_000):
     "The products of as many categories as fit."
-    leaves = pd.Series([_last(c) for c in read_column(data, 'products', 'categories')], dtype=object)
+    leaves = pd.Series(read_column(data, 'products', 'categories')).str[-1]
     rows = np.arange(len(leaves))
     if len(rows) > most:
         sizes = leaves.value_counts().sort_index().sample(frac=1, random_state=0)

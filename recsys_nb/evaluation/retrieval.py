@@ -9,7 +9,7 @@ __all__ = ['together', 'metadata', 'QuerySet', 'review_task', 'measure', 'self_c
 # %% ../../nbs/37_evaluation.retrieval.ipynb #599f3b6c
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import compress
 import numpy as np, pandas as pd
 from fastcore.basics import patch
@@ -19,7 +19,7 @@ from ..core.tables import markdown_table
 from .certainty import bootstrap_interval, verdict
 from .fusion import (
     Heard, bm25_scorer, fit_weights, how_spoken, mix, popularity_scorer, tfidf_scorer, trials)
-from .histories import HistoryModel, histories_in, history_systems
+from .histories import HistoryModel, histories_in
 from .metrics import Catalogue, chance, dense_scorer, rank, rank_all, ranking_metrics, review_queries
 from .queries import fitting_queries, keyword_task
 from ..models.dual_encoder import DualEncoderSBERT
@@ -40,12 +40,9 @@ class QuerySet:
 def review_task(
     cat:Catalogue,          # The candidates
     reviews:pd.DataFrame,   # Reviews as `PreparedData` has them
-    masked:bool=True,       # Whether words that tell the stars are taken out
 ) -> QuerySet:
-    "Each review asks for its product."
-    texts = review_queries(reviews)
-    if masked:
-        texts = [mask_star_words(t).replace('[MASK]', ' ').strip() for t in texts]
+    "Each review asks for its product, without the words that tell the stars."
+    texts = [mask_star_words(t).replace('[MASK]', ' ').strip() for t in review_queries(reviews)]
     cold = reviews.cold.to_numpy(bool)
     informative = reviews.informative.to_numpy(bool)
     which = {'all': cold | True} if cold.any() and not cold.all() else {}
@@ -66,14 +63,13 @@ def _keywords_as_task(
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #41d644c4
 def measure(
-    task:QuerySet,                 # The queries
-    ranked:dict,               # system -> (n_queries, k) positions
-    cat:Catalogue,             # The candidates
-    ks:tuple=(1, 10, 50, 100), # Recall is taken at each of these
-) -> tuple:                # (table: a row per part and system, {system: metrics per query})
+    task:QuerySet, # The queries
+    ranked:dict,   # system -> (n_queries, k) positions
+    cat:Catalogue, # The candidates
+) -> tuple:        # (table: a row per part and system; frame: a row per query, a column per system and metric)
     "Means and intervals of several systems on each part of a task."
-    single = {name: ranking_metrics(r, task.relevant, ks, cat.families) for name, r in ranked.items()}
-    every = pd.concat(single, axis=1)
+    single = [ranking_metrics(lists, task.relevant, families=cat.families) for lists in ranked.values()]
+    every = pd.concat(single, axis=1, keys=ranked)
     blocks = {}
     metrics = every.columns.unique(1)
     columns = [*metrics, *metrics + '_low', *metrics + '_high']
@@ -81,12 +77,12 @@ def measure(
         values = every[chosen].to_numpy()
         relevant = list(compress(task.relevant, chosen))
         figures = values.mean(0), *bootstrap_interval(values, task.groups[chosen])
-        by_system = np.reshape(figures, (3, len(single), -1))
-        block = pd.DataFrame(np.concatenate(by_system, axis=1), list(single), columns)
-        blind = pd.DataFrame([chance(relevant, len(cat), ks, cat.families)], ['chance'])
+        by_system = np.reshape(figures, (3, len(ranked), -1))
+        block = pd.DataFrame(np.concatenate(by_system, axis=1), list(ranked), columns)
+        blind = pd.DataFrame([chance(relevant, len(cat), families=cat.families)], ['chance'])
         blocks[task.name, part, len(relevant), len(cat)] = pd.concat([blind, block])
     sizes = ['task', 'part', 'n_queries', 'n_candidates', 'system']
-    return pd.concat(blocks, names=sizes).reset_index(), single
+    return pd.concat(blocks, names=sizes).reset_index(), every
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #6a026834
 def self_check(
@@ -130,9 +126,9 @@ class RetrievalReport:
     weights:dict=field(default_factory=dict)  # Mixture -> its `Weights`, fitted on validation queries
     checks:dict=field(default_factory=dict)   # What perfect and constant rankings score
     notes:list=field(default_factory=list)    # What could not be measured, and why
-    def headline(self, task='reviews') -> pd.DataFrame:
+    def headline(self) -> pd.DataFrame:
         "The block that counts most."
-        t = self.table[self.table.task == task]
+        t = self.table[self.table.task == 'reviews']
         return t[t.part == _headline_part(t)]
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #d1e09e3d
@@ -140,7 +136,7 @@ class RetrievalReport:
 def add(self:RetrievalReport,
     task:QuerySet,      # What was measured
     table:pd.DataFrame, # From `measure`
-    single:dict,        # From `measure`
+    every:pd.DataFrame, # From `measure`
     cat:Catalogue,      # The candidates
     rivals:dict,        # System -> the one that it has to beat
 ):
@@ -150,12 +146,10 @@ def add(self:RetrievalReport,
     head = _headline_part(table)
     for part, chosen in task.parts.items():
         for system, rival in rivals.items():
-            mixed = system == together and part in ('cold', 'warm')
-            if part != head and not mixed:
-                continue
-            new, base = (single[name]['ndcg@10'].to_numpy()[chosen] for name in (system, rival))
-            name = f'{task.name}, {part}' if system == together else task.name
-            self.verdicts[name, system] = verdict(new, base, task.groups[chosen], of=rival)
+            if part == head or system == together and part in ('cold', 'warm'):
+                new, base = (every[name, 'ndcg@10'].to_numpy()[chosen] for name in (system, rival))
+                name = f'{task.name}, {part}' if system == together else task.name
+                self.verdicts[name, system] = verdict(new, base, task.groups[chosen], of=rival)
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #81f6db34
 def _without_nan(row): return {k: v for k, v in row.items() if v == v}
@@ -280,26 +274,21 @@ def about(self:Asker,
     return ask
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #6dc82cdc
-def _fitted(asker, families, heard, kinds, only=None):
-    "Weights of the mixture of some signals, or of all"
-    ask = asker.about(heard)
-    asked = {}
-    for kind, q in kinds.items():
-        if q.empty:
-            continue
-        texts = q['query'].tolist()
-        signals = {s: v for s, v in ask(texts).items() if only is None or s in only}
-        asked[kind] = trials(signals, families, q.relevant, [how_spoken(t) for t in texts])
-    return fit_weights(asked)
-
 def _all_weights(data, cat, askers, said, mixed):
     "The weights of metadata alone and of the mixtures, from reviews that are hidden meanwhile"
     kinds, hidden = fitting_queries(data)
-    heard = Heard(cat, said[~said.review_id.isin(hidden.review_id)])
     families = data.products.set_index('product_id').family_id[cat.ids].to_numpy()
-    main = list(askers.values())[-1]
-    weights = {metadata: _fitted(main, families, heard, kinds, _of_metadata)}
-    return weights | {name: _fitted(askers[name], families, heard, kinds) for name in mixed}
+    def fitted(asker, heard):
+        ask = asker.about(heard)
+        asked = {}
+        for kind, q in kinds.items():
+            texts = q['query'].tolist()
+            if texts:
+                asked[kind] = trials(ask(texts), families, q.relevant, [how_spoken(t) for t in texts])
+        return fit_weights(asked)
+    known = Heard(cat, said[~said.review_id.isin(hidden.review_id)])
+    mixtures = {name: fitted(askers[name], known) for name in mixed}
+    return {metadata: fitted(list(askers.values())[-1], Heard(cat, said[:0]))} | mixtures
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #4cd63f0c
 def _systems_of(
@@ -322,40 +311,41 @@ def _systems_of(
             if name != main and name in weights:
                 yield f'{together}, {name}', mix(signals, weights[name], n)
         yield 'BM25', signals['words']
-        yield metadata, mix({s: signals[s] for s in _of_metadata}, weights[metadata], n)
+        yield metadata, mix(signals | dict(reviews=None, review_words=None), weights[metadata], n)
         if 'reviews' not in signals:
             return
         yield together, mix(signals, weights[main], n)
         for s in ('reviews', 'review_words'):
             yield s.replace('_', ' '), np.nan_to_num(signals[s], nan=-1)
-        for s in signals:
-            gone = dict.fromkeys([s, *_standing_in.get(s, [])])
-            yield f'without {s.replace("_", " ")}', mix(signals | gone, weights[main], n)
+        for s, gone in _without.items():
+            yield f'without {s}', mix(signals | dict.fromkeys(gone), weights[main], n)
     return ask
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #d39d1aef
-_of_metadata = 'meaning', 'words'
-_standing_in = dict(meaning=['reviews'], words=['review_words']) # for what a product without reviews lacks
+_without = {
+    'meaning': ['meaning', 'reviews'],
+    'words': ['words', 'review_words'],
+    'reviews': ['reviews'],
+    'review words': ['review_words']}
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #cafe150d
 def measure_reviews(
-    task:QuerySet,  # Reviews with star words taken out
-    plain:QuerySet, # The same as written
-    ask,            # Answers texts with the scores of all systems
-    cat:Catalogue,  # The candidates
-) -> tuple:         # (table, {system: metrics per query})
+    task:QuerySet, # Reviews with star words taken out
+    written:list,  # The same as they were written
+    ask,           # Answers texts with the scores of all systems
+    cat:Catalogue, # The candidates
+) -> tuple:        # As `measure`
     "The review task, without star words and as written."
     ranked = rank_all(ask, task.texts, len(cat))
-    table, single = measure(task, ranked, cat)
-    differ = np.array([a != b for a, b in zip(task.texts, plain.texts)])
+    table, every = measure(task, ranked, cat)
+    differ = np.array([a != b for a, b in zip(task.texts, written)])
     if not differ.any():
-        return table, single
-    again = rank_all(ask, list(compress(plain.texts, differ)), len(cat))
-    for name, lists in again.items():
+        return table, every
+    for name, lists in rank_all(ask, list(compress(written, differ)), len(cat)).items():
         ranked[name][differ] = lists
-    plain.parts = {f'{k}, stars unmasked': v for k, v in plain.parts.items() if 'informative' not in k}
-    more, _ = measure(plain, ranked, cat)
-    return pd.concat([table, more], ignore_index=True), single
+    parts = {f'{k}, stars unmasked': v for k, v in task.parts.items() if 'informative' not in k}
+    more, _ = measure(replace(task, parts=parts), ranked, cat)
+    return pd.concat([table, more], ignore_index=True), every
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #23bac814
 def measure_histories(
@@ -363,28 +353,27 @@ def measure_histories(
     cat:Catalogue,    # Its catalogue
     vectors,          # (n, dim) of the catalogue
     part:str,         # 'test' or 'val'
-    limit:int=10_000, # At most so many questions
-) -> tuple:           # (`QuerySet`, table, {system: metrics per question})
+    limit:int,        # At most so many questions
+) -> tuple:           # `QuerySet`, and as `measure`
     "From what somebody had to what came next; `RecsysError` where nobody has a history."
     model = HistoryModel.counted(data, vectors, 'train')
     asked = histories_in(data, part, limit)
-    asked = asked[asked.next.isin(cat.ids)]
-    ranked = {name: model.rank(asked.history, signals, 100) for name, signals in history_systems.items()}
     relevant = [{i} for i in cat.positions(asked.next)]
     parts = dict(all=np.ones(len(asked), bool))
     task = QuerySet('histories', asked.id.tolist(), relevant, asked.user_id.to_numpy(), parts)
-    return task, *measure(task, ranked, cat)
+    return task, *measure(task, model.rank(asked.history, 100), cat)
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #4067cd55
-def _with_base(
-    encoders:dict,  # name -> model
-    base=None,      # The untrained model; `None`: the base of the settings, reading as many tokens as the others
-) -> dict:          # The same with `base encoder` first
-    "The encoders with the untrained one before them."
-    if 'base encoder' in encoders:
-        return encoders
+def _askers(encoders, base, cat, preset):
+    "The encoders, the untrained one before them, each with the catalogue."
     tokens = max([getattr(m, 'max_tokens', 128) for m in encoders.values()], default=128)
-    return {'base encoder': base or DualEncoderSBERT(max_tokens=tokens), **encoders}
+    encoders = {'base encoder': base or DualEncoderSBERT(max_tokens=tokens), **encoders}
+    device = find_preset(preset).device
+    words = bm25_scorer(cat.words)
+    for model in encoders.values():
+        if hasattr(model, 'to'):
+            model.to(device)
+    return {name: Asker(model, cat, words) for name, model in encoders.items()}
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #bab52005
 @patch
@@ -397,36 +386,31 @@ def noting(self:RetrievalReport):
         self.notes.append(str(e))
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #35e12e8d
-def _sample(reviews, n): return reviews.sample(min(n, len(reviews)), random_state=0).sort_values('review_id')
-
-def _askers(encoders, cat, preset):
-    device = find_preset(preset).device
-    words = bm25_scorer(cat.words)
-    for model in encoders.values():
-        if hasattr(model, 'to'):
-            model.to(device)
-    return {name: Asker(model, cat, words) for name, model in encoders.items()}
+def _sample(data, part, n):
+    "Reviews of a part to ask with, the same ones every time."
+    reviews = getattr(data, part)
+    if reviews.empty:
+        raise RecsysError(f'{part} part: it has no reviews, so there is nothing to measure')
+    return reviews.sample(min(n, len(reviews)), random_state=0).sort_values('review_id')
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #5a817592
 def evaluate_retrieval(
     data,                     # `PreparedData`
     encoders:dict,            # name -> `DualEncoderSBERT`; the last one is the one that the verdict is about
     split:str='test',         # 'test', or 'val' while choosing
-    base=None,                # See `_with_base`
+    base=None,                # The untrained one; `None`: that of the settings, reading as many tokens as the others
     limit:int=10_000,         # At most so many reviews as queries, a fixed sample
     preset:str|Preset='auto', # Where the encoders compute
     signals:bool=True,        # Also measure what buyers said: encodes a few reviews of each family
 ) -> RetrievalReport:
     "Measure the encoders and everything that they have to beat."
     cat = Catalogue.of(data.products)
-    reviews = _sample(getattr(data, split), limit)
-    if reviews.empty:
-        raise RecsysError(f'{split} part: it has no reviews, so there is nothing to measure')
-    askers = _askers(_with_base(encoders, base), cat, preset)
+    reviews = _sample(data, split, limit)
+    askers = _askers(encoders, base, cat, preset)
     main = list(askers)[-1]
     said = data.train if signals else data.train[:0]
     known = Heard(cat, said)
-    rivals = {name: 'base encoder' for name in askers if name != 'base encoder'}
+    rivals = dict.fromkeys(encoders, 'base encoder')
     mixed = []
     if known.texts:
         rivals[together] = metadata
@@ -436,8 +420,8 @@ def evaluate_retrieval(
         report.notes.append('the weights were fitted on the reviews that they are measured on')
     asks = {name: asker.about(known) for name, asker in askers.items()}
     ask = _systems_of(data, cat, asks, report.weights)
-    task, plain = (review_task(cat, reviews, masked) for masked in (True, False))
-    report.add(task, *measure_reviews(task, plain, ask, cat), cat, rivals)
+    task = review_task(cat, reviews)
+    report.add(task, *measure_reviews(task, review_queries(reviews), ask, cat), cat, rivals)
     with report.noting():
         task = _keywords_as_task(cat, keyword_task(data.products, 'test'))
         report.add(task, *measure(task, rank_all(ask, task.texts, len(cat)), cat), cat, rivals)
@@ -469,10 +453,8 @@ def compare_encoders(
     max_tokens:int=128, # Tokens of a text that are read, at most
 ) -> pd.DataFrame:      # A row each, the best first; `failed` says why one was not measured
     "Measure encoders as they come on the validation part."
-    reviews = _sample(data.val, limit)
-    if not len(reviews): raise RecsysError('val part: it has no reviews, so there is nothing to compare by')
     cat, rows = Catalogue.of(data.products), []
-    task = review_task(cat, reviews)
+    task = review_task(cat, _sample(data, 'val', limit))
     for base in dict.fromkeys(bases):
         try: rows.append(dict(base=base) | _tried(base, task, cat, max_tokens))
         except Exception as e:

@@ -71,30 +71,29 @@ def _ridge(features, data, part, alphas):
     return best.predict(features(part)).clip(1, 5)
 
 # %% ../../nbs/35_evaluation.stars.ipynb #43f172cb
-def tfidf_ridge(data, part, mask=True):
+def tfidf_ridge(data, part):
     "Scores of a ridge regression on words and pairs of words."
     from sklearn.feature_extraction.text import TfidfVectorizer
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
     train = with_stars(data.train)
     try:
-        words.fit(review_texts(train, mask))
+        words.fit(review_texts(train))
     except ValueError:
         return np.full(len(part), train.rating.mean()) # no word occurs twice
-    def features(reviews): return words.transform(review_texts(reviews, mask))
+    def features(reviews): return words.transform(review_texts(reviews))
     return _ridge(features, data, part, (.3, 1., 3., 10.))
 
 # %% ../../nbs/35_evaluation.stars.ipynb #da529bc5
-def _encoder_ridge(data, part, mask=True, base=base_encoder, preset=None):
+def _encoder_ridge(data, part, base, preset):
     "Scores of a ridge regression on the untrained encoder's vectors."
     model = DualEncoderSBERT(base=base, max_tokens=256)
-    def features(reviews): return model.encode(review_texts(reviews, mask), preset=preset)
+    def features(reviews): return model.encode(review_texts(reviews), preset=preset)
     return _ridge(features, data, part, (.1, .3, 1., 3., 10.))
 
 # %% ../../nbs/35_evaluation.stars.ipynb #9a6e15e9
 def score_baselines(
     data,                 # `PreparedData`, or anything with `train` and `val`
     part:pd.DataFrame,    # The reviews to score
-    mask:bool=True,       # Whether to hide star words, as from the model
     base:str=base_encoder,# The encoder of the last baseline
     preset:Preset|None=None, # What it runs on
 ) -> dict:                # name -> (n,) scores
@@ -105,31 +104,18 @@ def score_baselines(
     return {
         'mean': np.full(len(part), mean),
         'product mean': of_product,
-        'TF-IDF + ridge': tfidf_ridge(data, part, mask),
-        'base encoder + ridge': _encoder_ridge(data, part, mask, base, preset)}
+        'TF-IDF + ridge': tfidf_ridge(data, part),
+        'base encoder + ridge': _encoder_ridge(data, part, base, preset)}
 
 # %% ../../nbs/35_evaluation.stars.ipynb #83b76abc
-@patch
-def take_away(self:ScoreInputs,
-    what:str,   # 'review', 'metadata' (and price), or 'match': metadata and price of other reviews' products
-    seed:int=0, # For the shuffling
-) -> ScoreInputs:
-    "The same reviews with a part of the input missing or shuffled."
-    n = len(self)
-    reviews = self.reviews
-    products = self.products
-    price = self.price
-    if what == 'review':
-        reviews = [[r[0], r[-1]] for r in reviews]
-    elif what == 'metadata':
-        products, price = [[]]*n, np.full(n, np.nan)
-    elif what == 'match':
-        other = np.random.default_rng(seed).permutation(n)
-        products = [products[i] for i in other]
-        price = price[other]
-    else:
-        raise RecsysError(f"{what!r}: expected 'review', 'metadata' or 'match'")
-    return ScoreInputs(reviews, products, price, self.rating)
+def _taken_away(x):
+    "The same `ScoreInputs` without the words of the reviews, without metadata and price, and with another product's."
+    n = len(x)
+    other = np.random.default_rng(0).permutation(n)
+    return {
+        'metadata only': ScoreInputs([[r[0], r[-1]] for r in x.reviews], x.products, x.price),
+        'review only': ScoreInputs(x.reviews, [[]]*n, np.full(n, np.nan)),
+        'shuffled metadata': ScoreInputs(x.reviews, x.products[other], x.price[other])}
 
 # %% ../../nbs/35_evaluation.stars.ipynb #f4dd4506
 def model_rows(
@@ -141,12 +127,7 @@ def model_rows(
     "Scores of the model, whole and with parts of its input taken away."
     x = model.inputs(part, products)
     shown = model.inputs(part, products, mask=False)
-    cases = {
-        'metadata only': x.take_away('review'),
-        'review only': x.take_away('metadata'),
-        'shuffled metadata': x.take_away('match'),
-        'star words shown': shown,
-        'score model': x}
+    cases = _taken_away(x) | {'star words shown': shown, 'score model': x}
     return {k: model.predict_inputs(v, preset=preset)[0] for k, v in cases.items()}
 
 # %% ../../nbs/35_evaluation.stars.ipynb #67af4cc1
@@ -157,7 +138,7 @@ class ScoreReport:
     per_star:pd.DataFrame    # A row per given star: n, mean score, rmse, mae
     predictions:pd.DataFrame # review_id product_id rating score
     verdict:str              # VERDICT: WIN, MARGINAL or REGRESSION
-    part:str='test'          # Which part was measured
+    part:str                 # Which part was measured
     note:str='The score model reads the review that it scores: its error says how well it reads stars out of a text.'
 
 # %% ../../nbs/35_evaluation.stars.ipynb #a91075cb
@@ -236,8 +217,9 @@ def evaluate_scores(
 ) -> ScoreReport:
     "Measure a score model beside its baselines; `RecsysError` where the part has no stars."
     part = with_stars(getattr(data, split))
-    if part.empty:
-        raise RecsysError(f'{split} part: no stars to measure with')
+    for name in (split, 'train'): # the baselines learn from the training part
+        if with_stars(getattr(data, name)).empty:
+            raise RecsysError(f'{name} part: no stars to measure with')
     predictions = score_baselines(data, part, base=base, preset=preset) | model_rows(model, part, data.products, preset)
     return score_report(predictions, part, 'base encoder + ridge', split)
 
@@ -245,28 +227,32 @@ def evaluate_scores(
 def calibration(
     predicted,   # (n,) scores
     stars,       # (n,)
-    groups:int=8,# Groups of equal size
 ) -> pd.DataFrame: # A row per group: n, mean score, mean stars and its standard error
-    "Mean stars of groups of like score."
+    "Mean stars of eight groups of like score."
     d = pd.DataFrame(dict(score=np.asarray(predicted, float), stars=np.asarray(stars, float)))
     d = d.sort_values('score', kind='stable').reset_index(drop=True)
-    g = d.groupby(np.arange(len(d)) * groups // max(1, len(d)))
+    g = d.groupby(np.arange(len(d)) * 8 // len(d))
     return pd.DataFrame(dict(n=g.size(), score=g.score.mean(), stars=g.stars.mean(), error=g.stars.sem().fillna(0)))
 
 # %% ../../nbs/35_evaluation.stars.ipynb #c284c5ad
 def plot_calibration(
     predicted,   # (n,) scores
     stars,       # (n,)
-    groups:int=8,# Groups of equal size
     ax=None,     # Axes to draw on
 ):               # The axes
     "Mean stars over mean score, with the diagonal."
     from recsys_nb.core.plots import accent, axes_or_new, finish_plot, muted
-    c = calibration(predicted, stars, groups)
+    c = calibration(predicted, stars)
     ax = axes_or_new(ax, (4.4, 4.4))
-    stars = range(1, 6)
     ax.plot([1, 5], [1, 5], color=muted, ls='--', lw=1, zorder=1)
     ax.errorbar(c.score, c.stars, 1.96*c.error, fmt='o', ms=6, color=accent, ecolor=accent, elinewidth=1.5, capsize=3)
-    labels = dict(xlabel='predicted score', ylabel='mean stars', xticks=stars, yticks=stars)
-    return finish_plot(ax, f'Stars by predicted score, {len(c)} groups', aspect='equal', xlim=(.8, 5.2), ylim=(.8, 5.2),
-                       **labels)
+    return finish_plot(
+        ax,
+        f'Stars by predicted score, {len(c)} groups',
+        xlabel='predicted score',
+        ylabel='mean stars',
+        xticks=range(1, 6),
+        yticks=range(1, 6),
+        aspect='equal',
+        xlim=(.8, 5.2),
+        ylim=(.8, 5.2))

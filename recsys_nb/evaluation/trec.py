@@ -80,18 +80,16 @@ def read_run(
 
 # %% ../../nbs/36_evaluation.trec.ipynb #b4e4036d
 def evaluate_run(
-    run:dict|str|Path,         # What `read_run` gives, or the file
-    qrels:dict|str|Path,       # What `read_qrels` gives, or the file
-    ks:tuple=(1, 10, 50, 100), # Recall is taken at each of these
-) -> dict:                     # {"metrics": {"ndcg@10": ..., "recall@100": ...}, "n_queries": ...}
+    run:dict|str|Path,   # What `read_run` gives, or the file
+    qrels:dict|str|Path, # What `read_qrels` gives, or the file
+) -> dict:               # {"metrics": {"ndcg@10": ..., "recall@100": ...}, "n_queries": ...}
     "Means of the metrics of a run over all judged queries."
     run, qrels = (o if isinstance(o, dict) else read(o) for o, read in ((run, read_run), (qrels, read_qrels)))
     if not set(run) & set(qrels): raise RecsysError('run: none of its queries is in the qrels')
-    deep = max(*ks, 10)
-    gains, ideal, n = np.zeros((len(qrels), deep)), np.zeros((len(qrels), 10)), np.zeros(len(qrels), int)
+    gains, ideal, n = np.zeros((len(qrels), 100)), np.zeros((len(qrels), 10)), np.zeros(len(qrels), int)
     for i, (qid, judged) in enumerate(qrels.items()):
-        got = [max(judged.get(p, 0), 0) for p, _ in run.get(qid, [])[:deep]]
+        got = [max(judged.get(p, 0), 0) for p, _ in run.get(qid, [])[:100]]
         best = sorted((g for g in judged.values() if g > 0), reverse=True)
         gains[i, :len(got)], ideal[i, :len(best)], n[i] = got, best[:10], len(best)
-    means = gain_metrics(gains > 0, n, ks, gains, ideal).mean()
+    means = gain_metrics(gains > 0, n, gains=gains, ideal=ideal).mean()
     return dict(metrics=means.to_dict(), n_queries=len(qrels))
