@@ -25,7 +25,7 @@ def tables(draw):
 
 texts = st.one_of(
     tables(), st.text(max_size=60), rows.map(json.dumps), rows.map(lambda r: json.dumps(r, indent=1)), rows.map(repr), rows.map(lambda r: '\n'.join(map(json.dumps, r))), rows.map(lambda r: '\n'.join(map(repr, r))),
-    rows.map(lambda r: json.dumps(dict(reviews=r))), st.sampled_from(['[' * 3000, '{"a":' * 3000, "{'a': " * 300, '[{"asin": "P1"}', '{"asin"', '{\n"asin": "P1"', 'sep=;', '[{}]x', '[[]]']))
+    rows.map(lambda r: json.dumps(dict(reviews=r))), st.sampled_from(['[' * 3000, 'asin,text\nP1,' + '[' * 100_000, '[{"asin": ' + '1' * 5000 + '}]', '{"a":' * 3000, "{'a': " * 300, '[{"asin": "P1"}', '{"asin"', '{\n"asin": "P1"', 'sep=;', '[{}]x', '[[]]']))
 contents = st.one_of(st.binary(max_size=60), st.tuples(texts, st.sampled_from(['utf-8', 'utf-8-sig', 'utf-16', 'utf-16-be', 'cp1252', 'utf-32'])).map(lambda o: o[0].encode(o[1], 'replace')),
     st.tuples(st.sampled_from([b'\x1f\x8b', b'PK\x03\x04', b'PAR1', b'BZh', b'\xfd7zXZ\x00', b'\x28\xb5\x2f\xfd', b'7z\xbc\xaf', b'\xff\xfe', b'\xef\xbb\xbf']), st.binary(max_size=40)).map(b''.join))
 

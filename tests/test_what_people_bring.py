@@ -41,7 +41,7 @@ def test_missing_values_are_missing_whatever_they_are_called(tmp_path):
 about_first = [review(i, parent_asin='P00') for i in range(30)]
 
 def test_a_brand_is_a_name(tmp_path):
-    said = {'Visit the Kee Store': 'Kee', 'Brand: Kee': 'Kee', 'Unknown': None, 'Not Available': None, 'Unbranded': None, 'does not apply': None, '[object Object]': None, 'N/A.': None, '#N/A': None, '{}': None, 'Generic': 'Generic', 'Book Store': 'Book Store'}
+    said = {'by\n    \n    Kee': 'Kee', 'by Kee': 'by Kee', 'Visit the Kee Store': 'Kee', 'Brand: Kee': 'Kee', 'Unknown': None, 'Not Available': None, 'Unbranded': None, 'does not apply': None, '[object Object]': None, 'N/A.': None, '#N/A': None, '{}': None, 'Generic': 'Generic', 'Book Store': 'Book Store'}
     data = prepared(tmp_path, about_first, [dict(parent_asin=f'P{i:02}', title=f'A thing of kind {i}', store=s) for i, s in enumerate(said)])
     found = data.products.sort_values('product_id').brand
     assert dict(zip(said, (b if isinstance(b, str) else None for b in found))) == said
@@ -153,6 +153,12 @@ def test_pictures_as_one_object_of_lists(tmp_path):
     data = prepared(tmp_path, m=[page(i, images=images) for i in range(3)])
     assert all(list(o) == images['large'] for o in data.products.images)
 
+def test_pictures_of_2018(tmp_path):
+    "The second edition of its metadata has no `image`."
+    first = dict(imageURL=['https://img.example/s.jpg'], imageURLHighRes=['https://img.example/l.jpg'])
+    data = prepared(tmp_path, m=[page(0, **first), page(1, **first | dict(imageURLHighRes=[])), page(2, imageURL='')])
+    assert [list(o) for o in data.products.images] == [['https://img.example/l.jpg'], ['https://img.example/s.jpg'], []]
+
 one = 'https://img.example/a,b.jpg'
 pictures = [[one], one, [dict(thumb='https://img.example/t.jpg', large=one)], [dict(hi_res=one, large=None)], [dict(url=one)], {'0': one}, ['//img.example/a,b.jpg'], f"['{one}']", json.dumps([one]), f'{one}|https://img.example/b.jpg',
             f'{one}, https://img.example/b.jpg', [dict(small_image_url='https://img.example/s.jpg', large_image_url=one)]]
@@ -224,6 +230,7 @@ tables = {
     'loose.json': lambda: ('\n\n' + '\n'.join(repr(r | {'vote': float('nan')}).replace("'U", "u'U") for r in reviews)).encode(),
     'quoted.csv': lambda: frame().to_csv(index=False, quoting=1).encode(), 'quoted.txt': lambda: frame().to_csv(index=False, quoting=1, sep='\t').encode(),
     'excel.csv': lambda: ('sep=;\r\n' + frame().to_csv(index=False, sep=';')).encode(),
+    'blank.csv': lambda: b'\n \n' + frame().to_csv(index=False, sep=';').encode(), 'blank_excel.csv': lambda: b'\r\nsep=|\r\n\r\n' + frame().to_csv(index=False, sep='|').encode(),
     'names.jsonl': lambda: lines([{usual[k]: v for k, v in r.items()} for r in reviews])}
 
 @pytest.mark.parametrize('name', tables)
@@ -260,12 +267,56 @@ def test_what_is_no_data_is_told_in_a_line(tmp_path, name, content, says):
     with pytest.raises(RecsysError, match=says) as e: prepared(tmp_path, content, name=name)
     assert '\n' not in str(e.value)
 
+@pytest.mark.parametrize('at, to, says', [(6, 1, 'password'), (8, 9, 'compression')]) # what large files of Windows have is compression 9
+def test_a_zip_that_cannot_be_unpacked_is_told_in_a_line(tmp_path, at, to, says):
+    zipped(lines(reviews), tmp_path/'r.zip')
+    b = (tmp_path/'r.zip').read_bytes()
+    changed = bytes(to if i in (at, b.index(b'PK\x01\x02') + at + 2) else c for i, c in enumerate(b))
+    with pytest.raises(RecsysError, match=f'r.zip: cannot be unpacked here .*{says}'): prepared(tmp_path, changed, name='r.zip')
+
+def test_a_number_of_many_digits_is_refused_in_a_line(tmp_path):
+    with pytest.raises(RecsysError, match='digits.json: damaged'): prepared(tmp_path, b'[{"asin": "P1", "rating": ' + b'1' * 5000 + b'}]', name='digits.json')
+
 def test_quotes_as_spark_writes_them_and_western_europe_without_utf_8(tmp_path):
     said = [f'{sentence(i)}, "so" to speak: für 5€' for i in range(30)]
     table = frame().assign(text=said)
     spark = table.to_csv(index=False, escapechar='\\', doublequote=False).encode()
     for name, content in {'spark.csv': spark, 'latin.csv': table.to_csv(index=False).encode('cp1252')}.items():
         assert sorted(kept(prepared(tmp_path, content, name=name)).text) == sorted(said)
+
+def test_a_quote_between_tabs_closes_no_cell(tmp_path):
+    "Amazon's files of 2015 quote nothing: a text that begins with a quote must not swallow the rows after it."
+    head = 'marketplace customer_id review_id product_id product_title star_rating vine review_headline review_body review_date'.split()
+    table = '\n'.join('\t'.join(map(str, r)) for r in [head, *(
+        ['US', f'U{i}', f'R{i}', f'P{i % 3}', 'A thing', 4, 'N', '"Great" they say' if i % 2 else '"Great', f'{sentence(i)}, 5" wide', f'2015-08-{i + 1:02}'] for i in range(30))])
+    t = kept(prepared(tmp_path, table.encode(), name='us.tsv'))
+    assert len(t) == 30 and set(t.text) == {f'{sentence(i)}, 5" wide' for i in range(30)} and set(t.title) == {'"Great" they say', '"Great'}
+    last = frame()['user_id parent_asin rating title timestamp text'.split()].assign(text=[f'"{sentence(i)}' for i in range(30)])
+    t = kept(prepared(tmp_path, last.to_csv(index=False, sep='\t', quoting=3).encode(), name='last.tsv'))
+    assert set(t.text) == {f'"{sentence(i)}' for i in range(30)}
+    told = frame().assign(title='"Great", it says', text=[f'{sentence(i)}\n"so"\tto speak' for i in range(30)]) # a writer that quotes
+    t = kept(prepared(tmp_path, told.to_csv(index=False, sep='\t').encode(), name='quoted.tsv'))
+    assert set(t.title) == {'"Great", it says'} and set(t.text) == {f'{sentence(i)} "so" to speak' for i in range(30)}
+
+@pytest.mark.parametrize('name, write', {'r.csv': lambda t: t.to_csv(index=False).encode(), 'back.csv': lambda t: t[t.columns[::-1]].to_csv(index=False).encode(), 'r.jsonl': lambda t: lines(t.to_dict('records')), 'r.parquet': lambda t: t.to_parquet()}.items())
+def test_a_column_that_somebody_named_comes_before_one_of_that_name(tmp_path, name, write):
+    t = kept(prepared(tmp_path, write(frame().assign(text='Good', comment=frame().text)), name=name, columns=dict(text='comment')))
+    assert set(t.text) == set(frame().text)
+
+def test_usual_names_beside_an_asin(tmp_path):
+    "Lines with a product of our name and the rest of their own are read as a table with these columns is."
+    own = frame().rename(columns=dict(parent_asin='asin', user_id='customer_id', rating='stars', text='review_body', title='headline', timestamp='date'))
+    for name, content in {'r.jsonl': lines(own.to_dict('records')), 'r.csv': own.to_csv(index=False).encode()}.items():
+        t = kept(prepared(tmp_path, content, name=name))
+        assert set(t.text) == set(frame().text) and set(t.rating) == {4.} and set(t.user_id) == set(frame().user_id) and set(t.title) == {'Good'}
+    older = [dict(asin=r['parent_asin'], reviewerID=r['user_id'], overall=r['rating'], reviewText=r['text'], score=.1, content='x') for r in reviews]
+    t = kept(prepared(tmp_path, older, split='product'))
+    assert set(t.text) == set(frame().text) and set(t.rating) == {4.}
+
+def test_names_of_files_stand_for_themselves(tmp_path):
+    for name in ('r[1].jsonl', 'r?.jsonl'):
+        (tmp_path/'r1.jsonl').write_bytes(lines([review(50)]))
+        assert len(kept(prepared(tmp_path, name=name))) == 30
 
 def test_columns_that_nobody_knows_are_named(tmp_path):
     with pytest.warns(UserWarning, match='Bewertung, Kommentar.*--map rating=COLUMN'):

@@ -24,10 +24,8 @@ endings = tuple(f'.{kind}{packed}' for kind in _formats for packed in ('', '.gz'
 
 # %% ../../nbs/13_data.reading.ipynb #a2af5e93
 def _of_kind(files, kind):
-    meta = [f for f in files if f.name.startswith('meta')]
-    if not kind or not meta or len(meta) == len(files):
-        return files
-    return meta if kind == 'meta' else [f for f in files if f not in meta]
+    if not kind: return files
+    return [f for f in files if f.name.startswith('meta') == (kind == 'meta')] or files
 
 # %% ../../nbs/13_data.reading.ipynb #e3f9c3be
 def _matching(path):
@@ -107,7 +105,9 @@ def _in_zip(path):
     if '[Content_Types].xml' in names: raise _no_data(path, 'an Excel workbook')
     if len(names) != 1:
         raise RecsysError(f'{path}: holds {len(names)} files, expected one; unpack it and name the folder')
-    return archive.open(names[0])
+    try: return archive.open(names[0])
+    except RuntimeError as e: # a password, or a compression that Python does not know
+        raise RecsysError(f'{path}: cannot be unpacked here ({e}); unpack it, and name the file') from e
 
 # %% ../../nbs/13_data.reading.ipynb #1a60bfb3
 def _zstd(path):
@@ -134,13 +134,12 @@ review_fields = '''rating overall title summary text reviewText asin parent_asin
     timestamp unixReviewTime reviewTime'''.split()
 meta_fields = '''parent_asin asin main_category main_cat title average_rating rating_number price store brand
     url'''.split()
-meta_lists = 'categories category features feature description images image imUrl'.split()
+meta_lists = '''categories category features feature description images image imageURLHighRes imageURL
+    imUrl'''.split()
 
 # %% ../../nbs/13_data.reading.ipynb #24653f83
-def _fields(kind):
-    if kind == 'meta':
-        return [*meta_fields, *meta_lists]
-    return review_fields if kind else [*review_fields, *meta_fields, *meta_lists]
+_fields = dict(reviews=review_fields, meta=[*meta_fields, *meta_lists])
+_fields[''] = sum(_fields.values(), []) # of a kind that is not known
 
 # %% ../../nbs/13_data.reading.ipynb #956a8445
 _usual = """
@@ -152,6 +151,11 @@ _usual = """
     timestamp: time date review_date
     store: manufacturer"""
 _usual = {name: field for field, names in re.findall(r'(\w+): (.*)', _usual) for name in names.split()}
+_older = dict(parent_asin='asin', user_id='reviewerID', rating='overall', text='reviewText', title='summary')
+_misleading = {
+    '': 'id name'.split(),
+    'reviews': 'id name product_title product_name'.split(),
+    'meta': 'review_title review_headline headline'.split()}
 
 # %% ../../nbs/13_data.reading.ipynb #b5850e08
 def _column_names(
@@ -159,21 +163,21 @@ def _column_names(
     kind:str='',  # 'reviews' or 'meta'
     names:dict={},# Field -> column, where somebody said so
 ) -> dict:        # Column -> field
-    "Which field each column holds."
-    fields = {f.lower(): f for f in _fields(kind)}
-    said = {column: _usual.get(field, field) for field, column in names.items()}
-    found = {c: said.get(c) or fields.get(c.strip().lower()) for c in columns}
-    free = set(fields.values()) - set(found.values())
-    if 'asin' not in free:
-        free.discard('parent_asin')
-    for c in columns:
-        name = c.strip().lower().replace(' ', '_')
-        field = _usual.get(name)
-        if found[c] or field not in free or (kind != 'meta' and name in ('id', 'name')):
-            continue
-        found[c] = field
-        free.remove(field)
-    return {c: f for c, f in found.items() if f}
+    "Which field each column holds: as somebody said, or by its own name, or by a usual one; a field is in one column."
+    fields, others = {f.lower(): f for f in _fields[kind]}, _misleading[kind]
+    found = {c: _usual.get(f, f) for f, c in names.items() if c in columns}
+    for known in (fields, _usual):
+        free = set(fields.values()) - set(found.values())
+        if known is _usual:
+            free -= {field for field, older in _older.items() if older in found.values()}
+        for c in columns:
+            name = c.strip().lower().replace(' ', '_')
+            field = known.get(name)
+            if c in found or field not in free or name in others:
+                continue
+            found[c] = field
+            free.remove(field)
+    return found
 
 # %% ../../nbs/13_data.reading.ipynb #1a996a29
 _table_names = re.compile(r'\.(csv|tsv|tab|psv)\b', re.I)
@@ -210,7 +214,7 @@ def _is_table(path, line, names):
     return _is_rating(cells) or len(_column_names(cells, names=names)) > 1 or bool(_table_names.search(path.name))
 
 # %% ../../nbs/13_data.reading.ipynb #0240d4f0
-_separator = re.compile('"?sep=(.)"?') # a line that Excel writes before a table
+_before_head = re.compile('(?:"?sep=(.)"?)?') # a blank line, or one that Excel writes before a table
 _around = re.compile(
     r'\s*\{\s*(?:"[^"]*"\s*:\s*(?:"[^"]*"|[\w.+-]*)\s*,\s*)*'
     r'"(reviews|products|items|data|results|records|rows)"\s*:\s*\[\s*\{')
@@ -256,8 +260,8 @@ def _layout(
     shown = head.decode(encoding or 'ascii', 'replace')
     if what := _unread(head, shown):
         raise _no_data(path, what)
-    first, second, *rest = [*filter(None, map(str.strip, shown.splitlines())), '', '']
-    how = _way_of(path, *((second, '') if _separator.fullmatch(first) else (first, second)), names)
+    lines = [line for line in map(str.strip, shown.splitlines()) if not _before_head.fullmatch(line)]
+    how = _way_of(path, *[*lines, '', ''][:2], names)
     if how != 'lines' and not encoding:
         raise _no_data(path, f'text in another code than UTF-8 ({_codes})')
     return how, encoding or 'utf-8-sig'
@@ -296,7 +300,7 @@ def _objects(path, text):
             try:
                 found, at = decoder.raw_decode(rest, at)
                 break
-            except (json.JSONDecodeError, RecursionError) as e:
+            except (ValueError, RecursionError) as e: # no JSON, or a number of more digits than Python reads
                 more = text.read(1 << 16)
                 if not more and at == len(rest):
                     return
@@ -306,7 +310,7 @@ def _objects(path, text):
         yield n, found
 
 # %% ../../nbs/13_data.reading.ipynb #461e6cbe
-def _require_product(path, columns, known, kind=''):
+def _require_product(path, columns, known, kind):
     "Raise a `RecsysError` if no column is known to name the product; warn where none tells what was said of it."
     fields, there = set(known.values()), ', '.join(c[:30] for c in columns[:12])
     if {'parent_asin', 'asin'} & fields:
@@ -330,9 +334,10 @@ def _head(path, rows, kind, names):
         if _asin.fullmatch(first[0]) and not _asin.fullmatch(first[1]):
             user, product = product, user
         return [user, product, *rest], first
-    known = _column_names([c.strip() for c in first], kind, names)
-    _require_product(path, first, known, kind)
-    return [known.get(c.strip()) for c in first], None
+    columns = [c.strip() for c in first]
+    known = _column_names(columns, kind, names)
+    _require_product(path, columns, known, kind)
+    return list(map(known.get, columns)), None
 
 # %% ../../nbs/13_data.reading.ipynb #48b91abe
 def _cell_value(cell):
@@ -340,25 +345,37 @@ def _cell_value(cell):
     if cell[:1] not in ('[', '{'):
         return cell
     try: return json.loads(cell)
-    except ValueError: return _literal(cell) or cell
+    except (ValueError, RecursionError): return _literal(cell) or cell
 
 # %% ../../nbs/13_data.reading.ipynb #71427714
 _escaped = re.compile(r'\\"(?![",;|\s]|$)')
+_left_open = re.compile(r'(?:^|\t)"(?:[^"\t\r\n]|"")*[\t\r\n]')
 
 # %% ../../nbs/13_data.reading.ipynb #2403d502
+def _rows_of_cells(text, start, by):
+    "A reader of the lines that begin with `start`, by what their first 2,000 say of quotes."
+    some = [start, *itertools.islice(text, 2000)]
+    whole = [line.count('\t') == start.count('\t') for line in some]
+    plain = by == '\t' and any(a and b and _left_open.search(line) for line, a, b in zip(some, whole, whole[1:]))
+    return csv.reader(
+        itertools.chain(some, text),
+        delimiter=by,
+        escapechar='\\' if any(map(_escaped.search, some)) else None,
+        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
+
+# %% ../../nbs/13_data.reading.ipynb #16b701fd
 def _table_lines(path, text, kind, names):
-    start = text.readline()
-    by = _separator.fullmatch(start.strip())
-    if by:
-        start = text.readline()
-    some = [start, *itertools.islice(text, 200)]
-    escape = '\\' if any(_escaped.search(line) for line in some) else None
-    reader = csv.reader(itertools.chain(some, text), delimiter=by[1] if by else _row_cells(start)[1], escapechar=escape)
+    by = None
+    for before, start in enumerate(text, 1):
+        no_head = _before_head.fullmatch(start.strip())
+        if not no_head: break
+        by = no_head[1] or by
+    reader = _rows_of_cells(text, start, by or _row_cells(start)[1])
     fields, first = _head(path, reader, kind, names)
     if first:
-        yield 1, dict(zip(fields, map(_cell_value, first)))
+        yield before, dict(zip(fields, map(_cell_value, first)))
     while True:
-        n = reader.line_num + (2 if by else 1)
+        n = before + reader.line_num
         try: cells = next(reader, None)
         except csv.Error as e:
             yield n, f'no row of a table: {e}'
@@ -383,17 +400,15 @@ def _renamed(value, kind, names):
     if not isinstance(o, dict):
         return o
     known = _column_names(list(o), kind, names)
-    return {known.get(k, k): v for k, v in o.items()}
+    return {k: v for k, v in o.items() if k not in known} | {f: o[c] for c, f in known.items()}
 
 # %% ../../nbs/13_data.reading.ipynb #e7da0a97
 def _needs_names(path, kind, names):
-    "Whether the first object of a file names its product, or anything that `names` is about, otherwise than we do."
+    "Whether the first object of a file names anything otherwise than we do, or somebody said so."
     if names:
         return True
     first = _loaded(next(_copied(path, kind, names), ('', None))[1])
-    if not isinstance(first, dict) or {'parent_asin', 'asin'} & set(first):
-        return False
-    return any(c != f for c, f in _column_names(list(first), kind).items())
+    return isinstance(first, dict) and any(c != f for c, f in _column_names(list(first), kind).items())
 
 # %% ../../nbs/13_data.reading.ipynb #11f4b770
 def _copied(path, kind, names):
@@ -401,18 +416,15 @@ def _copied(path, kind, names):
     how, encoding = _layout(path, names)
     mended = _as_json if how == 'python' else bytes
     with _open_lines(path) as f:
-        if how in ('lines', 'python') and 'utf-16' not in encoding:
-            for n, line in enumerate(f, 1):
-                yield n, f'longer than {_longest // 10**6} MB' if len(line) > _longest else mended(line)
-            return
         text = io.TextIOWrapper(f, encoding, 'replace', newline='' if how == 'table' else None)
         if how == 'table':
             yield from _table_lines(path, text, kind, names)
         elif how == 'objects':
             yield from _objects(path, text)
         else:
-            for n, line in enumerate(text, 1):
-                yield n, mended(line.encode())
+            lines = map(str.encode, text) if 'utf-16' in encoding else f
+            for n, line in enumerate(lines, 1):
+                yield n, f'longer than {_longest // 10**6} MB' if len(line) > _longest else mended(line)
 
 # %% ../../nbs/13_data.reading.ipynb #0fcd7b86
 def _parquet_lines(path, copy, kind, names):
@@ -444,7 +456,7 @@ def as_lines(
     as_it_is = how == 'lines' and _packing(path) in packed and 'utf-16' not in encoding
     if as_it_is and not always and not rename:
         return path
-    copy, at = work/f'{len(list(work.glob("*.copy")))}.copy', 0
+    copy, at = work/gen_name('copy'), 0
     if how == 'parquet':
         try: _parquet_lines(path, copy, kind, names)
         except (duckdb.Error, pa.ArrowException, OSError) as e:
@@ -490,7 +502,7 @@ def _fitting_threads(
     memory:str|None, # Such as '4GB'
 ) -> int|None:       # At most one per core; `None` for no limit
     "How many threads fit into an amount of memory: each needs some 200 MB to read and write with."
-    found = re.fullmatch(r'([\d.]+) *([MGT])i?B', memory or '', re.I)
+    found = re.fullmatch(r'(\d+\.?\d*) *([MGT])i?B', memory or '', re.I)
     if not found:
         return None
     megabytes = float(found[1]) * dict(m=1, g=1000, t=10**6)[found[2].lower()]
@@ -513,7 +525,8 @@ class DuckDB:
         try:
             self.con = ibis.duckdb.connect(temp_directory=spill, preserve_insertion_order=False, **settings)
         except duckdb.Error as e:
-            raise RecsysError(f'memory={memory}: expected an amount such as 4GB') from e
+            expected = 'an amount such as 4GB, and one thread or more'
+            raise RecsysError(f'memory={memory}, threads={threads}: expected {expected}') from e
 
 # %% ../../nbs/13_data.reading.ipynb #2e3d178b
 @patch
@@ -601,7 +614,7 @@ def read(self:DuckDB,
     columns = ', '.join(f"{c}: 'VARCHAR'" for c in [*texts, *lists])
     packed = defaultdict(list)
     for f in files:
-        packed[_packing(f)].append(quoted(f))
+        packed[_packing(f)].append(quoted(glob.escape(str(f)))) # or a ? in a name would stand for any letter
     scans = [f"""SELECT * FROM read_json([{', '.join(names)}], format='newline_delimited', compression='{kind}',
         columns={{{columns}}}, ignore_errors=true, filename='file')""" for kind, names in sorted(packed.items())]
     chosen = ', '.join(['file', *texts, *(_list(c, **_duckdb_words) for c in lists)])
@@ -620,12 +633,10 @@ def _session(master, memory):
     active = SparkSession.getActiveSession()
     if active and not master:
         return active
-    builder = SparkSession.builder.appName('recsys prepare').master(master or 'local[*]')
-    builder = builder.config('spark.ui.showConsoleProgress', 'false')
-    if not master:
-        builder = builder.config('spark.sql.shuffle.partitions', '8')
-    if memory:
-        builder = builder.config('spark.driver.memory', memory.replace('B', '').lower())
+    settings = {'spark.ui.showConsoleProgress': 'false'}
+    if not master: settings['spark.sql.shuffle.partitions'] = '8'
+    if memory: settings['spark.driver.memory'] = memory.replace('B', '').lower()
+    builder = SparkSession.builder.appName('recsys prepare').master(master or 'local[*]').config(map=settings)
     try: return builder.getOrCreate()
     except Exception as e:
         said = str(e).splitlines()[0]

@@ -10,7 +10,7 @@ import re, unicodedata
 from collections import defaultdict
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from functools import lru_cache, reduce
 import ibis
 from .reading import all_given, product_id, user_id
 from .texts import clean_list, clean_texts, letters, says
@@ -195,22 +195,29 @@ _months = '''
     may mai maj mag mei мая май|jun juin giu cze haz июн|jul juil lug lip tem июл|aug aoû ago sie ağu авг|
     sep set wrz eyl сен|oct okt ott out paź eki окт|nov lis kas ноя|dec dez déc dic gru ara дек'''
 _months = {m: i for i, names in enumerate(_months.split('|'), 1) for m in names.split()}
-_month = rf'(?:de )?(?P<name>{"|".join(_months)})[^\W\d]*\.?'
-_d, _m, _y, _th = r'(?P<d>\d\d?)', r'(?P<m>\d\d?)', r'(?:de )?(?P<y>\d{4})', r'(?:st|nd|rd|th|er|\.)?'
+_pieces = dict(
+    d=r'(?P<d>\d\d?)',
+    m=r'(?P<m>\d\d?)',
+    y=r'(?:de )?(?P<y>\d{4})',
+    yy=r'(?P<y>\d\d)',
+    any_y=r'(?P<y>\d{4}|\d\d)',
+    month=rf'(?:de )?(?P<name>{"|".join(_months)})[^\W\d]*\.?',
+    th=r'(?:st|nd|rd|th|er|\.)?',
+    any_words=r'(?:\D*[ ,])?')
 _clock = (
     r'(?:[ ,t]+(?:[^\W\d]{1,3} )?(?P<h>\d\d?):(?P<min>\d\d)(?::(?P<s>\d\d)(?:[.,]\d+)?)?'
     r' ?(?P<half>[ap]m)?)?(?: gmt| utc)?$')
-_lead = r'(?:\D*[ ,])?'
+_dates = r"""
+    {m} {d}, ?{y}
+    {m}/{d}/{any_y}
+    {d}[.-]{m}[.-]{y}
+    {y}[/.] ?{m}[/.] ?{d}\.?
+    {y}年{m}月{d}日\D*
+    {any_words}{month} {d}{th},? {y}
+    {any_words}{d}{th}[ -]{month},?[ -]{y}
+    {d}-{month}-{yy}"""
+_dates = [re.compile(form.strip().format(**_pieces) + _clock) for form in _dates.strip().splitlines()]
 _wrapped = re.compile(r'/date\(|\)/|[{}"]|\$(?:date|numberlong)"? ?:')
-_dates = [re.compile(p + _clock) for p in (
-    rf'{_m} {_d}, ?{_y}',
-    rf'{_m}/{_d}/(?P<y>\d{{4}}|\d\d)',
-    rf'{_d}[.-]{_m}[.-]{_y}',
-    rf'{_y}[/.] ?{_m}[/.] ?{_d}\.?',
-    rf'{_y}年{_m}月{_d}日\D*',
-    rf'{_lead}{_month} {_d}{_th},? {_y}',
-    rf'{_lead}{_d}{_th}[ -]{_month},?[ -]{_y}',
-    rf'{_d}-{_month}-(?P<y>\d\d)')]
 
 # %% ../../nbs/14_data.values.ipynb #bca469d2
 def _date(s):
@@ -359,8 +366,8 @@ def _understood(
     **reads, # Of some of its columns, what makes values of them
 ):           # The same with values in these columns, and bad_…, the texts that were not understood
     "What columns of texts stand for."
-    t = t.mutate(**{f'bad_{c}': t[c] for c in reads})
-    t = t.mutate(**{c: read(t[c]) for c, read in reads.items()})
+    texts = {f'bad_{c}': t[c] for c in reads}
+    t = t.mutate(**texts, **{c: read(t[c]) for c, read in reads.items()})
     unread = {f'bad_{c}': _where(t[c].isnull(), t[f'bad_{c}'].left(80), 'string') for c in reads}
     return t.mutate(**unread)
 
@@ -475,11 +482,11 @@ def shape_products(
     t = t.select(
         'file', 'title', 'price', 'average_rating', 'rating_number',
         product_id=product_id(t),
-        brand=ibis.coalesce(t.store, t.brand),
+        brand=ibis.coalesce(t.store, t.brand).re_replace(r'^by\s*\n\s*', ''),
         description=t.description.join(' '),
         categories=_category_path(t),
         features=clean_list(_first_given(t.features, t.feature)),
-        images=_first_given(_first_given(t.images, t.image), t.imUrl),
+        images=reduce(_first_given, [t[c] for c in 'images image imageURLHighRes imageURL imUrl'.split()]),
         url=_where(t.url.re_search(r'^https?://[^ ]{1,1000}$'), t.url, 'string'))
     t = clean_texts(_pictured(_figures(t)), 'title', 'brand', 'description')
     t = t.mutate(brand=_brand(t.brand), categories=_each_once(t.categories))
