@@ -278,6 +278,31 @@ def test_split_by_review(tmp_path):
     again, other = (prepare(*files, 'y', tmp_path, split='review', seed=s).test for s in (0, 1))
     assert again.equals(data.test) and set(other.review_id) != set(again.review_id)
 
+def test_what_is_had_again_stays_one_row_each(tmp_path):
+    "Sixty things without words, each had twice by one person: no row is doubled, and the steps add up."
+    meta = write(tmp_path/'m.jsonl', [page(f'P{i:02}', f'Thing {i}') for i in range(60)])
+    rows = [review(f'u{i}', f'P{i:02}', '', day) for i in range(60) for day in (i, i + 100)]
+    data = prepare(write(tmp_path/'r.jsonl', rows), meta, 'x', tmp_path, split='review')
+    t = data.interactions
+    assert len(t) == len(t.drop_duplicates(['user_id', 'product_id', 'timestamp'])) == 120
+    assert t.groupby(['user_id', 'product_id']).part.nunique().max() == 1
+    steps = data.report['steps']['reviews']
+    assert steps[0]['before'] == sum(s['removed'] for s in steps) == 120 and steps[-1]['after'] == 0
+
+def test_a_core_of_a_split_by_review(tmp_path):
+    _, meta = store(tmp_path)
+    rows = [review(f'u{i}', f'P{i % 4}', sentence(i), i) for i in range(80)] + [review(f'u{i}', f'P{4 if i < 9 else (i + 1) % 4}', sentence(i + 100), i) for i in range(80)]
+    data = prepare(write(tmp_path/'r.jsonl', rows), meta, 'x', tmp_path, split='review', kcore=9, fractions=(.5, .25, .25))
+    assert len(data.train) == 0 < len(data.test) and data.test.cold.all()
+
+def test_updates_are_files_of_metadata(tmp_path):
+    reviews, meta = store(tmp_path)
+    newer = write(tmp_path/'newer.jsonl', [page('P0', 'Keyboard with new keys')])
+    for said in (str(newer), f'{tmp_path}/./newer.jsonl'):
+        data = prepare(reviews, [meta, newer], 'x', tmp_path, updates=[said])
+        assert data.products.title[0] == 'Keyboard with new keys'
+    with pytest.raises(RecsysError, match='updates: other.jsonl is none of the files of metadata'): prepare(reviews, [meta, newer], 'x', tmp_path, updates='other.jsonl')
+
 def test_a_family_of_one_review_trains(tmp_path):
     files = store(tmp_path, n=5)
     data = prepare(*files, 'x', tmp_path, split='review')
@@ -295,6 +320,7 @@ def test_an_older_folder_is_told_to_be_prepared_again(tmp_path):
     data = prepare(*store(tmp_path), 'x', tmp_path)
     data.file('interactions').unlink()
     with pytest.raises(RecsysError, match='interactions.parquet: missing; run `recsys prepare` again'): data.interactions
+    with pytest.raises(RecsysError, match='interactions.parquet: missing'): next(read_batches(data, 'interactions', []))
 
 def test_a_reader_between_the_renames_of_a_writer(tmp_path, monkeypatch):
     rename, path = Path.rename, tmp_path/'x'
@@ -322,7 +348,7 @@ def test_clear_messages(tmp_path):
     good = prepare(reviews, meta, 'x', tmp_path).report
     for message, change in {'nothing.jsonl: no such file': dict(reviews='nothing.jsonl'), 'empty.jsonl: empty': dict(reviews=tmp_path/'empty.jsonl'), 'meta: expected at least one file': dict(meta=[]),
                             'page.html: 3 of 3 lines cannot be used, more than --max-bad 5%; the first is line 1: not JSON': dict(reviews=tmp_path/'page.html'), 'cut.jsonl.gz: damaged, or not whole': dict(reviews=tmp_path/'cut.jsonl.gz'), 'cut.json.gz: damaged, or not whole': dict(meta=tmp_path/'cut.json.gz'),
-                            "name='../x'": dict(name='../x'), "split='random'": dict(split='random'), "engine='pandas'": dict(engine='pandas'), 'memory=much': dict(memory='much'), 'fractions=': dict(fractions=(1, 0, 0)),
+                            "name='../x'": dict(name='../x'), "split='random'": dict(split='random'), "engine='pandas'": dict(engine='pandas'), 'memory=much': dict(memory='much'), 'memory=1.2.3GB': dict(memory='1.2.3GB'), 'threads=-1: expected': dict(threads=-1), 'fractions=': dict(fractions=(1, 0, 0)),
                             'cuts=': dict(cuts='yesterday'), 'max_bad=2': dict(max_bad=2), 'kcore=-1': dict(kcore=-1),
                             'min_chars=-1': dict(min_chars=-1), 'min_char: no such setting; there are: categories, split': dict(min_char=3), 'min_chars=151: expected a number from 0 to 150': dict(min_chars=151)}.items():
         with pytest.raises(RecsysError) as e: prepare(**(dict(reviews=reviews, meta=meta, name='x', root=tmp_path) | change))

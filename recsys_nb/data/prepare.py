@@ -9,13 +9,14 @@ __all__ = ['PreparedData', 'load_prepared', 'report_text', 'PrepareSettings', 'p
 import gzip, shutil
 from dataclasses import asdict
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal
 import duckdb, ibis
 import numpy as np, pandas as pd, pyarrow.parquet as pq
 from fastcore.basics import patch
 from ibis import _
+from jinja2 import Environment, PackageLoader
 from pydantic import AfterValidator, BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 from ..core.files import (
@@ -116,11 +117,12 @@ def _mark_reviews(t, products, chosen, min_chars):
     "The steps that need no families."
     asked = products.select('product_id', chosen=in_categories(products, chosen) if chosen else True)
     t = t.left_join(asked, 'product_id').drop('product_id_right')
-    t = mark(t, t.chosen.isnull(), 'unknown product')
-    t = mark(t, ~t.chosen, 'other category').drop('chosen')
-    t = mark(t, ~has_stars(t), 'invalid rating')
-    t = mark(t, t['size'] < min_chars, 'too short')
-    return mark_second_reviews(t)
+    removed = ibis.cases(
+        (t.chosen.isnull(), 'unknown product'),
+        (~t.chosen, 'other category'),
+        (~has_stars(t), 'invalid rating'),
+        (t['size'] < min_chars, 'too short'))
+    return mark_second_reviews(t.mutate(removed=removed).drop('chosen'))
 
 # %% ../../nbs/18_data.prepare.ipynb #f0a66900
 def _mark_copies(t, products):
@@ -136,9 +138,7 @@ def _clean_reviews(e, r, p, s):
     if s.categories:
         _require_products(e, p, s.categories)
     narrow = 'row review_id product_id user_id timestamp rating key size'.split()
-    t = r.filter(_.product_id.notnull()).select(
-        *narrow,
-        removed=ibis.null('string'))
+    t = r.filter(_.product_id.notnull()).select(narrow)
     t = e.save(_mark_reviews(t, p, s.categories, s.min_chars), 'marked')
     if s.categories:
         p = p.filter(in_categories(p, s.categories))
@@ -183,11 +183,8 @@ def _split_time(t, had, cuts):
 # %% ../../nbs/18_data.prepare.ipynb #aae23f7d
 def _split_product(e, t, had, base, s):
     "Reviews and interactions, each in the part of its family."
-    reviewed = base.group_by('family_id').agg(n=_.count())
-    others = had.anti_join(reviewed, 'family_id').select(
-        'family_id',
-        n=ibis.literal(0, 'int64')).distinct()
-    sizes = e.save(reviewed.union(others), 'sizes')
+    weights = base.select('family_id', n=1).union(had.select('family_id', n=0))
+    sizes = e.save(weights.group_by('family_id').agg(n=_.n.sum()), 'sizes')
     dealt = closest_split(e, sizes, s.fractions, s.seed).select('family_id', 'part')
     return tuple(x.left_join(dealt, 'family_id').drop('family_id_right')
         for x in (t, had))
@@ -195,11 +192,10 @@ def _split_product(e, t, had, base, s):
 # %% ../../nbs/18_data.prepare.ipynb #3deff403
 def _split_review(e, t, had, base, s):
     "Reviews dealt out within their families; an interaction goes where its user's review of the product is."
-    base, shares = split_within_families(e, base, s.fractions)
-    base = e.save(base.select('user_id', 'product_id', 'place', 'part'), 'dealt')
-    t = t.left_join(base.select('place', 'part'), 'place').drop('place_right')
-    said = base.filter(_.user_id != '').select('user_id', 'product_id', 'part').distinct()
-    had = had.left_join(said, ['user_id', 'product_id']).drop('user_id_right', 'product_id_right')
+    base, shares = split_within_families(e, base.select('family_id', 'place').distinct(), s.fractions)
+    dealt = e.save(base.select('place', 'part'), 'dealt')
+    t, had = (x.left_join(dealt, 'place').drop('place_right')
+        for x in (t, had))
     return t, had.mutate(part=ibis.coalesce(
         had.part,
         held_out(had.place, shares)))
@@ -235,11 +231,9 @@ _columns = dict(
 def _write_tables(e, r, t, had, p, out):
     "Write products, parts and interactions."
     kept = t.filter(_.removed.isnull()).select('row', 'family_id', 'part')
-    warm = kept.filter(_.part == 'train').select('family_id', warm=True).distinct()
-    full = r.join(kept, 'row').left_join(warm, 'family_id').drop('family_id_right')
-    full = full.mutate(
-        informative=full['size'] >= min_informative,
-        cold=full.warm.isnull())
+    kept = kept.mutate(cold=(kept.part == 'train').sum().over(group_by='family_id') == 0)
+    full = r.join(kept, 'row')
+    full = full.mutate(informative=full['size'] >= min_informative)
     for part in parts:
         e.export(
             full.filter(_.part == part).select(_columns['reviews']),
@@ -277,30 +271,28 @@ def _require_rows(e, t, had):
 
 # %% ../../nbs/18_data.prepare.ipynb #a1ada6c4
 def _count_lines(e, kind, sources):
-    "Of each file, how many lines it has, and how many are of no use; `read` is what was read for it."
+    "Of each file that was read: the one it stands for, how many lines it has, and how many are of no use."
     found = e.ask(f"""
         SELECT file, count(*) AS lines, count(*) - count(product_id) AS unusable
         FROM raw_{kind} GROUP BY file""")
     found = {r.pop('file'): r for r in found}
-    counted = []
-    for read, file in sources.items():
-        n = found.get(str(read), dict(lines=0, unusable=0))
-        counted.append(dict(file=str(file)) | n | dict(bytes=file.stat().st_size, read=str(read)))
-    return counted
+    none = dict(lines=0, unusable=0)
+    return {read: dict(file=str(file)) | found.get(str(read), none) | dict(bytes=file.stat().st_size)
+        for read, file in sources.items()}
 
 # %% ../../nbs/18_data.prepare.ipynb #7aa8638c
 def _lines_and_unusable(counted):
-    return [sum(f[what] for f in counted) for what in ('lines', 'unusable')]
+    return [sum(f[what] for f in counted.values()) for what in ('lines', 'unusable')]
 
 # %% ../../nbs/18_data.prepare.ipynb #992eb3fa
 def _require_lines(e, counted, max_bad):
     "Raise a `RecsysError` if files have no lines, or too many of no use."
     lines, bad = _lines_and_unusable(counted)
     if counted and not lines:
-        raise RecsysError(f'{counted[0]["file"]}: empty')
+        raise RecsysError(f'{next(iter(counted.values()))["file"]}: empty')
     if bad <= max_bad * lines: return
-    f = next(f for f in counted if f['unusable'])
-    first = next(unusable_lines(e.local, f['read'], f['file']), dict(line='?', reason='?'))
+    read, f = next(of for of in counted.items() if of[1]['unusable'])
+    first = next(unusable_lines(e.local, read, f['file']), dict(line='?', reason='?'))
     raise RecsysError(
         f'{f["file"]}: {bad:,} of {lines:,} lines cannot be used, more than --max-bad {max_bad:.0%}; '
         f'the first is line {first["line"]}: {first["reason"]}')
@@ -353,9 +345,9 @@ def _examples(e, r, t):
     first = t.filter(_.removed.notnull()).group_by('removed').agg(row=_.row.argmin(_.review_id))
     lost = e.rows(t.join(first.select('row'), 'row'))
     rows = {x['removed']: [x['row'], *_original(e, t, x)] for x in lost}
-    shown = r.filter(_.row.isin(sum(rows.values(), [])))
-    shown = e.rows(shown.select('row', 'product_id', 'rating', 'title', text=_.text.left(160)))
-    texts = {x.pop('row'): x for x in shown}
+    shown = r.filter(_.row.isin(sum(rows.values(), []))).select(
+        'row', 'product_id', 'rating', 'title', text=_.text.left(160))
+    texts = {x.pop('row'): x for x in e.rows(shown)}
     return {step: texts[row] | {'kept': texts[k] for k in kept} for step, (row, *kept) in rows.items()}
 
 # %% ../../nbs/18_data.prepare.ipynb #ffc16271
@@ -368,28 +360,6 @@ def _rows_in_and_out(n, removed, examples={}):
         if step in examples: found[-1]['example'] = examples[step]
         n -= m
     return found
-
-# %% ../../nbs/18_data.prepare.ipynb #a18458c2
-def _lines_of_reviews(e, r, t, counted, removed):
-    lines, bad = _lines_and_unusable(counted)
-    lost = dict(quarantined=bad) | dict.fromkeys(_of_reviews, 0) | removed
-    return _rows_in_and_out(lines, lost, _examples(e, r, t))
-
-# %% ../../nbs/18_data.prepare.ipynb #40723ee9
-def _lines_of_interactions(counted, removed, nameless, different, n):
-    "Without a step for words: of those with a name, `different` interactions, and `n` at the end."
-    lines, bad = _lines_and_unusable(counted)
-    lost = dict(quarantined=bad) | {k: removed.get(k, 0) for k in _of_the_line} | {'unknown user': nameless}
-    lost['same moment'] = lines - sum(lost.values()) - different
-    lost['no date'] = different - n
-    return _rows_in_and_out(lines, lost)
-
-# %% ../../nbs/18_data.prepare.ipynb #5dd9cdc5
-def _lines_of_products(counted, listed, n):
-    "Of `listed` products `n` are left."
-    lines, bad = _lines_and_unusable(counted)
-    lost = {'quarantined': bad, 'listed before': lines - bad - listed, 'other category': listed - n}
-    return _rows_in_and_out(lines, lost)
 
 # %% ../../nbs/18_data.prepare.ipynb #d0294865
 _of_parts = """
@@ -422,11 +392,6 @@ def _split_facts(e):
     return {p: reviews.get(p, dict(reviews=0)) | dict(interactions=had.get(p, 0))
         for p in parts}
 
-# %% ../../nbs/18_data.prepare.ipynb #5d09e85f
-def _family_facts(e):
-    "How many families there are, and the largest."
-    return e.ask(_in_families)[0] | dict(example=[r['title'] for r in e.ask(_largest_family)])
-
 # %% ../../nbs/18_data.prepare.ipynb #6ae24a56
 _sql_of_numbers = dict(
     text_length='SELECT length(text) AS v FROM all_reviews',
@@ -441,8 +406,7 @@ def _quantiles(e, numbers):
     rows = e.ask(f'SELECT round(v::DOUBLE, 2) AS v, count(*) AS n FROM ({numbers}) GROUP BY 1 ORDER BY 1')
     if not rows:
         return dict(n=0, mean=None) | dict.fromkeys(_shares)
-    v, n = (np.array([r[c] for r in rows])
-        for c in 'vn')
+    v, n = pd.DataFrame(rows).to_numpy().T
     ends = n.cumsum()
     places = np.stack([ends - n, ends - 1], axis=1).ravel() # of the first and the last of each value
     at = np.array(list(_shares.values())) * (ends[-1] - 1)
@@ -485,140 +449,81 @@ def _show_written(e, out):
     for table in ('products', 'interactions'):
         e.con.raw_sql(f"CREATE VIEW all_{table} AS FROM read_parquet({quoted(out/f'{table}.parquet')})")
 
-# %% ../../nbs/18_data.prepare.ipynb #b341b43c
+# %% ../../nbs/18_data.prepare.ipynb #a93b9c58
 _losses = """
     SELECT removed, count(*) AS n, count(CASE WHEN user_id = '' THEN 1 END) AS nameless
     FROM split GROUP BY removed"""
 
-# %% ../../nbs/18_data.prepare.ipynb #a93b9c58
+# %% ../../nbs/18_data.prepare.ipynb #4a3f8742
 def _rows_of_steps(e, r, t, counted):
     "The steps that reviews, interactions and products went through."
     rows = e.ask(_losses)
     removed = {x['removed']: x['n'] for x in rows if x['removed']}
     nameless = sum(x['nameless'] for x in rows if x['removed'] not in _of_the_line)
-    sizes = [engine.ask(f'SELECT count(*) AS n FROM {table}')[0]['n'] for engine, table in (
-        (e, 'interactions'), (e.local, 'all_interactions'), (e, 'products'), (e.local, 'all_products'))]
+    had, had_in_parts, listed, kept = (engine.ask(f'SELECT count(*) AS n FROM {table}')[0]['n'] for engine, table in (
+        (e, 'interactions'), (e.local, 'all_interactions'), (e, 'products'), (e.local, 'all_products')))
+    lines, bad = _lines_and_unusable(counted['reviews'])
+    of_reviews = dict(quarantined=bad) | dict.fromkeys(_of_reviews, 0) | removed
+    of_had = dict(quarantined=bad) | {k: removed.get(k, 0) for k in _of_the_line} | {'unknown user': nameless}
+    of_had['same moment'] = lines - sum(of_had.values()) - had
+    of_had['no date'] = had - had_in_parts
+    pages, bad = _lines_and_unusable(counted['meta'])
+    of_products = {'quarantined': bad, 'listed before': pages - bad - listed, 'other category': listed - kept}
     return dict(
-        reviews=_lines_of_reviews(e, r, t, counted['reviews'], removed),
-        interactions=_lines_of_interactions(counted['reviews'], removed, nameless, *sizes[:2]),
-        products=_lines_of_products(counted['meta'], *sizes[2:]))
+        reviews=_rows_in_and_out(lines, of_reviews, _examples(e, r, t)),
+        interactions=_rows_in_and_out(lines, of_had),
+        products=_rows_in_and_out(pages, of_products))
 
 # %% ../../nbs/18_data.prepare.ipynb #0542b2b7
 _product_fields = 'title brand categories features description images price average_rating'
 
 # %% ../../nbs/18_data.prepare.ipynb #7480bd01
-def _report(e, out, r, t, counted, how):
+def _report(e, out, r, t, counted, how, core):
     "All facts, those of what was written from the written files."
     local = e.local
     _show_written(local, out)
     return dict(
-        files={kind: [{k: f[k] for k in f if k != 'read'} for f in files] for kind, files in counted.items()},
+        files={kind: list(files.values()) for kind, files in counted.items()},
         steps=_rows_of_steps(e, r, t, counted),
         split=how | dict(parts=_split_facts(local)),
         interactions=local.ask(_all_had)[0],
-        families=_family_facts(local),
-        checks=check_split(local, out, how['by']),
+        families=local.ask(_in_families)[0] | dict(example=[r['title'] for r in local.ask(_largest_family)]),
+        checks=check_split(local, out, how['by'], core),
         missing=dict(
             reviews=_missing(e, 'raw_reviews', 'title text user_id rating timestamp'),
             products=_missing(local, 'all_products', _product_fields)),
         distributions=_distributions(local))
 
-# %% ../../nbs/18_data.prepare.ipynb #2268f7f4
-def _review_in_quotes(x):
-    "A review with its product and its stars."
-    words = ' '.join(w for w in (x['title'], x['text']) if w)
-    stars = '' if x.get('rating') is None else f', {x["rating"]:g} stars'
-    return f'“{words}” ({x["product_id"]}{stars})'
-
-# %% ../../nbs/18_data.prepare.ipynb #dcce3cad
-def _example(step):
-    "An example as a line of a list."
-    x = step['example']
-    instead = f'; kept: {_review_in_quotes(x["kept"])}' if 'kept' in x else ''
-    return f'- **{step["step"]}**: {_review_in_quotes(x)}{instead}\n'
-
 # %% ../../nbs/18_data.prepare.ipynb #6623b1cd
-def _section(heading, rows, columns):
-    "A heading and a table; `columns` are keys of the rows, such as 'step why=because'."
+def _table(rows, columns):
+    "Rows as a table; `columns` are keys of the rows, such as 'step why=because'."
     pairs = [(c.split('=') * 2)[:2] for c in columns.split()]
     cells = [[row.get(key) for key, shown in pairs]
         for row in rows]
-    heads = [shown.replace('_', ' ') for key, shown in pairs]
-    return f'## {heading}\n\n{markdown_table(cells, heads)}\n'
-
-# %% ../../nbs/18_data.prepare.ipynb #c9e9c549
-def _step_tables(report, short):
-    "The steps of reviews, interactions and products; in short, those that removed something."
-    for what, steps in report['steps'].items():
-        shown = [s for s in steps if s['removed'] or not short]
-        if not shown: continue
-        yield _section(f'{what.title()}, step by step', shown, 'step before removed after why=because')
-        examples = [_example(s) for s in steps if 'example' in s and not short]
-        if examples:
-            yield 'For example:\n\n' + ''.join(examples) + '\n'
-
-# %% ../../nbs/18_data.prepare.ipynb #e6aa9e9c
-def _how(split):
-    "A sentence on how the parts came about."
-    by, why = split['by'], f' ({split["why"]})' if 'why' in split else ''
-    if by == 'time':
-        return 'by time, at ' + ' and '.join(map(_day, split['cuts']))
-    whole = 'by product family' if by == 'product' else 'by review within families'
-    return f'{whole}, seed {split["seed"]}{why}'
-
-# %% ../../nbs/18_data.prepare.ipynb #630e6a9d
-_columns_of_parts = 'part reviews interactions products families users first last cold informative'
-
-# %% ../../nbs/18_data.prepare.ipynb #a3bf3e8c
-def _split_table(report):
-    "The parts, and what families there are."
-    split, f, had = report['split'], report['families'], report['interactions']
-    heading = (f'The split\n\nSplit {_how(split)}. *cold*: share of reviews whose product family is not in training; '
-               f'*informative*: share with at least {min_informative} letters.')
-    yield _section(
-        heading,
-        [dict(part=p) | v for p, v in split['parts'].items()],
-        _columns_of_parts)
-    yield f'{had["had"]:,} interactions of {had["users"]:,} users with {had["products"]:,} products.\n\n'
-    if had['had'] and not any(v['reviews'] for v in split['parts'].values()):
-        yield 'No review has words: there are interactions, and nothing for an encoder to learn from.\n\n'
-    example = '; '.join(t[:80] for t in f['example'])
-    yield (f'{f["families"]:,} product families, {f["with_variants"]:,} of them with variants, '
-           f'the largest of {f["largest"]:,}{example and ": " + example}.\n\n')
-
-# %% ../../nbs/18_data.prepare.ipynb #830dec43
-def _details(report):
-    "Checks, missing fields, distributions and files."
-    facts = report['distributions']
-    yield '## Checks\n\n'
-    for c in report['checks']:
-        yield f'- {"passed" if c["ok"] else "FAILED"}: {c["check"]} ({c["detail"]})\n'
-    yield '\n'
-    whose = dict(reviews='reviews as read, before cleaning', products='products that were kept')
-    for what, shares in report['missing'].items():
-        rows = [dict(field=field, share=f'{share:.1%}')
-            for field, share in shares.items()]
-        yield _section(f'Missing in {whose[what]}', rows, 'field share')
-    rows = [dict(of=k.replace('_', ' ')) | facts[k]
-        for k in _sql_of_numbers]
-    yield _section('Distributions', rows, ' '.join(rows[0]))
-    for k in _sql_of_counts:
-        if facts[k]:
-            yield f'**{k.title()}** ' + ', '.join(f'{a}: {n:,}' for a, n in facts[k].items()) + '\n\n'
-    yield _section('Files', sum(report['files'].values(), []), 'file lines unusable=of_no_use bytes')
+    return markdown_table(cells, [shown.replace('_', ' ') for key, shown in pairs])
 
 # %% ../../nbs/18_data.prepare.ipynb #3a946d52
+def _named_rows(found, key):
+    "Of facts by name, a row each, in which the name stands under a key."
+    return [{key: name.replace('_', ' ')} | facts for name, facts in found.items()]
+
+# %% ../../nbs/18_data.prepare.ipynb #58086bee
+@cache
+def _template():
+    loader = PackageLoader('recsys_nb', 'data')
+    env = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    env.globals |= dict(table=_table, min_informative=min_informative)
+    env.filters |= dict(day=_day, number='{:,}'.format, rows=_named_rows)
+    return env.get_template('report.md')
+
+# %% ../../nbs/18_data.prepare.ipynb #71bf08cc
 def report_text(
     report:dict,      # From `prepare`
     short:bool=False, # Only the steps and the split
 ) -> str:             # Markdown
     "The report for people."
-    text = [f'# {report["name"]}\n\n', *_step_tables(report, short)]
-    unread = report.get('unreadable')
-    if unread:
-        text.append(_section('Could not be read', unread, 'field unreadable=values of example=for_example'))
-    text += _split_table(report)
-    return ''.join(text if short else [*text, *_details(report)])
+    numbers = {k: report['distributions'][k] for k in _sql_of_numbers}
+    return _template().render(report, numbers=numbers, short=short)
 
 # %% ../../nbs/18_data.prepare.ipynb #ab9a0fe5
 @patch
@@ -652,9 +557,9 @@ def _save_raw(e, files, kind, columns):
 def _quarantine(e, out, counted):
     "Write down the lines of no use."
     with gzip.open(out/'quarantine.jsonl.gz', 'wt', encoding='utf-8') as w:
-        for f in counted:
+        for read, f in counted.items():
             if not f['unusable']: continue
-            for line in unusable_lines(e.local, f['read'], f['file']): w.write(as_json(line) + '\n')
+            for line in unusable_lines(e.local, read, f['file']): w.write(as_json(line) + '\n')
 
 # %% ../../nbs/18_data.prepare.ipynb #61617697
 def _as_list(names): return [names] if isinstance(names, str) else names
@@ -707,19 +612,26 @@ def _read_kind(e, kind, files, s):
     nothing = e.work/'none.jsonl'
     if not files: nothing.write_text('')
     table, sources = _save_raw(e, files or [nothing], kind, s.columns)
-    counted = _count_lines(e, kind, sources) if files else []
+    counted = _count_lines(e, kind, sources) if files else {}
     _require_lines(e, counted, s.max_bad)
     return table, counted
+
+# %% ../../nbs/18_data.prepare.ipynb #ee0d325c
+def _read_for(update, counted):
+    "What was read for a file of updates; `RecsysError` where it is none of the metadata."
+    for read, f in counted.items():
+        if Path(f['file']).resolve() == Path(update).resolve(): return read
+    raise RecsysError(f'updates: {update} is none of the files of metadata')
 
 # %% ../../nbs/18_data.prepare.ipynb #0e3a1565
 def _read_all(e, out, reviews, meta, s):
     "All reviews, all products, how many lines each file has, and what could not be read."
     r, of_reviews = _read_kind(e, 'reviews', reviews, s)
     p, of_meta = _read_kind(e, 'meta', meta, s)
-    _quarantine(e, out, of_reviews + of_meta)
+    _quarantine(e, out, of_reviews | of_meta)
     unread = list(_unread(e))
     _require_readable(unread, s.allow_unreadable or ())
-    updates = [f['read'] for u in s.updates or () for f in of_meta if f['file'] == u]
+    updates = [_read_for(u, of_meta) for u in s.updates or ()]
     if updates: p = e.save(newest(p, updates), 'newest')
     return r, p, dict(reviews=of_reviews, meta=of_meta), unread
 
@@ -736,7 +648,7 @@ def _prepare_all(e, out, reviews, meta, s):
         t = k_core(e, t, s.kcore)
     t = e.save(t, 'split')
     _write_tables(e, r, t, kept_had, kept_p, out)
-    return dict(unreadable=unread) | _report(e, out, r, t, counted, how)
+    return dict(unreadable=unread) | _report(e, out, r, t, counted, how, s.kcore)
 
 # %% ../../nbs/18_data.prepare.ipynb #5d6d53b9
 def _into(path, reviews, meta, s, start):
