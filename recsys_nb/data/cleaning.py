@@ -30,31 +30,25 @@ def has_stars(
 
 # %% ../../nbs/15_data.cleaning.ipynb #2b9e5f9f
 def mark_repeats(
-    t,                # A table with `removed`, `timestamp`, `review_id` and `row`
-    by:list,          # Rows that agree in these columns are repeats
-    reason:str,       # The step's name
-    among=None,       # A boolean column: the rows that the step is about; all
-    identical:str='', # Another name for those that repeat the one before in every field
+    t,          # A table with `removed`, `timestamp`, `review_id` and `row`
+    by:list,    # Rows that agree in these columns are repeats
+    reason:str, # The step's name
+    among=True, # A boolean column: the rows that the step is about; all
 ):
     "Remove all but the earliest of the rows that agree."
-    t = t.mutate(asked=t.removed.isnull() & (ibis.literal(True) if among is None else among.fill_null(False)))
+    asked = t.removed.isnull() & among
     earliest = [t.timestamp.asc(nulls_first=False), t.review_id, t.row]
-    order = ibis.window(group_by=['asked', *by], order_by=earliest)
-    previous = t.review_id.lag().over(order) if identical else ibis.null('string')
-    t = t.mutate(nth=ibis.row_number().over(order), previous=previous)
-    again = t.asked & (t.nth > 0)
-    if identical:
-        t = mark(t, again & (t.previous == t.review_id), identical)
-    return mark(t, again, reason).drop('asked', 'nth', 'previous')
+    nth = ibis.row_number().over(group_by=[asked, *by], order_by=earliest)
+    return mark(t, asked & (nth > 0), reason)
 
 # %% ../../nbs/15_data.cleaning.ipynb #a6e0b26f
 def mark_second_reviews(
     t, # See `mark_repeats`
 ):
     "Remove exact duplicates, and all but a user's first review of a product."
+    t = mark_repeats(t, ['review_id'], 'exact duplicate')
     who = (t.user_id == '').ifelse(t.review_id, t.user_id) # whom we do not know is told apart by what is said
-    t = t.mutate(who=who)
-    return mark_repeats(t, ['who', 'product_id'], 'same user and product', identical='exact duplicate').drop('who')
+    return mark_repeats(t, [who, 'product_id'], 'same user and product')
 
 # %% ../../nbs/15_data.cleaning.ipynb #2b96f4b0
 def one_per_product(
@@ -65,7 +59,7 @@ def one_per_product(
     order = [t.text.length().desc(), t.text, *figures, t.images.join(' ')]
     t = t.filter(t.product_id.notnull())
     nth = ibis.row_number().over(group_by='product_id', order_by=order)
-    return t.mutate(nth=nth).filter(_.nth == 0).drop('nth', 'file')
+    return t.filter(nth == 0).drop('file')
 
 # %% ../../nbs/15_data.cleaning.ipynb #e0a45871
 def newest(
@@ -168,7 +162,7 @@ def _connected(
     engine, # What computes
     edges,  # `a`, `b`
 ):          # `product_id`, `family_id`: the smallest id of its component; products without an edge are not listed
-    "The _connected components of a graph."
+    "The connected components of a graph."
     edges = engine.save(
         edges.union(edges.select(a='b', b='a')).distinct(),
         'edges')

@@ -37,8 +37,7 @@ def _pairs_in_order(
             weight=ibis.literal(_fading**(d - 1))))
     forward = ibis.union(*steps).filter(_.before.notnull() & (_.before != _.product_id))
     back = forward.select(product_id='before', before='product_id', weight=_.weight * _backwards)
-    both = forward.select('before', 'product_id', 'weight').union(back.select('before', 'product_id', 'weight'))
-    return both.group_by('before', 'product_id').agg(weight=_.weight.sum())
+    return forward.union(back).group_by('before', 'product_id').agg(weight=_.weight.sum())
 
 # %% ../../nbs/17_data.histories.ipynb #02c82db3
 _most_followers = 100 # Of each product
@@ -46,15 +45,13 @@ _damping = .3         # The power of the sum of all that follows by which each o
 
 # %% ../../nbs/17_data.histories.ipynb #519943f9
 def followers(
-    t, # Interactions, see `pairs`
+    t, # Interactions, see `_pairs_in_order`
 ):     # `product_id`, `before`, `weight`, `damping`: `product_id` follows `before` as strongly as the product of both
     "What comes after each product, the strongest followers of each."
     p = _pairs_in_order(t)
-    p = p.mutate(total=_.weight.sum().over(ibis.window(group_by='before')))
-    place = ibis.row_number().over(ibis.window(
-        group_by='before',
-        order_by=[p.weight.desc(), p.product_id]))
-    p = p.mutate(place=place).filter(_.place < _most_followers)
+    p = p.mutate(total=_.weight.sum().over(group_by='before'))
+    place = ibis.row_number().over(group_by='before', order_by=[p.weight.desc(), p.product_id])
+    p = p.filter(place < _most_followers)
     return p.select('product_id', 'before', 'weight', damping=(_.total**-_damping).round(6))
 
 # %% ../../nbs/17_data.histories.ipynb #01252752
@@ -62,15 +59,14 @@ _assumed = 5 # People whose behaviour is assumed of every product, beside those 
 
 # %% ../../nbs/17_data.histories.ipynb #096999d7
 def rebuys(
-    t, # Interactions, see `pairs`
+    t, # Interactions, see `_pairs_in_order`
 ):     # `product_id`, `again`: the share of those who had it that had it again, pulled towards the share of all
     "How often each product is had again by somebody who had it."
     had = t.group_by('user_id', 'product_id').agg(n=_.count())
     each = had.group_by('product_id').agg(
         people=_.count(),
         repeats=_.n.sum() - _.count())
-    repeats, people = (c.sum().over(ibis.window())
-        for c in (each.repeats, each.people))
+    repeats, people = each.repeats.sum().over(), each.people.sum().over()
     usual = repeats / (repeats + people)
     return each.select(
         'product_id',

@@ -17,7 +17,7 @@ def _slices(data, part, columns, size):
         yield from (table[i:i + size] for i in range(0, len(table), size))
         return
     from pyarrow.parquet import ParquetFile
-    with ParquetFile(data.path/f'{part}.parquet') as file:
+    with ParquetFile(data.file(part)) as file:
         names = file.schema_arrow.names
         there = [c for c in columns or names if c in names]
         yield from file.iter_batches(size, columns=there)

@@ -35,22 +35,18 @@ def _fill_in(
     "Write one of the sentences that a template stands for."
     s = re.sub(r'<(\w+)>', lambda m: slots[m[1]], template)
     choice = re.compile(r'\{([^{}]*)\}')
-    while m := choice.search(s):
-        s = s[:m.start()] + rng.choice(m[1].split('|')) + s[m.end():]
+    while choice.search(s):
+        s = choice.sub(lambda m: rng.choice(m[1].split('|')), s, count=1)
     return s[:1].upper() + s[1:]
 
 # %% ../../nbs/10_data.sample_store.ipynb #4a11df45
 def _read_phrases(
-    text:str, # Headings `= who what`, templates below them, and comments that begin with `#`
+    text:str, # Headings `= who what`, templates in the lines below them, and other paragraphs
 ) -> dict:    # who -> what -> list of templates
     "Sort templates by who says them and what they tell."
-    found = {}
-    for line in text.splitlines():
-        if line.startswith('= '):
-            who, what = line[2:].split()
-            templates = found.setdefault(who, {}).setdefault(what, [])
-        elif line and not line.startswith('#'):
-            templates.append(line)
+    found = defaultdict(dict)
+    for who, what, templates in re.findall(r'^= (\w+) (\w+)\n((?:.+\n)*)', text, re.M):
+        found[who][what] = templates.splitlines()
     return found
 
 # %% ../../nbs/10_data.sample_store.ipynb #308009b8
@@ -90,9 +86,7 @@ def _level(
     tier:str,      # The product's price tier
 ) -> float:
     "The level around which the stars of such a review vary, before rounding; it may lie outside 1 to 5."
-    def at_stake(m):
-        return _stakes.get(f'{m}+{purpose}', 1) * _stakes.get(f'{m}+{tier}', 1)
-    return _base_stars + sum(_stars[m] * at_stake(m)
+    return _base_stars + sum(_stars[m] * _stakes.get(f'{m}+{purpose}', 1) * _stakes.get(f'{m}+{tier}', 1)
         for m in mentions)
 
 # %% ../../nbs/10_data.sample_store.ipynb #c50f308f
@@ -339,12 +333,6 @@ _page_defects = """
     missing_titles      .004  no title
     html_titles         .04   html title"""
 
-# %% ../../nbs/10_data.sample_store.ipynb #22470233
-def _html(text, **tags):
-    for plain, tag in tags.items():
-        text = text.replace(plain, tag)
-    return text
-
 # %% ../../nbs/10_data.sample_store.ipynb #c3aa024b
 def _spoil(line, how):
     "Change a line in place."
@@ -354,9 +342,10 @@ def _spoil(line, how):
             line['text'] = '\x00' + line['text'].replace(' ', ' \x0b', 1)
         case 'html text':
             video = '' if len(line['text']) % 3 else '[[VIDEOID:a1b2c3]] '
-            line['text'] = video + _html(line['text'], **{"'": '&#39;', '. ': '.<br />'}) + ' &amp; <b>so on</b>'
+            text = line['text'].replace("'", '&#39;').replace('. ', '.<br />')
+            line['text'] = video + text + ' &amp; <b>so on</b>'
         case 'html title':
-            line['title'] = _html(line['title'], **{', ': ' &amp; ', '(': '<b>', ')': '</b>'})
+            line['title'] = line['title'].replace(', ', ' &amp; ').replace('(', '<b>').replace(')', '</b>')
         case 'range':
             line['price'] = f'${line["price"]:.2f} - ${line["price"] + 10:.2f}'
         case 'description':
@@ -403,8 +392,7 @@ def _extra_lines(honest, n, again, rng):
     more = [dict(r) for r in exact] + [again(r) for r in second]
     users = [_invented_user(rng)[0] for _ in range(n)]
     for r, user in zip(near, users):
-        text = _disguised(r['text'], rng)
-        more.append(r | dict(text=text, user_id=user, timestamp=_later(r, rng)))
+        more.append(r | dict(text=_disguised(r['text'], rng), user_id=user, timestamp=_later(r, rng)))
     users = [_invented_user(rng)[0] for _ in range(n)]
     for r, user in zip(orphans, users):
         other, asin = again(r), _id(rng)

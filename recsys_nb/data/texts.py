@@ -34,15 +34,18 @@ def _bytes_of(code):
     return {bytes([b]).decode(code, 'ignore') or chr(b): b for b in range(128, 256)}
 
 # %% ../../nbs/12_data.texts.ipynb #f49a4ba0
+_utf8 = """
+    (?:<c2-df><80-bf>|<e0-ef><80-bf>{2}|<f0><80-bf>{3}){2,}
+    <c2><a0-bf>
+    <c3><80-bf>
+    <e2><80-bf>{2}
+    <ef><80-bf>{2}
+    <f0><80-bf>{3}""".split()
+
 def _misread_in(of):
-    "A pattern for what signs, accented letters and emoji become, one or more, and other letters, two or more."
-    def among(first, last=None): return ''.join(c for c, b in of.items() if first <= b <= (last or first))
-    more = among(0x80, 0xbf)
-    two, three, four = f'[{{}}][{more}]', f'[{{}}][{more}]{{{{2}}}}', f'{among(0xf0)}[{more}]{{3}}'
-    any_letter = '|'.join([two.format(among(0xc2, 0xdf)), three.format(among(0xe0, 0xef)), four])
-    signs = f'{among(0xc2)}[{among(0xa0, 0xbf)}]'
-    likely = [signs, two.format(among(0xc3)), three.format(among(0xe2)), three.format(among(0xef)), four]
-    return re.compile('|'.join([f'(?:{any_letter}){{2,}}', *likely]))
+    "A pattern for what these bytes of UTF-8 become in a code."
+    def among(m): return '[' + ''.join(c for c, b in of.items() if m[1] <= f'{b:x}' <= (m[2] or m[1])) + ']'
+    return re.compile(re.sub('<(..)(?:-(..))?>', among, '|'.join(_utf8)))
 
 _misread = [(_misread_in(of), of) for of in map(_bytes_of, ('mac_roman', 'cp1252', 'latin-1'))]
 
@@ -95,7 +98,7 @@ def _whole(m):
 def readable(
     text:str, # As it comes from the shop
 ) -> str:     # One line
-    "Text as a person would read it: without entities, tags, the shop's markup, misread and _invisible characters."
+    "Text as a person would read it: without entities, tags, the shop's markup, misread and invisible characters."
     s = _halves.sub(_whole, _again.sub('&', _meant(text)))
     s = _entity.sub(lambda m: html.unescape(m[0]), s)
     s = _slashed.sub(lambda m: json.loads('"' + m[0].replace("\\'", "'") + '"'), re.sub(_tag, ' ', s))
@@ -183,7 +186,7 @@ max_letters = 150 # of a text that are compared
 def letters(
     s, # A text column
 ):     # At most `max_letters` characters
-    "What copies of a text have in common: its beginning without case, _blanks and punctuation."
+    "What copies of a text have in common: its beginning without case, blanks and punctuation."
     s = s.left(200).lower()
     for c in ' .,!?\'"-():;。、！？':
         s = s.replace(c, '')
@@ -198,7 +201,7 @@ _dense = _han + '\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31
 def says(
     key, # From `letters`
 ):       # int64
-    "How much a text says: its letters, those of _dense scripts counted twice, Chinese ones three times."
+    "How much a text says: its letters, those of dense scripts counted twice, Chinese ones three times."
     n = key.length()
     more = 2 * n - key.re_replace(f'[{_dense}]', '').length() - key.re_replace(f'[{_han}]', '').length()
     return n + key.re_search(r'[^\x00-\x7f]').ifelse(more, 0)

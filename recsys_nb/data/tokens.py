@@ -26,7 +26,8 @@ class Tokens:
     def __getitem__(self, i):
         "The tokens of a text, by its number; with an array of numbers, `Tokens` of these texts."
         if np.ndim(i) == 0: return self.flat[self.starts[i]:self.starts[i + 1]]
-        return Tokens.join([self[int(j)] for j in i])
+        texts = [self[int(j)] for j in i]
+        return Tokens(np.concatenate([self.flat[:0], *texts]), self.lengths[i])
 
 # %% ../../nbs/19_data.tokens.ipynb #3315c6b0
 def _flat_array(numbers, count):
@@ -49,10 +50,8 @@ def of(
 @patch(cls_method=True)
 def join(
     cls:Tokens,
-    parts:list, # `Tokens`, or an array of token numbers per text
+    parts:list, # `Tokens`
 ) -> Tokens:
     "Several `Tokens` as one."
-    flat = [p.flat if isinstance(p, Tokens) else p for p in parts]
-    lengths = [p.lengths if isinstance(p, Tokens) else [len(p)] for p in parts]
-    nothing = np.zeros(0, np.uint16)
-    return cls(np.concatenate([nothing, *flat]), np.concatenate([[], *lengths]))
+    parts = [Tokens.of([]), *parts]
+    return cls(np.concatenate([p.flat for p in parts]), np.concatenate([p.lengths for p in parts]))
