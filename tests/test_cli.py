@@ -7,9 +7,10 @@ from pathlib import Path
 import httpx, pandas as pd, pytest
 
 from recsys_nb.command.cli import main
-from recsys_nb.core.files import write_json
+from recsys_nb.core.files import read_json, write_json
 from recsys_nb.core.runs import RunFolder, new_run, set_state
 from recsys_nb.training.settings import EncoderConfig, ScoreConfig
+from recsys_nb.data.prepare import load_prepared
 from recsys_nb.data.sample_store import make_sample_store
 from recsys_nb.index.update import _written
 from recsys_nb.serve.running import open_port
@@ -140,7 +141,8 @@ def finished(config, root):
 def test_evaluate_takes_the_newest_encoder_of_these_data(root, tmp_path, monkeypatch, capsys):
     import recsys_nb.command.pipeline as pipeline
     shutil.copytree(root/'data', tmp_path/'data')
-    own, score, other = (finished(c, tmp_path) for c in (EncoderConfig(data='shop'), ScoreConfig(data='shop'), EncoderConfig(data='other')))
+    own, score, other, old = (finished(c, tmp_path) for c in (EncoderConfig(data='shop'), ScoreConfig(data='shop'), *[EncoderConfig(data='other')]*2))
+    write_json(old.path/'config.json', read_json(old.path/'config.json') | dict(hard_negatives=5)) # of an earlier version
     seen = []
     class Report:
         def to_dict(self): return {}
@@ -149,6 +151,25 @@ def test_evaluate_takes_the_newest_encoder_of_these_data(root, tmp_path, monkeyp
     for name in ('latest', score.path, other.path, 'base'): assert recsys('--root', tmp_path, 'evaluate', '--data', 'shop', '--run', name) == 0
     assert seen == [('_evaluate_encoder', own.path), ('_evaluate_score', score.path), ('_evaluate_encoder', other.path),
                     ('_evaluate_encoder', None)]
+
+def test_histories_are_not_ranked_by_an_encoder_of_other_products(root, tmp_path, capsys):
+    shutil.copytree(root/'data', tmp_path/'data')
+    finished(EncoderConfig(data='other'), tmp_path)
+    assert recsys('--root', tmp_path, 'evaluate', '--data', 'shop', '--histories', tmp_path/'h.jsonl') == 1
+    assert "no finished encoder run on data set 'shop'" in capsys.readouterr().err
+
+def test_a_run_may_be_named_from_where_it_lies(root, tmp_path, monkeypatch):
+    "So that it is compared with others of its root folder, whatever the name begins with."
+    import recsys_nb.command.pipeline as pipeline
+    run, seen = finished(EncoderConfig(data='shop'), tmp_path), []
+    encoder = lambda *args, **kw: None
+    encoder.load = encoder
+    monkeypatch.setattr('recsys_nb.models.dual_encoder.DualEncoderSBERT', encoder)
+    monkeypatch.setattr('recsys_nb.evaluation.retrieval.evaluate_retrieval', lambda *args, **kw: None)
+    monkeypatch.setattr(pipeline, '_finished', lambda data, kind, root: seen.append(root) or [])
+    monkeypatch.chdir(tmp_path/'outputs')
+    pipeline.evaluate_model(load_prepared('shop', root), RunFolder(f'sbert/{run.name}'))
+    assert seen == [tmp_path]
 
 def test_a_run_is_not_tested_on_what_it_learned_from(root, capsys):
     run = finished(EncoderConfig(data='shop'), root)
@@ -173,6 +194,8 @@ bad = [
     ('prepare --name x', '--reviews'),
     ('prepare --reviews {tmp}/photo.jsonl --meta {meta} --name x --max-bad many', 'max_bad'),
     ('prepare --meta {meta} --name ../x', 'name'),
+    ('run --meta {meta} --name late --time soon', 'such as 90s'),
+    ('run --meta {meta} --name late --preset tpu', 'tpu'),
     ('export 1999-01-01T00-00-00', '1999-01-01T00-00-00'),
     ('evaluate --data shop --run 1999-01-01T00-00-00', '1999-01-01T00-00-00'),
     ('evaluate --data shoe', 'shop'),
@@ -300,6 +323,8 @@ def test_a_request_says_itself_what_differs(root, asked, capsys):
     found = printed(root, capsys, 'recommend', '--requests', asked/'r.jsonl', '--k', 4, '--max-price', 90)
     assert [o['id'] for o in found] == ['a', 'b'] and len(found[0]['recommendations']) == 2
     assert all(r['price'] <= 90 for r in found[0]['recommendations']) and all(r['price'] <= 30 for r in found[1]['recommendations'])
+    (asked/'r.jsonl').write_text('{"text": "mechanical keyboard", "k": 5}\n') # which the API takes where nothing is said
+    assert [len(o['recommendations']) for o in printed(root, capsys, 'recommend', '--requests', asked/'r.jsonl', '--k', 8)] == [5]
 
 @pytest.mark.parametrize('form, ending', list(product(['--queries', '--requests', 'words'], ['.run', '.jsonl', '.csv', '.parquet'])))
 def test_answers_in_the_form_that_the_ending_says(root, asked, form, ending):

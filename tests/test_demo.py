@@ -5,6 +5,7 @@ def test_the_demo_answers_before_it_trains(monkeypatch, tmp_path):
     said, asked = [], []
     def no_training(result, data, root, preset, say, settings):
         asked.append(settings)
+        assert 'train' not in vars(data) # which may be larger than the memory
         say('Training …')
     monkeypatch.setattr(pipeline, '_train_all', no_training)
     monkeypatch.setitem(pipeline.demo_sizes, 'full', pipeline.demo_sizes['quick'])

@@ -1,9 +1,10 @@
 "The service against hostile, malformed and random requests."
-import asyncio, json, re, signal, subprocess, sys, threading, time
+import asyncio, gc, json, re, signal, subprocess, sys, threading, time, warnings
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace, TracebackType
 import httpx, numpy as np, pytest, schemathesis
 from fastapi.testclient import TestClient
 from conftest import examples
@@ -80,6 +81,14 @@ def test_a_body_is_limited_with_and_without_its_length(api):
     assert 'KiB' in is_problem(api.post('/recommend', content=b' '*(max_body + 1), headers=JSON), 413)['detail']
     assert 'KiB' in is_problem(api.post('/recommend', content=pieces(), headers=JSON), 413)['detail']
     is_problem(api.post('/recommend', content=b'x', headers=JSON | {'content-length': '-5'}), 413)
+
+def test_bodies_that_are_too_large_leave_nothing_behind(api):
+    "One error that was raised again and again had kept the frames of every such request."
+    def refused(n):
+        for _ in range(n): assert api.post('/recommend', content=b' '*(max_body + 1), headers=JSON).status_code == 413
+        gc.collect()
+        return sum(isinstance(o, TracebackType) for o in gc.get_objects())
+    assert refused(1) == refused(5)
 
 def test_addresses_methods_and_types(api):
     is_problem(api.get('/nowhere'), 404)
@@ -287,6 +296,12 @@ def test_each_address_has_its_own_pace():
     assert 0 < int(got[4].headers['retry-after']) <= 60
     assert other.get('/products/K1').status_code == 200 and one.get('/health').status_code == 200
 
+def test_no_way_of_asking_the_demo_is_left_out_of_the_pace():
+    api = client(ServiceSettings(rate=1))
+    while time.time() % 60 > 55: time.sleep(1)
+    asked = [api.post(f'/demo/gradio_api/{way}', json={}).status_code for way in ('queue/join', 'call/_respond', 'call/v2/_respond')]
+    assert asked == [404, 429, 429] # there is no demo here
+
 def test_prometheus_reads_what_happened():
     api = client()
     for _ in range(3): api.post('/recommend', json=dict(text='a mouse'))
@@ -296,6 +311,25 @@ def test_prometheus_reads_what_happened():
     for line in ('recsys_requests_total{method="POST",route="/recommend",status="200"} 3.0',
                  'recsys_requests_total{method="GET",route="/products/{product_id:path}",status="404"} 1.0',
                  'recsys_requests_total{method="GET",route="other",status="404"} 1.0'): assert line in told.text.splitlines()
+
+def test_methods_that_are_none_share_a_line():
+    "Or a client that invents them fills the memory, and Prometheus's."
+    api = client()
+    for i in range(3): api.request(f'FETCH{i}', '/nowhere')
+    assert 'recsys_requests_total{method="other",route="other",status="404"} 3.0' in api.get('/metrics').text.splitlines()
+
+def test_figures_are_told_while_the_qdrant_server_is_away():
+    "It is asked in a thread: `/health` is answered while the server is waited for."
+    class Index:
+        manifest = dict(name='toys', fingerprint='f')
+        def __len__(self):
+            with pytest.raises(RuntimeError, match='no running event loop'): asyncio.get_running_loop()
+            raise ServerUnavailable('gone')
+    class Away(Shop): index = Index()
+    api = client(shop=Away)
+    api.get('/products/K1')
+    told = api.get('/metrics')
+    assert told.status_code == 200 and 'route="/products/{product_id:path}"' in told.text
 
 def test_what_a_browser_may_keep(api):
     for path in ('/products/K1', '/products/K1/similar', '/products?search=mouse'):
@@ -330,6 +364,11 @@ def test_frames_by_a_setting():
     assert policy('/demo/x').endswith("frame-ancestors 'self' https://shop.example")
     assert policy('/docs').endswith("frame-ancestors 'none'") and policy('/health').endswith("frame-ancestors 'none'")
 
+def test_below_a_path_nothing_is_said_beside_the_log():
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        client(ServiceSettings(root_path='/api'))
+
 @pytest.mark.parametrize('prefix', ['/api', ''])
 def test_below_a_path_whether_or_not_the_proxy_takes_it_away(prefix):
     api = client(ServiceSettings(root_path='/api', key='a long secret'))
@@ -343,10 +382,11 @@ def test_below_a_path_whether_or_not_the_proxy_takes_it_away(prefix):
     assert api.get(f'{prefix}/health').status_code == 200 and api.get(f'{prefix}/products/K1').status_code == 401
 
 def test_a_rebuilt_index_is_taken_over_and_no_request_is_lost(tmp_path):
+    class First(Shop): index = SimpleNamespace(manifest=dict(built_at='1'))
     class Other(Shop): titles = {'N1': 'New'}
     manifest = tmp_path/'manifest.json'
-    manifest.write_text('{"built_at": "1"}')
-    app, stop, tries = create_app(Shop()), threading.Event(), []
+    manifest.write_text('{"built_at": "2"}') # it was built again while the first was opened
+    app, stop, tries = create_app(First()), threading.Event(), []
     def load():
         tries.append(1)
         if len(tries) == 1: raise RecsysError('half a folder')
@@ -361,12 +401,13 @@ def test_a_rebuilt_index_is_taken_over_and_no_request_is_lost(tmp_path):
             raise AssertionError('it never came')
         watcher.start()
         try:
-            time.sleep(.1)
-            manifest.write_text('{"built_at": "2"}')
             wait(lambda: len(tries) == 1)
             assert api.get('/products/K1').status_code == 200 # the old one stays
             manifest.unlink()
             time.sleep(.1)
+            manifest.mkdir() # what cannot be read does not end the watch
+            time.sleep(.1)
+            manifest.rmdir()
             manifest.write_text('{"built_at": "3"}')
             wait(lambda: api.get('/products/N1').status_code == 200)
         finally:

@@ -4,6 +4,7 @@ import json, os, random, shutil
 import numpy as np, pandas as pd, pytest
 
 import recsys_nb.index.build as build, recsys_nb.index.update as update
+from recsys_nb.command import pipeline
 from recsys_nb.command.pipeline import IndexPlan, index_data, plan_index, update_all
 from recsys_nb.core.files import RecsysError
 from recsys_nb.data.prepare import load_prepared, prepare
@@ -163,6 +164,15 @@ def test_reviews_are_known_as_far_as_time_allows(shop):
     quick, slow, slower = (plan_index(data, '10s', 'cpu', rates=(n/took, 10.)) for took in (1, 30, 100))
     assert quick.families == few > slow.families > slower.families > 0 # 15, 50 seconds for 64 tokens leave 5 s, and 3.3
     assert (quick.tokens, slow.tokens) == (None, 64)
+
+def test_a_plan_is_measured_with_what_is_going_to_encode(shop, monkeypatch):
+    root, model = shop
+    data, seen = load_prepared('shop', root), []
+    monkeypatch.setattr(data, 'count', lambda part: 10_000)
+    monkeypatch.setattr(pipeline, '_encoding_rates', lambda data, model, preset: seen.append(model) or (10., 10.))
+    monkeypatch.setattr(pipeline, 'run_for', lambda data, kind, run, root: model)
+    plan_index(data, 'none', 'cpu', run='latest', root=root)
+    assert seen == [model]
 
 def test_an_index_knows_the_reviews_of_those_that_have_most_and_reads_as_much_of_a_product_as_it_is_told(shop):
     root, model = shop

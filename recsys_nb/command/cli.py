@@ -25,12 +25,10 @@ def _tidy(words):
     "The root folder or `None`, and the words with one path after each `--reviews` and `--meta`."
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early.add_argument('--root')
-    for name in ('--reviews', '--meta'): early.add_argument(name, nargs='+', action='extend', default=[])
+    for name in ('reviews', 'meta'): early.add_argument(f'--{name}', nargs='+', action='extend', default=[])
     try: found, rest = early.parse_known_args(words)
     except argparse.ArgumentError as e: raise RecsysError(f'{e.argument_name}: expected a path') from None
-    paths = []
-    for p in found.reviews: paths += ['--reviews', p]
-    for p in found.meta: paths += ['--meta', p]
+    paths = [f'--{name}={p}' for name in ('reviews', 'meta') for p in getattr(found, name)]
     return found.root, [*rest[:1], *paths, *rest[1:]]
 
 # %% ../../nbs/81_command.cli.ipynb #15b005ea
@@ -64,10 +62,9 @@ def _data(name):
 # %% ../../nbs/81_command.cli.ipynb #0901e243
 def _refuse_both(name, others):
     "Refuse an option that was given beside others; `others` holds their names and values."
-    beside = [o for o, v in others.items() if v not in (None, [])]
-    if not beside: return
-    other = beside[0].replace('_', '-')
-    raise RecsysError(f'--{name} does not go with --{other}: leave out one of them')
+    for other, value in others.items():
+        if value in (None, []): continue
+        raise RecsysError(f'--{name} does not go with --{other.replace("_", "-")}: leave out one of them')
 
 # %% ../../nbs/81_command.cli.ipynb #a3c922d4
 def _say(*words):
@@ -278,9 +275,12 @@ def _evaluate_run(data, run):
 # %% ../../nbs/81_command.cli.ipynb #a0ca9a5e
 def _evaluate_asked(data, run, file):
     "How well a run finds what comes next in the histories of a file."
+    from recsys_nb.command.pipeline import run_for
     from recsys_nb.evaluation.histories import evaluate_histories
-    from recsys_nb.index.build import settled
-    table = evaluate_histories(_data(data), settled(run, _root())[0], file)
+    from recsys_nb.models.dual_encoder import DualEncoderSBERT
+    prepared = _data(data)
+    source = run if run == 'base' else run_for(prepared, 'encoder', run, _root())
+    table = evaluate_histories(prepared, DualEncoderSBERT.load(source), file)
     return table.to_string(index=False), table.to_dict('records')
 
 # %% ../../nbs/81_command.cli.ipynb #a0ca9a5f
@@ -347,10 +347,10 @@ def _index(
     if base and run != 'base': raise RecsysError('--base: only with --run base')
     prepared = _data(data)
     parts = _root()/'outputs'/'index'/f'.{prepared.name}.encoded'
-    plan = None if shard or parts.exists() else plan_index(prepared, time)
+    encoder = dict(run=run or 'latest', base=base, root=_root())
+    plan = None if shard or parts.exists() else plan_index(prepared, time, **encoder)
     if plan and plan.seconds > 60: _say(f'Plan: {plan}.')
-    settings = dict(root=_root(), base=base, plan=plan, url=url, known=known, shard=shard)
-    made = index_data(prepared, run or 'latest', score_run, **settings)
+    made = index_data(prepared, score_run=score_run, plan=plan, url=url, known=known, shard=shard, **encoder)
     print(f'part {shard}: {made:,} products encoded' if shard else made)
 
 # %% ../../nbs/81_command.cli.ipynb #27b6b9f1
@@ -375,10 +375,10 @@ def _update(
 # %% ../../nbs/81_command.cli.ipynb #14d7ec91
 def _wrong_request(where, wrong):
     "What pydantic found wrong, in one line."
-    field = '.'.join(str(o) for o in wrong['loc'] if o not in ('one', 'several'))
-    why = wrong['msg'].removeprefix('Value error, ')
-    if isinstance(wrong['input'], (int, float, str)): why += f', got {str(wrong["input"])[:40]!r}'
-    return ': '.join(o for o in (where, field, why) if o)
+    from recsys_nb.serve.messages import field_error
+    found = field_error(wrong)
+    if isinstance(wrong['input'], (int, float, str)): found.message += f', got {str(wrong["input"])[:40]!r}'
+    return ': '.join(o for o in (where, found.field, found.message) if o)
 
 # %% ../../nbs/81_command.cli.ipynb #63c25264
 def _checked(where, asked, k):
@@ -387,7 +387,7 @@ def _checked(where, asked, k):
     from recsys_nb.serve.messages import Preferences
     try: p = Preferences.model_validate(asked)
     except ValidationError as e: raise RecsysError(_wrong_request(where, e.errors()[0])) from None
-    return {'text': p.text, 'k': k, **p.model_dump(exclude_defaults=True)}
+    return dict(k=k) | p.model_dump(exclude_unset=True, exclude_none=True)
 
 # %% ../../nbs/81_command.cli.ipynb #b5b7c71f
 _example = dict(id='q1', text='a quiet keyboard', max_price=80)
@@ -540,6 +540,9 @@ def _run(
 ):
     "Prepare, train both models, export, evaluate, index and recommend, in one go."
     from recsys_nb.command.pipeline import run_pipeline
+    from recsys_nb.core.machine import find_preset
+    find_preset(preset) # what is wrong is told before all is cleaned
+    EncoderConfig.of(epochs=epochs, time=time)
     data = _prepared(name=name, **kwargs)
     _tell_data(data, _say)
     _tell_result(run_pipeline(data, _root(), preset, say=_say, epochs=epochs, time=time))

@@ -21,8 +21,9 @@ from ..training.settings import EncoderConfig, ScoreConfig, lasting, seconds_of
 
 # %% ../../nbs/80_command.pipeline.ipynb #97b78535
 def _finished(data, kind, root):
-    "The finished runs on this data set, oldest first."
-    return [r for r in all_runs(kind, root) if r.state == 'finished' and r.config.data == data.name]
+    "The finished runs on this data set, oldest first; another's settings may be of a version that is gone."
+    done = [r for r in all_runs(kind, root) if r.state == 'finished']
+    return [r for r in done if read_json(r.path/'config.json').get('data') == data.name]
 
 # %% ../../nbs/80_command.pipeline.ipynb #4c2a96b6
 def run_for(
@@ -53,7 +54,7 @@ def _evaluate_encoder(data, run):
     from recsys_nb.models.dual_encoder import DualEncoderSBERT
     from recsys_nb.training.loop import same_data
     if run is None: return evaluate_retrieval(data, {}, base=None)
-    others = [r for r in _finished(data, 'encoder', run.path.parents[2]) if r.config.tied != run.config.tied]
+    others = [r for r in _finished(data, 'encoder', run.path.absolute().parents[2]) if r.config.tied != run.config.tied]
     runs = [r for r in others if same_data(r, data)][-1:] + [run]
     models = {f'trained, {"tied" if r.config.tied else "untied"}': DualEncoderSBERT.load(r) for r in runs}
     return evaluate_retrieval(data, models, base=DualEncoderSBERT(run.config.base, max_tokens=run.config.max_tokens))
@@ -98,6 +99,12 @@ def _begun_plan(plan, name, root):
     return plan
 
 # %% ../../nbs/80_command.pipeline.ipynb #e417e52e
+def _encoder_of(data, run, base, root):
+    "What an index is made with, as `index_data` is told."
+    from recsys_nb.models.dual_encoder import DualEncoderSBERT
+    if base: return DualEncoderSBERT(base)
+    return 'base' if run == 'base' else run_for(data, 'encoder', run, root)
+
 def index_data(
     data,                     # `PreparedData`
     run:str='latest',         # The encoder: a run's name, 'latest' or 'base'
@@ -110,9 +117,7 @@ def index_data(
 ):                            # The index's folder, or how many products are in the part
     "Compute the product vectors and store them with the predicted scores."
     from recsys_nb.index.build import build_index, encode_shard
-    from recsys_nb.models.dual_encoder import DualEncoderSBERT
-    if base: encoder = DualEncoderSBERT(base)
-    else: encoder = 'base' if run == 'base' else run_for(data, 'encoder', run, root)
+    encoder = _encoder_of(data, run, base, root)
     if plan:
         plan = _begun_plan(plan, data.name, root)
         settings |= dict(per_family=plan.reviews, sentences=plan.sentences, families=plan.families, tokens=plan.tokens)
@@ -130,13 +135,11 @@ def _rate_of(texts, side, model, preset):
     model.encode(texts, side=side, preset=preset)
     return len(texts)/(perf_counter() - start)
 
-def _encoding_rates(data, preset, n=65) -> tuple:
-    "Products and reviews of these data that the base encoder reads in a second, on this machine as busy as it is."
+def _encoding_rates(data, model, preset) -> tuple:
+    "Products and reviews of these data that an encoder reads in a second, on this machine as busy as it is."
     from recsys_nb.evaluation.metrics import review_queries
-    from recsys_nb.models.dual_encoder import DualEncoderSBERT
-    model = DualEncoderSBERT()
     def some(part, columns):
-        rows = np.linspace(0, data.count(part) - 1, n).astype(int)
+        rows = np.linspace(0, data.count(part) - 1, 65).astype(int)
         return read_rows(data, part, np.unique(rows), columns)
     products = _rate_of(some('products', ['text']).text.fillna('').tolist(), 'product', model, preset)
     if not data.count('train'):
@@ -176,6 +179,7 @@ def plan_index(
     time:str='auto',   # What encoding the reviews may take, see `seconds_of`
     preset:str='auto', # What to compute on
     rates:tuple|None=None, # Products and reviews a second; `None`: measured
+    run:str='base', base:str|None=None, root:str|Path|None=None, # What encodes, see `index_data`
 ) -> IndexPlan:
     "As many reviews as there is time for; what the products take beyond the limit goes off theirs, down to a third."
     try: limit = seconds_of(time, find_preset(preset).device)
@@ -187,7 +191,8 @@ def plan_index(
     work = _reviews_to_encode(sizes, 4).sum()
     if rates is None:
         if n + work <= 5000: return plan
-        rates = _encoding_rates(data, preset)
+        from recsys_nb.index.build import settled
+        rates = _encoding_rates(data, settled(_encoder_of(data, run, base, root), root)[0], preset)
     products, reviews = rates
     took = n/products
     if limit and took > limit:
@@ -206,11 +211,11 @@ def plan_index(
 # %% ../../nbs/80_command.pipeline.ipynb #bc4253a6
 def _training_times(data, time, preset) -> str:
     "What training is going to take."
-    if not data.count('train'): return 'no training, for there are no reviews'
+    n = data.count('train')
+    if not n: return 'no training, for there are no reviews'
     limit = seconds_of(time, find_preset(preset).device)
-    if limit is None: return f'train both models on all of {data.count("train"):,} reviews, however long it takes'
-    n = f'{data.count("train"):,}'
-    return f'train and measure both models, on as many of {n} reviews as {lasting(limit)} each allow'
+    if limit is None: return f'train both models on all of {n:,} reviews, however long it takes'
+    return f'train and measure both models, on as many of {n:,} reviews as {lasting(limit)} each allow'
 
 # %% ../../nbs/80_command.pipeline.ipynb #caa9ed8e
 def update_all(
@@ -238,12 +243,12 @@ def sample_preferences(
     n:int=3, # How many
 ) -> list:   # Texts
     "Preferences made of the largest categories and of what people wrote about their products, outside of training."
-    kind = data.products.categories.map(lambda c: c[-1] if len(c) else None)
+    kind = data.products.set_index('product_id').categories.str[-1]
     asked = pd.concat([data.test, data.val]).query('informative').sort_values('review_id')
+    about = asked.product_id.map(kind)
     found = []
     for name in kind.value_counts().index[:n]:
-        about = asked[asked.product_id.isin(data.products.product_id[kind == name])]
-        said = [s for text in about.text for s in sentences(text) if len(s) <= 160]
+        said = [s for text in asked.text[about == name] for s in sentences(text) if len(s) <= 160]
         found.append(f'{category_words(name)}: {max(said, key=len)}' if said else category_words(name))
     return found or list(data.products.title[:n])
 
@@ -260,7 +265,7 @@ class PipelineResult:
 def _tell_encoder(result, measured):
     "The table and the verdicts of an encoder's test."
     found, part = pd.DataFrame(measured['table']), measured['part']
-    columns = ['system', 'ndcg@10', 'recall@1', 'recall@10', 'mrr@10', 'n_queries', 'n_candidates']
+    columns = 'system ndcg@10 recall@1 recall@10 mrr@10 n_queries n_candidates'.split()
     rows = found[(found.task == 'reviews') & (found.part == part)]
     result.tables[f'Finding the product of a test review ({part} reviews)'] = rows[columns]
     told = {k: v for k, v in measured['verdicts'].items() if k.startswith('reviews: trained')}
@@ -298,12 +303,10 @@ def _train_all(result, data, root, preset, say, settings):
         result.written[name] = run.path
 
 # %% ../../nbs/80_command.pipeline.ipynb #e9b8eaf4
-def _ask(result, data, root, queries, k):
-    "Open the new index and fill in the recommendations."
+def _ask(index, queries, k) -> dict:
+    "Recommendations of a new index for each query."
     from recsys_nb.recommend.recommender import Recommender
-    with Recommender.load(root_folder(root), index=data.name) as rec:
-        for q in queries: result.sample_answers[q] = rec.recommend(q, k=k)
-    result.written['index'] = root_folder(root)/'outputs'/'index'/data.name
+    with Recommender.load(index) as rec: return {q: rec.recommend(q, k=k) for q in queries}
 
 # %% ../../nbs/80_command.pipeline.ipynb #f48b71ce
 def run_pipeline(
@@ -318,16 +321,17 @@ def run_pipeline(
     "Train both models, export them, index the products and ask for recommendations."
     result = PipelineResult(written={'clean data': data.path})
     time = settings.get('time') or 'auto'
-    plan = plan_index(data, time, preset)
+    plan = plan_index(data, time, preset, base=settings.get('base'))
     say(f'Plan: {_training_times(data, time, preset)}; then {plan}.')
-    if len(data.train):
+    if data.count('train'):
         _train_all(result, data, root, preset, say, settings)
     else:
         result.notes.append('The data set has no reviews: the index uses the base encoder, no score was predicted.')
     say('Indexing the products …')
     encoder = result.written.get('encoder')
-    index_data(data, encoder.name if encoder else 'base', root=root, plan=plan)
-    _ask(result, data, root, queries or sample_preferences(data), k)
+    index = index_data(data, encoder.name if encoder else 'base', root=root, plan=plan)
+    result.written['index'] = index
+    result.sample_answers = _ask(index, queries or sample_preferences(data), k)
     return result
 
 # %% ../../nbs/80_command.pipeline.ipynb #6054c282
@@ -335,14 +339,12 @@ demo_sizes = dict(full=dict(n_products=100, n_reviews=640), quick=dict(n_product
 
 def _first_answers(data, root, say):
     "What the base encoder recommends before any training."
-    found = PipelineResult()
     say('First answers, from the encoder as it comes, before any training …')
-    index_data(data, 'base', root=root)
-    _ask(found, data, root, demo_preferences, 3)
-    for query, recs in found.sample_answers.items():
+    answers = _ask(index_data(data, 'base', root=root), demo_preferences, 3)
+    for query, recs in answers.items():
         say(f'  "{query}"')
         for r in recs: say(f'    {r.title}')
-    return found.sample_answers
+    return answers
 
 # %% ../../nbs/80_command.pipeline.ipynb #f1cf5fda
 def run_demo(

@@ -22,7 +22,7 @@ from ..core.machine import give_back_memory
 from ..core.runs import RunFolder, find_run
 from ..core.settings import Settings, setting
 from ..data.histories import count_histories
-from ..data.reading import quoted
+from ..data.reading import quoted, without_bar
 from ..evaluation.fusion import Trials, chosen_reviews, count_words, fit_weights, heard, how_spoken
 from ..evaluation.metrics import word_documents
 from ..evaluation.queries import fitting_queries
@@ -388,7 +388,7 @@ def contents(
     none = pd.DataFrame(dict(product_id=pd.Series(dtype=str), before=pd.Series(dtype=str), weight=0., damping=0.))
     reviews = ', '.join(quoted(data.file(part)) for part in _parts_of(known))
     sql = _made_of.format(reviews=f'[{reviews}]', products=quoted(data.file('products')))
-    with duckdb.connect() as con:
+    with without_bar(duckdb.connect()) as con:
         con.register('scores', none if scores is None else scores)
         con.register('followers', none if followers is None else followers)
         return con.sql(sql).df().set_index('product_id')

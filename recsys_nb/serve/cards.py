@@ -54,11 +54,10 @@ def _macros():
 
 # %% ../../nbs/73_serve.cards.ipynb #0aa5d8cc
 def notice_html(
-    text:str,         # What to say
-    kind:str='error', # 'error' or 'hint'
+    text:str, # What to say
 ) -> str:
-    "A hint or an error, in words."
-    return str(_macros().notice(text, kind))
+    "An error, in words."
+    return str(_macros().notice(text, 'error'))
 
 # %% ../../nbs/73_serve.cards.ipynb #2460b839
 def answer_html(

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from urllib.parse import urlencode
 import gradio as gr
 from fastapi.responses import RedirectResponse, Response
-from fastcore.basics import patch
+from fastcore.basics import groupby, patch
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from ..core.files import RecsysError
 from ..data.texts import category_words, clean
@@ -32,9 +32,7 @@ def sentences_to_try(
     n:int=4,       # How many at most
 ) -> list:
     "Sentences to try, about what there is."
-    kinds = {}
-    for p in payloads:
-        for kind in p['categories'][-1:]: kinds.setdefault(kind, []).append(p)
+    kinds = groupby([p for p in payloads if p['categories']], lambda p: p['categories'][-1])
     largest = sorted(kinds, key=lambda k: -len(kinds[k]))[:n]
     return [_about(kind, kinds[kind], i % 2) for i, kind in enumerate(largest)] or ['a gift for a friend']
 
@@ -182,22 +180,24 @@ _field_of = dict(min_price='low', max_price='high', category='category', brand='
 
 def _without(name, text, fields, brands=()):
     "The text and the fields (a dict) without a condition."
-    heard = understand(text, brands)
+    heard = understand(text, brands).to_dict()
     fields = dict(fields)
     if field := _field_of.get(name): fields[field] = _fields[field]
-    if name not in heard.to_dict(): return text, fields
-    for limit, field in _field_of.items():
-        said = getattr(heard, limit, None)
-        if limit == name or said is None or fields[field] != _fields[field]: continue
-        fields[field] = said if field == 'least' else f'{said:g}'
-    unwanted = dict(dislike=heard.dislike, not_brand=heard.not_brand) | {name: []}
-    return ', not '.join([heard.text, *unwanted['dislike'], *unwanted['not_brand']]), fields
+    if name not in heard: return text, fields
+    del heard[name]
+    for limit in heard.keys() & _field_of.keys():
+        field = _field_of[limit]
+        if fields[field] != _fields[field]: continue # typed, so it came first
+        fields[field] = heard[limit] if field == 'least' else f'{heard[limit]:.10g}'
+    unwanted = heard.get('dislike', []) + heard.get('not_brand', [])
+    return ', not '.join([heard.get('text', ''), *unwanted]), fields
 
 # %% ../../nbs/74_serve.demo.ipynb #cc997da8
 def _in_components(shelf, text, fields):
     "The text and the fields (a dict) as the page's components take them."
-    shown = dict(fields)
-    for name in ('liked', 'owned'): shown[name] = gr.update(value=fields[name], **_boxes(shelf, '', fields[name]))
+    there = dict(category=dict(choices=shelf.categories), brand=dict(choices=shelf.brands))
+    there |= {name: _boxes(shelf, '', fields[name]) for name in ('liked', 'owned')}
+    shown = fields | {name: gr.update(value=fields[name], **what) for name, what in there.items()}
     return [text, *shown.values()]
 
 # %% ../../nbs/74_serve.demo.ipynb #5dc8bd65
@@ -273,14 +273,14 @@ def _connect(page, shelf, text, go, tried, fields, status, found):
     entered = [go.click, text.submit, f.low.submit, f.high.submit]
     chosen = [o.input for o in (f.category, f.brand, f.liked, f.owned)]
     let_go = [o.release for o in (f.least, f.diversity, f.k)]
-    gr.on(entered, **answer)
-    gr.on([*chosen, *let_go], **answer)
+    gr.on([*entered, *chosen, *let_go], **answer)
     tried.load_input_event.success(**answer)
 
     def click(event:gr.EventData, *said): return _clicked(shelf, *said, does=event)
     found.select(click, asked, asked, **quiet).success(**answer)
 
     def first(request:gr.Request):
+        shelf.look()
         given = request.query_params
         text = given.get('q', '' if _fields.keys() & given.keys() else shelf.sentences[0])
         return _in_components(shelf, text[:max_text], _from_link(given))
@@ -333,8 +333,11 @@ def mount_demo(
     @app.get('/favicon.ico', include_in_schema=False)
     async def favicon(): return Response(_icon, media_type='image/svg+xml')
 
-    @app.post('/demo/gradio_api/upload', include_in_schema=False)
-    async def upload(): raise StarletteHTTPException(404, 'nothing can be uploaded here')
+    def close(way, why):
+        async def refuse(): raise StarletteHTTPException(404, why)
+        app.add_api_route(f'/demo/gradio_api/{way}', refuse, methods=['GET', 'HEAD', 'POST'], include_in_schema=False)
+    for way in ('upload', 'process_recording'): close(way, 'nothing can be uploaded here')
+    for way in ('file={address:path}', 'deep_link'): close(way, 'no file is read or written here')
 
     where = f'{app.root_path}/demo' if app.root_path else None
     gr.mount_gradio_app(

@@ -8,6 +8,7 @@ __all__ = ['open_port', 'run_app', 'follow', 'served_names', 'serve']
 # %% ../../nbs/75_serve.running.ipynb #98a3db70
 import logging, os, signal, socket, threading
 from contextlib import contextmanager, suppress
+from importlib.resources import files
 from multiprocessing import active_children, get_context
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -31,19 +32,6 @@ def open_port(
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return s
 
-# %% ../../nbs/75_serve.running.ipynb #1c4f5c61
-_formatter = {
-    '()': 'pythonjsonlogger.json.JsonFormatter', 'format': '%(levelname)s %(message)s', 'timestamp': 'at',
-    'rename_fields': dict(levelname='level', message='event', exc_info='error'),
-    'reserved_attrs': [*vars(logging.makeLogRecord({})), 'message', 'asctime', 'color_message']}
-
-def _log_settings() -> dict:
-    "What `logging.config.dictConfig` takes: the service's own log and uvicorn's, as JSON lines on standard error."
-    logger = dict(handlers=['err'], level='INFO', propagate=False)
-    handlers = dict(err={'class': 'logging.StreamHandler', 'formatter': 'json'})
-    return dict(version=1, disable_existing_loggers=False, formatters=dict(json=_formatter), handlers=handlers,
-                loggers=dict(uvicorn=logger, recsys_nb=logger))
-
 # %% ../../nbs/75_serve.running.ipynb #92bfa10d
 def _tell_where(host, s):
     name = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host) # an address that a browser can open
@@ -52,8 +40,8 @@ def _tell_where(host, s):
 
 # %% ../../nbs/75_serve.running.ipynb #38a7b50f
 def _answer(app, s):
-    settings = uvicorn.Config(app, log_config=_log_settings(), access_log=False, server_header=False,
-                              timeout_graceful_shutdown=10)
+    log = str(files('recsys_nb.serve')/'log.json')
+    settings = uvicorn.Config(app, log_config=log, access_log=False, server_header=False, timeout_graceful_shutdown=10)
     with suppress(KeyboardInterrupt): uvicorn.Server(settings).run(sockets=[s])
 
 # %% ../../nbs/75_serve.running.ipynb #2d36a176
@@ -77,12 +65,11 @@ def follow(
 ):
     "Take over an index whenever it has been built anew."
     log = logging.getLogger('recsys_nb.serve.running')
-    def built():
-        with suppress(RecsysError): return read_json(folder/'manifest.json').get('built_at')
-    known = built()
+    known = live.index.manifest['built_at']
     while not stop.wait(pause):
-        now = built()
-        if now in (None, known): continue
+        try: now = read_json(folder/'manifest.json')['built_at']
+        except (RecsysError, OSError): continue # it is being replaced at this moment
+        if now == known: continue
         known = now
         try: live.take(load())
         except Exception: log.exception('the new index cannot be opened; the old one goes on')

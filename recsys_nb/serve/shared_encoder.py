@@ -6,8 +6,8 @@
 __all__ = ['SharedEncoder']
 
 # %% ../../nbs/71_serve.shared_encoder.ipynb #1fecb742
-import queue, threading
-from concurrent.futures import Future
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from fastcore.basics import GetAttr, patch
 
 # %% ../../nbs/71_serve.shared_encoder.ipynb #a3c9c1a1
@@ -20,42 +20,31 @@ class SharedEncoder(GetAttr):
     ):
         self.model = model
         self.max_batch = max_batch
-        self._jobs = queue.SimpleQueue()
-        self._open = True
-        self._lock = threading.Lock()
-        self._worker = threading.Thread(target=self._work, name='encoder', daemon=True)
-        self._worker.start()
+        self._jobs = deque()
+        self._worker = ThreadPoolExecutor(1, 'encoder')
 
     def encode(self, texts, side='user', **settings):
         "The same as the model's `encode`, from any thread."
         texts = list(texts)
+        if not texts or side != 'user' or settings: return self.model.encode(texts, side=side, **settings)
         rows = Future()
-        with self._lock:
-            shared = self._open and texts and side == 'user' and not settings
-            if shared: self._jobs.put((texts, rows))
-        return rows.result() if shared else self.model.encode(texts, side=side, **settings)
+        self._jobs.append((texts, rows))
+        try: self._worker.submit(self._work)
+        except RuntimeError: self._work() # the worker is closed
+        return rows.result()
 
     def close(self):
         "Stop the worker after what is waiting; what comes later is encoded by whoever asks."
-        with self._lock:
-            if self._open: self._jobs.put(None)
-            self._open = False
-        self._worker.join()
+        self._worker.shutdown()
 
 # %% ../../nbs/71_serve.shared_encoder.ipynb #08c9c1ac
 @patch
 def _take(self:SharedEncoder):
-    "Wait for a job, then take those that wait behind it; none when it is time to stop."
+    "The jobs that wait, but no more than make a batch."
     jobs = []
-    n = 0
-    while n < self.max_batch:
-        try: job = self._jobs.get(block=not jobs)
-        except queue.Empty: break
-        if job is None: # the last one: first what is in hand
-            if jobs: self._jobs.put(None)
-            break
-        jobs.append(job)
-        n += len(job[0])
+    while sum(len(texts) for texts, _ in jobs) < self.max_batch:
+        try: jobs.append(self._jobs.popleft())
+        except IndexError: break
     return jobs
 
 # %% ../../nbs/71_serve.shared_encoder.ipynb #c8cf42b1
@@ -74,5 +63,5 @@ def _encode(self:SharedEncoder, jobs):
 # %% ../../nbs/71_serve.shared_encoder.ipynb #bad9b828
 @patch
 def _work(self:SharedEncoder):
-    "The worker: until it is told to stop."
-    while jobs := self._take(): self._encode(jobs)
+    "Encode what waits, if an earlier call has not taken it along."
+    if jobs := self._take(): self._encode(jobs)
