@@ -1,9 +1,9 @@
 "Files and folders: whenever a writer is killed, what is found is whole, the next writer succeeds, and nothing is left over."
-import os, threading
+import gzip, os, threading
 from pathlib import Path
 
 import pytest
-from recsys_nb.core.files import RecsysError, only_one, recover_folder, replace_folder, swap_folder
+from recsys_nb.core.files import RecsysError, lines_of, only_one, recover_folder, replace_folder, swap_folder
 
 def folder(path, text):
     path.mkdir()
@@ -69,3 +69,9 @@ def test_a_lock_that_is_removed_still_keeps_others_out(tmp_path):
     for t in threads: t.start()
     for t in threads: t.join()
     assert set(most) == {1} and len(held) > 8 and not list(tmp_path.iterdir())
+
+def test_a_damaged_archive_is_told_wherever_the_damage_is(tmp_path):
+    path, whole = tmp_path/'q.tsv.gz', gzip.compress(''.join(f'q{i}\tkeyboard {i**2 % 97}\n' for i in range(99)).encode())
+    for place in range(10, len(whole) - 8):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 85]) + whole[place + 1:])
+        with pytest.raises(RecsysError, match='q.tsv.gz: '): list(lines_of(path, 'queries'))

@@ -95,12 +95,25 @@ def test_openvino_reports_nothing_to_anybody(tmp_path):
     assert done.stdout.split('\n')[-2] == '70 True []', done.stderr[-500:]
     assert not (tmp_path/'intel').exists()
 
-def test_a_choice_in_the_middle_of_a_step_changes_nothing_of_the_step():
+@pytest.mark.parametrize('inside', [torch.no_grad, torch.inference_mode])
+def test_a_choice_in_the_middle_of_a_step_changes_nothing_of_the_step(inside):
+    "And it is made where nobody wants gradients, as around the first `encode` on a machine."
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    with torch.no_grad(): machine.time_ways(machine._attention_steps(False), turns=1)
+    with inside():
+        machine._written_out_pays.__wrapped__(False)
+        machine.bfloat16_pays.__wrapped__()
     assert torch.equal(torch.rand(4), expected)
+    assert set(machine._known_choices()) == {'attention in training, float32', 'number format on the processor'}
+
+@pytest.mark.parametrize('multiplies', [True, False])
+def test_a_card_that_emulates_bfloat16_computes_in_float32(monkeypatch, multiplies):
+    "PyTorch says of a T4 that it supports bfloat16, unless it is asked about the card itself."
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation=True: including_emulation or multiplies)
+    assert machine.find_preset().bfloat16 == machine.find_preset('cuda:bfloat16').bfloat16 == multiplies
+    assert not machine.find_preset('cuda:float32').bfloat16
 
 @pytest.mark.parametrize('plain', (True, False))
 def test_both_ways_of_attention_have_the_same_gradient(monkeypatch, plain):

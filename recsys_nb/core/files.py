@@ -7,7 +7,7 @@ __all__ = ['RecsysError', 'root_folder', 'writing_in', 'write_beside', 'recover_
            'as_json', 'write_json', 'read_json', 'lines_of', 'objects_of', 'only_one', 'progress', 'sha256_of']
 
 # %% ../../nbs/00_core.files.ipynb #e8ca2ea8
-import glob, gzip, hashlib, json, os, shutil, sys, uuid
+import glob, gzip, hashlib, json, os, shutil, sys, uuid, zlib
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -148,7 +148,7 @@ def lines_of(
                 yield where, line.rstrip('\r\n')
     except FileNotFoundError: raise RecsysError(f'{path}: no such file') from None
     except UnicodeDecodeError: raise RecsysError(f'{path}: not UTF-8 text') from None
-    except (OSError, EOFError) as e: raise RecsysError(f'{path}: cannot be read ({e})') from None
+    except (OSError, EOFError, zlib.error) as e: raise RecsysError(f'{path}: cannot be read ({e})') from None
     if not where: raise RecsysError(f'{path}: it is empty; expected {what}')
 
 # %% ../../nbs/00_core.files.ipynb #5e1f0a03
