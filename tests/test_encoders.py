@@ -11,6 +11,7 @@ from recsys_nb.core.files import RecsysError
 from recsys_nb.core.machine import bfloat16_pays
 from recsys_nb.models.dual_encoder import DualEncoderSBERT, StaticEmbedding, make_tower
 from recsys_nb.training.encoder import settle
+from recsys_nb.training.loop import _Position, _load_checkpoint, _save_checkpoint
 from test_training import make_tiny
 
 try: from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -135,7 +136,33 @@ def test_loading_leaves_the_progress_bars_of_transformers_alone():
 def test_every_family_learns(tmp_path, family):
     model = DualEncoderSBERT(write_base(tmp_path, family, {}), max_tokens=24).eval()
     settle(model, dropout=False, frozen=1 if family != 'static' else 0)
+    model.train()
+    tokens = model.tokenize(texts)
+    found = model(tokens, 'user')
+    found.square().sum().backward()
+    assert torch.equal(model(tokens, 'user'), found) # no dropout, by whatever name
+
+@pytest.mark.parametrize('family', [*families, 'static'])
+def test_every_family_is_kept_in_a_checkpoint(tmp_path, family):
+    "T5 has its table of words twice: two names, one tensor."
+    model = DualEncoderSBERT(write_base(tmp_path, family, {}), max_tokens=24)
+    name = model.fingerprint
+    _save_checkpoint(tmp_path/'last', model, _Position(epoch=3))
+    with torch.no_grad(): next(model.parameters()).add_(1)
+    assert _load_checkpoint(tmp_path/'last', model).epoch == 3 and model.fingerprint == name
+
+@pytest.mark.parametrize('half', [torch.float16, torch.bfloat16])
+def test_a_base_in_half_precision_has_a_fingerprint(tmp_path, half):
+    whole = write_base(tmp_path, 'bert', {})
+    SentenceTransformer(whole, device='cpu').to(half).save(str(tmp_path/'half'), create_model_card=False)
+    names = {DualEncoderSBERT(str(base), max_tokens=24).fingerprint for base in (whole, tmp_path/'half', tmp_path/'half')}
+    assert len(names) == 2
+
+def test_a_projection_alone_can_be_trained(tmp_path):
+    model = DualEncoderSBERT(write_base(tmp_path, 'bert', {}), max_tokens=24, dim=8)
+    settle(model, dropout=False, frozen=3)
     model(model.tokenize(texts), 'user').square().sum().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is not None] == ['towers.0.2.linear.weight']
 
 def test_a_weight_that_changes_in_any_way_gives_another_fingerprint(tmp_path):
     base = write_base(tmp_path, 'bert', {})
@@ -157,5 +184,5 @@ def test_a_batch_of_training_is_no_longer_than_what_is_read(tmp_path):
     for texts in ['word ' * 50, 'a'], ['a b c', 'd']:
         tokens = model.tokenize(texts)
         with torch.no_grad(): found = model(tokens, 'user').numpy()
-        np.testing.assert_allclose(found, model.encode_tokens(tokens, 'user'), atol=1e-5)
+        np.testing.assert_allclose(found, model.encode(texts), atol=1e-5)
     assert shapes[0] == (2, 21) and shapes[2] == (2, 16)

@@ -11,6 +11,7 @@ from recsys_nb.models.dual_encoder import DualEncoderSBERT, pad_batch
 from recsys_nb.models.export import (
     ExportedScoreModel, export_run, same_everywhere, score_examples, tower_examples)
 from recsys_nb.models.score_model import ReviewMetadataScoreModel
+from test_encoders import write_base
 
 cpu = Preset('cpu', 'cpu', False)
 
@@ -84,10 +85,15 @@ def test_score_model_equal_on_other_shapes(tiny_base, tmp_path):
     for f in programs(export_run(run)):
         for batch in ([0], [1], [2, 3], [0, 1, 2, 3, 4]):
             b = inputs.batch(batch)
-            b.pop('rating')
             with torch.no_grad(): score, spread = f(**b)
             np.testing.assert_allclose(score.numpy(), expected.score[batch], atol=1e-5)
             np.testing.assert_allclose(spread.numpy(), expected.spread[batch], atol=1e-5)
+
+def test_a_table_of_word_vectors_is_refused(tmp_path):
+    run = new_run(EncoderConfig(data='none'), tmp_path)
+    DualEncoderSBERT(write_base(tmp_path, 'static', {})).save(run.path)
+    set_state(run, 'finished')
+    with pytest.raises(RecsysError, match='table of word vectors'): export_run(run)
 
 def test_a_program_that_gives_no_number_is_refused():
     for values in ([1., float('nan')], [float('nan'), 1.]):

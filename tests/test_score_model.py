@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, strategies as st
-from transformers import AutoTokenizer, BertConfig, BertModel
+from transformers import AutoTokenizer, BertConfig, BertModel, GPT2Config, GPT2Model, PreTrainedTokenizerFast
 from conftest import examples
 from recsys_nb.core.files import RecsysError
 from recsys_nb.core.machine import Preset, resolve_base
@@ -17,7 +17,8 @@ from recsys_nb.models.product_scores import product_scores, shrink
 from recsys_nb.models.score_model import (
     ReviewMetadataScoreModel, mask_star_words, score_and_spread, star_loss, star_targets)
 from recsys_nb.training.datasets import like_length_batches
-from recsys_nb.training.score import ScoreTask, train_score
+from recsys_nb.training.score import ScoreTask, _affordable, train_score
+from test_encoders import word_tokenizer, write_base
 from test_training import in_two_processes
 
 cpu = Preset('cpu', 'cpu', False)
@@ -127,7 +128,6 @@ def test_saved_and_loaded(model, tmp_path):
 
 def test_forgetting_is_for_training_only(model):
     b = model.inputs(reviews, products).batch([0, 1])
-    b.pop('rating')
     model.train()
     torch.manual_seed(0)
     noisy = torch.stack([model(**b).detach() for _ in range(8)])
@@ -177,6 +177,46 @@ def test_one_family_leaves_no_interval():
 def test_no_more_tokens_than_the_encoder_has_places_for(tiny_base):
     m = ReviewMetadataScoreModel(tiny_base, max_tokens=500).eval()
     assert m.settings['max_tokens'] == 128 and m.predict(reviews, products, preset=cpu).score.notna().all()
+
+def test_a_roberta_has_fewer_places_than_it_says(tmp_path):
+    write_base(tmp_path, 'roberta', {})
+    m = ReviewMetadataScoreModel(str(tmp_path/'plain'), max_tokens=40).eval()
+    assert m.settings['max_tokens'] == 38 and m.predict(reviews, products, preset='cpu:float32').score.notna().all()
+
+def test_a_base_in_half_precision_is_float32(tiny_base, tmp_path):
+    BertModel.from_pretrained(tiny_base).half().save_pretrained(tmp_path/'half')
+    AutoTokenizer.from_pretrained(tiny_base).save_pretrained(tmp_path/'half')
+    m = ReviewMetadataScoreModel(str(tmp_path/'half'), max_tokens=40).eval()
+    m.save(tmp_path/'m')
+    for model in (m, ReviewMetadataScoreModel.load(tmp_path/'m')): assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+def test_a_part_to_measure_has_stars_if_there_are_few(tiny_base):
+    "Three hundred of nine thousand reviews: two hundred drawn from all would have had six."
+    toy = learnable(300)
+    without = pd.concat([toy.train.assign(rating=np.nan, review_id=toy.train.review_id + f'-{i}') for i in range(30)])
+    toy.test = pd.concat([without, toy.train], ignore_index=True)
+    task = SimpleNamespace(data=toy, config=ScoreConfig(), plan=SimpleNamespace(texts=1))
+    some = _affordable(task, 'test')
+    assert len(some.test) == 200 and some.test.rating.notna().all()
+
+def test_little_time_means_few_validation_reviews(tiny_base):
+    toy = learnable(300)
+    toy.val = toy.train
+    task = ScoreTask(toy, config(tiny_base))
+    sizes = []
+    for share in (None, 1., .1):
+        task.plan = share and SimpleNamespace(share=share)
+        task.load(20)
+        sizes.append(len(task.val))
+    assert sizes == [300, 300, 100]
+
+@pytest.mark.parametrize('family', ['t5', 'gpt2'])
+def test_what_does_not_begin_with_cls_is_told(tmp_path, family):
+    if family == 't5': write_base(tmp_path, family, {})
+    else:
+        GPT2Model(GPT2Config(vocab_size=40, n_embd=16, n_layer=1, n_head=2)).save_pretrained(tmp_path/'plain')
+        PreTrainedTokenizerFast(tokenizer_object=word_tokenizer(), pad_token='[PAD]').save_pretrained(tmp_path/'plain')
+    with pytest.raises(RecsysError, match=f'a {family}; expected an encoder whose texts begin with'): ReviewMetadataScoreModel(str(tmp_path/'plain'))
 
 def test_perfect_scores_are_perfect():
     m = score_metrics([1, 2, 5], [1, 2, 5])

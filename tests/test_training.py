@@ -2,19 +2,21 @@
 import logging, multiprocessing, os, random, subprocess, sys, time
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np, pytest, torch
+import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, strategies as st
 
-import recsys_nb.training.encoder as module, recsys_nb.training.loop as loop
+import recsys_nb.models.encoding as encoding, recsys_nb.training.encoder as module, recsys_nb.training.loop as loop
 from recsys_nb.core.files import RecsysError, read_json, write_json
 from recsys_nb.core.machine import resolve_base
 from recsys_nb.core.runs import all_runs, new_run, read_metrics, set_state, tell
 from recsys_nb.training.settings import EncoderConfig, ScoreConfig
 from recsys_nb.data.rows import read_column, read_rows
-from recsys_nb.training.datasets import draw_evenly, possible_pairs
+from recsys_nb.training.datasets import draw_evenly, possible_pairs, tokenize_pairs
 from recsys_nb.data.prepare import load_prepared, prepare
 from recsys_nb.data.sample_store import make_sample_store
+from recsys_nb.models.dual_encoder import DualEncoderSBERT
 from recsys_nb.training.encoder import EncoderTask, train_encoder, validation_sample
 from recsys_nb.training.loop import Plan, Team, seed_step
 
@@ -115,6 +117,12 @@ def test_a_learning_rate_that_blows_up_is_named(corner, tmp_path):
     run, = all_runs('encoder', tmp_path)
     assert run.state == 'interrupted'
 
+def test_a_temperature_that_no_number_survives_is_named_before_there_is_a_run(corner, tmp_path):
+    "Trying it for the plan spoiled the weights, and the message blamed the learning rate."
+    with pytest.raises(RecsysError, match='the weights are fine.* and at the temperature'):
+        train_encoder(data_of(corner), replace(corner[1], temperature=1e-40), root=tmp_path, preset='cpu')
+    assert not all_runs('encoder', tmp_path)
+
 def test_other_base_weights_are_not_resumed(corner, tmp_path):
     root, config = corner
     base = make_tiny(tmp_path)
@@ -159,9 +167,37 @@ def test_the_evaluation_runs_where_the_training_ran(corner, tmp_path, monkeypatc
     assert [p.name for p in seen] == ['cpu']
 
 def test_what_cannot_be_trained_leaves_no_run(corner, tmp_path):
-    for change, cause in ((dict(batch_size=10**6), 'larger than the data'), (dict(batch_size=1), 'at least 2'), (dict(frozen=9), 'at most 3')):
+    for change, cause in ((dict(batch_size=10**6), 'larger than the data'), (dict(batch_size=1), 'at least 2'), (dict(frozen=9), 'at most 3'), (dict(frozen=3), 'leave anything to train')):
         with pytest.raises(RecsysError, match=cause): train_encoder(data_of(corner), replace(corner[1], **change), root=tmp_path)
     assert not all_runs('encoder', tmp_path)
+
+def test_weights_that_are_trained_are_evaluated_by_torch(corner, tmp_path, monkeypatch):
+    "And not converted for another runtime after each epoch; the finished model may be."
+    seen, during, real, evaluate = [], [], encoding._quickest_way, EncoderTask.evaluate
+    monkeypatch.setattr(encoding, '_quickest_way', lambda what, config, preset, *rest: seen.append(preset.runtime) or real(what, config, preset, *rest))
+    monkeypatch.setattr(EncoderTask, 'evaluate', lambda self: [evaluate(self), during.append(seen.copy()), seen.clear()][0])
+    train_encoder(data_of(corner), corner[1], root=tmp_path, preset='cpu', max_steps=1)
+    assert len(during) == 2 and {r for one in during for r in one} == {'torch'} and set(seen) == {'auto'}
+
+def test_a_review_without_a_title_is_a_pair():
+    products = pd.DataFrame(dict(product_id=['A', 'B'], family_id=['A', 'B'], text=['x', 'y']))
+    train = pd.DataFrame(dict(review_id=['1', '2'], product_id=['A', 'B'], title=['t', None], text=['one two', 'three'], informative=True))
+    data = SimpleNamespace(products=products, train=train)
+    t = tokenize_pairs(data, possible_pairs(data), lambda texts, n, side: [[1]*len(o.split()) for o in texts])
+    assert t.queries.lengths.tolist() == [3, 1]
+
+def test_reviews_without_a_word_are_no_batches(corner, tmp_path):
+    data = data_of(corner)
+    data.train = data.train.assign(title='', text='')
+    with pytest.raises(RecsysError, match='no training batches'):
+        train_encoder(data, replace(corner[1], informative=False), root=tmp_path, preset='cpu')
+
+@pytest.mark.parametrize('half', [torch.float16, torch.bfloat16])
+def test_a_base_in_half_precision_is_trained_in_float32(corner, tmp_path, half):
+    from sentence_transformers import SentenceTransformer
+    SentenceTransformer(corner[1].base, device='cpu').to(half).save(str(tmp_path/'half'), create_model_card=False)
+    run = train_encoder(data_of(corner), replace(corner[1], base=str(tmp_path/'half')), root=tmp_path, preset='cpu', max_steps=3)
+    assert {p.dtype for p in DualEncoderSBERT.load(run).parameters()} == {torch.float32}
 
 def test_gathering_alone_changes_nothing():
     rows = torch.randn(3, 2, requires_grad=True)

@@ -12,7 +12,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 from ..core.files import RecsysError, write_beside, write_json
-from .dual_encoder import DualEncoderSBERT, pad_batch, sides
+from .dual_encoder import DualEncoderSBERT, StaticEmbedding, pad_batch, sides
 from .encoding import ExportedTower, quietly
 from .score_model import ReviewMetadataScoreModel, ScoreInputs, score_and_spread
 
@@ -49,14 +49,13 @@ def same_everywhere(
     module,         # The original
     program,        # A function that should do the same
     examples,       # Dicts of arguments, of various batch sizes and lengths
-    tolerance=1e-4, # Largest difference allowed
 ):                  # The largest difference
     "Compare on all examples; `RecsysError` where the results differ."
     apart = []
     for example in examples:
         with torch.no_grad(): ours, theirs = module(**example), program(**example)
         apart.append(float((_stacked_outputs(ours) - _stacked_outputs(theirs)).abs().max()))
-    if all(d <= tolerance for d in apart): return max(apart)
+    if all(d <= 1e-4 for d in apart): return max(apart)
     by = ', '.join(f'{d:.1e}' for d in apart)
     raise RecsysError(f'export: the exported program differs from the model by {by}')
 
@@ -66,21 +65,21 @@ def _stacked_outputs(outputs):
     return outputs if isinstance(outputs, torch.Tensor) else torch.stack(outputs)
 
 # %% ../../nbs/25_models.export.ipynb #9e0af95a
-def _write_jit(module, program, examples, path, outputs):
-    "TorchScript."
-    script = trace(module, examples[0])
-    same_everywhere(module, script, examples)
+def _write_jit(module, program, example, path, outputs):
+    "TorchScript, as it will be run."
+    script = trace(module, example)
     script.save(str(path))
+    return script
 
 # %% ../../nbs/25_models.export.ipynb #f8bf0f51
-def _write_pt2(module, program, examples, path, outputs):
+def _write_pt2(module, program, example, path, outputs):
     "torch.export."
-    same_everywhere(module, program.module(), examples)
     with path.open('wb') as f: torch.export.save(program, f)
+    return program.module()
 
 # %% ../../nbs/25_models.export.ipynb #71f5a4bc
-def _write_onnx(module, program, examples, path, outputs):
-    "ONNX, run by ONNX Runtime to compare."
+def _write_onnx(module, program, example, path, outputs):
+    "ONNX, run by ONNX Runtime."
     import onnxruntime
     with quietly(), torch.no_grad():
         found = torch.onnx.export(program, dynamo=True, output_names=outputs, verbose=False)
@@ -90,7 +89,7 @@ def _write_onnx(module, program, examples, path, outputs):
         arrays = session.run(outputs, {k: v.numpy() for k, v in inputs.items()})
         tensors = [torch.tensor(o) for o in arrays]
         return tensors if len(outputs) > 1 else tensors[0]
-    same_everywhere(module, run, examples)
+    return run
 
 # %% ../../nbs/25_models.export.ipynb #f1a528e8
 _writers = {'.jit': _write_jit, '.pt2': _write_pt2, '.onnx': _write_onnx}
@@ -114,7 +113,8 @@ def _write_exports(
     written = []
     for ending in _export_formats():
         written.append(path.with_name(path.name + ending))
-        with write_beside(written[-1]) as part: _writers[ending](module, program, examples, part, outputs)
+        with write_beside(written[-1]) as part:
+            same_everywhere(module, _writers[ending](module, program, examples[0], part, outputs), examples)
     return written
 
 # %% ../../nbs/25_models.export.ipynb #6fb79b42
@@ -134,9 +134,7 @@ def tower_examples(
 def _score_example(size, reviews, products, price):
     "Reviews and products of these lengths."
     inputs = ScoreInputs(_token_rows(reviews, size), _token_rows(products, size), price)
-    batch = inputs.batch(list(range(len(reviews))))
-    del batch['rating']
-    return batch
+    return inputs.batch(list(range(len(reviews))))
 
 # %% ../../nbs/25_models.export.ipynb #c0a9b457
 def score_examples(
@@ -157,7 +155,9 @@ def score_examples(
 def export(self:DualEncoderSBERT,
     folder, # Where to
 ):          # The paths, and the facts that one needs to call them
-    "Write both towers."
+    "Write both towers; `RecsysError` where they are no transformers."
+    if isinstance(self.towers[0][0], StaticEmbedding):
+        raise RecsysError('export: a table of word vectors is no transformer, and has nothing to trace')
     written = []
     outputs = ['vector']
     for side in sides:

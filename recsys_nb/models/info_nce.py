@@ -7,7 +7,7 @@ __all__ = ['same_family', 'info_nce']
 
 # %% ../../nbs/21_models.info_nce.ipynb #9ab16c2d
 import torch
-import torch.nn.functional as F
+import numpy as np, torch.nn.functional as F
 
 # %% ../../nbs/21_models.info_nce.ipynb #7fe68df8
 def same_family(
@@ -15,11 +15,9 @@ def same_family(
     products:list, # The family of each product, the queries' own ones first
 ):                 # (queries, products) bool: True where the pair is no negative, False on the diagonal
     "Mark pairs that belong to one family without being the pair itself."
-    ids = {f: i for i, f in enumerate(dict.fromkeys([*queries, *products]))}
-    q, p = (torch.tensor([ids[f] for f in side]) for side in (queries, products))
-    same = q[:, None] == p[None]
-    same[torch.arange(len(q)), torch.arange(len(q))] = False
-    return same
+    _, numbers = np.unique([*queries, *products], return_inverse=True)
+    q, p = torch.from_numpy(numbers).tensor_split([len(queries)])
+    return (q[:, None] == p).fill_diagonal_(False)
 
 # %% ../../nbs/21_models.info_nce.ipynb #f2f85c47
 def info_nce(

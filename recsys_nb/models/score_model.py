@@ -8,21 +8,20 @@ __all__ = ['stars', 'mask_star_words', 'review_texts', 'score_and_spread', 'star
 
 # %% ../../nbs/23_models.score_model.ipynb #c5fa7c4c
 import copy, hashlib, re
-from dataclasses import replace
 from pathlib import Path
 import torch
 import numpy as np, pandas as pd
 from fastcore.basics import patch
-from safetensors.torch import load_file, save, save_file
+from safetensors.torch import load_model, save, save_model
 from torch import nn
 from torch.nn import functional as F
-from ..core.files import RecsysError, progress, read_json, recover_folder, replace_folder, write_json
-from ..core.machine import base_encoder, find_preset, resolve_base, steady_attention
+from ..core.files import RecsysError, read_json, recover_folder, replace_folder, write_json
+from ..core.machine import base_encoder, resolve_base
 from ..core.runs import find_run
 from ..data.texts import review_text
 from ..data.tokens import Tokens
-from .dual_encoder import pad_batch, without_bars
-from .encoding import alike, openvino_reader, over_cores, quickest_way
+from .dual_encoder import pad_batch, readable_tokens, without_bars, without_dropout
+from .encoding import openvino_reader, read_all
 
 # %% ../../nbs/23_models.score_model.ipynb #76296952
 _count = r'(?:zero|half|one|two|three|four|five|six|seven|eight|nine|ten|\d+(?:[.,]\d+)?|\d/\d|½)\+?'
@@ -45,10 +44,8 @@ def review_texts(
     mask:bool=True,       # Whether to hide star words
 ) -> list:                # A text per review, '' where there is none
     "What the model reads of each review: its title and its body."
-    def column(name):
-        if name not in reviews: return [''] * len(reviews)
-        return reviews[name].fillna('').astype(str).str.strip()
-    texts = [review_text(title, body) for title, body in zip(column('title'), column('text'))]
+    told = reviews.reindex(columns=['title', 'text'], fill_value='').astype(object).fillna('').astype(str)
+    texts = [review_text(title.strip(), body.strip()) for title, body in told.to_numpy()]
     return [mask_star_words(t) for t in texts] if mask else texts
 
 # %% ../../nbs/23_models.score_model.ipynb #1cf45177
@@ -148,11 +145,11 @@ class ReviewMetadataScoreModel(nn.Module):
     ):
         super().__init__()
         if encoder is None: encoder, tokenizer = _load_encoder(base)
-        self.encoder = encoder
+        if getattr(encoder, 'pooler', None) is not None: encoder.pooler = None # which nobody reads
+        self.encoder = without_dropout(encoder).float()
         self.tokenizer = tokenizer
-        places = getattr(encoder.config, 'max_position_embeddings', None)
         self.settings = dict(
-            max_tokens=min(max_tokens, places or max_tokens),
+            max_tokens=min(max_tokens, readable_tokens(encoder, max_tokens)),
             metadata_tokens=metadata_tokens,
             hidden=hidden,
             dropout=dropout,
@@ -165,24 +162,17 @@ class ReviewMetadataScoreModel(nn.Module):
             nn.Dropout(dropout), nn.Linear(d + 64 + 16, hidden), nn.GELU(),
             nn.Dropout(dropout), nn.Linear(hidden, len(stars)))
 
-# %% ../../nbs/23_models.score_model.ipynb #05e13a05
-def _without_noise(encoder):
-    "The score model reads no pooling layer, and random numbers for dropout take a quarter of the training time."
-    if getattr(encoder, 'pooler', None) is not None: encoder.pooler = None
-    for m in encoder.modules():
-        if isinstance(m, nn.Dropout): m.p = 0.
-        if hasattr(m, 'dropout_prob'): m.dropout_prob = 0.
-    return encoder
-
 # %% ../../nbs/23_models.score_model.ipynb #a94c7d58
 def _load_encoder(base):
     from transformers import AutoModel, AutoTokenizer
     path = resolve_base(base)
     try:
-        with without_bars(): encoder = AutoModel.from_pretrained(path, dtype=torch.float32)
-        return _without_noise(encoder), AutoTokenizer.from_pretrained(path)
+        with without_bars(): encoder, tokenizer = AutoModel.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as e:
         raise RecsysError(f'{base}: not a folder or a name of a transformer checkpoint') from e
+    if tokenizer.cls_token_id is not None and not hasattr(encoder, 'decoder'): return encoder, tokenizer
+    kind = encoder.config.model_type
+    raise RecsysError(f'{base}: a {kind}; expected an encoder whose texts begin with [CLS], such as BERT')
 
 # %% ../../nbs/23_models.score_model.ipynb #f7c51698
 @patch(as_prop=True)
@@ -250,15 +240,14 @@ class ScoreInputs:
 def batch(self:ScoreInputs,
     rows,         # Indices of reviews
     device='cpu', # Where to put the tensors
-) -> dict:        # The arguments of the model's `forward`, and `rating`
+) -> dict:        # The arguments of the model's `forward`
     "Padded tensors of these reviews."
     review = pad_batch([self.reviews[i] for i in rows], device=device)
     product = pad_batch([self.products[i] for i in rows], device=device)
     return review | dict(
         metadata_ids=product['input_ids'],
         metadata_mask=product['attention_mask'],
-        price=torch.tensor(self.price[rows], device=device),
-        rating=torch.tensor(self.rating[rows], device=device))
+        price=torch.tensor(self.price[rows], device=device))
 
 # %% ../../nbs/23_models.score_model.ipynb #9089ff21
 def numbers_of(table, column):
@@ -308,15 +297,13 @@ def _reader(self:ReviewMetadataScoreModel, way):
     if runtime == 'openvino':
         example = ScoreInputs([[1, 2, 3], [1, 2]], [[1], []], [5, np.nan]).batch([0, 1])
         name = hashlib.sha256(save(self.state_dict())).hexdigest()[:16]
-        return openvino_reader(self, name, _arguments(example), precision)
+        return openvino_reader(self, name, example, precision)
     if precision == 'float32': return lambda batch: self(**batch)
     copied = copy.deepcopy(self, {id(self.tokenizer): self.tokenizer})
     copied.encoder.to(torch.bfloat16)
     def read(batch):
         with torch.autocast(self.device.type, torch.bfloat16): return copied(**batch)
     return read
-
-def _arguments(batch): return {k: v for k, v in batch.items() if k != 'rating'}
 
 # %% ../../nbs/23_models.score_model.ipynb #06bb56ee
 @patch
@@ -327,36 +314,10 @@ def predict_inputs(self:ReviewMetadataScoreModel,
     preset=None,               # What to run on; `None` for the model's own device
 ) -> tuple:                    # Scores (n,) and spreads (n,)
     "Scores of tokenised reviews, in their order."
-    preset = preset or find_preset(self.device.type)
-    was_training = self.training
-    if was_training: preset = replace(preset, runtime='torch') # weights that change are not worth converting
-    parts = alike(inputs.reviews, batch_size or preset.encode_batch)
-    out = np.zeros((2, len(inputs)), np.float32)
-    self.to(preset.device).eval()
-    with steady_attention():
-        read = self._reader(self._chosen(inputs, preset))
-        found = self._scored_batches(inputs, parts, read)
-        for rows, scores in progress(found, 'scoring', len(parts), 'batch') if show else found: out[:, rows] = scores
-    self.train(was_training)
-    return out[0], out[1]
-
-# %% ../../nbs/23_models.score_model.ipynb #79a29bad
-@patch
-def _scored_batches(self:ReviewMetadataScoreModel, inputs, parts, read):
-    "The rows of each part, and their scores and spreads."
-    @torch.inference_mode()
-    def work(rows):
-        logits = read(_arguments(inputs.batch(rows, self.device)))
-        return rows, torch.stack(score_and_spread(logits)).cpu().numpy()
-    return over_cores(work, parts) if self.device.type == 'cpu' else map(work, parts)
-
-@patch
-def _chosen(self:ReviewMetadataScoreModel, inputs, preset):
-    "The way to score these reviews."
-    def work(read, places):
-        some = [places[part] for part in alike([inputs.reviews[i] for i in places], 4)]
-        return list(self._scored_batches(inputs, some, read))
-    return quickest_way('scoring', self.encoder.config, preset, self._reader, len(inputs), work)
+    def rows(read, now): return torch.stack(score_and_spread(read(inputs.batch(now, self.device))), 1)
+    config = self.encoder.config
+    found = read_all(self, 'scoring', inputs.reviews, self._reader, rows, 2, config, batch_size, show, preset)
+    return tuple(found.T)
 
 # %% ../../nbs/23_models.score_model.ipynb #a1084fb9
 @patch
@@ -381,15 +342,7 @@ def save(self:ReviewMetadataScoreModel,
         self.tokenizer.save_pretrained(part)
         told = dict(model=type(self).__name__, settings=self.settings, encoder=self.encoder.config.to_diff_dict())
         write_json(part/'config.json', told)
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-        save_file(weights, part/'model.safetensors')
-
-# %% ../../nbs/23_models.score_model.ipynb #5ea32f3d
-def _model_folder(source, root):
-    "The folder of a saved model, or of a run."
-    folder = Path(source)
-    if (folder/'config.json').exists() and (folder/'model.safetensors').exists(): return folder
-    return find_run(source, 'score', root).path/'model'
+        save_model(self, part/'model.safetensors')
 
 # %% ../../nbs/23_models.score_model.ipynb #858a7a32
 @patch(cls_method=True)
@@ -399,12 +352,14 @@ def load(cls:ReviewMetadataScoreModel,
 ) -> ReviewMetadataScoreModel:
     "Read a saved model, ready to predict."
     from transformers import AutoConfig, AutoModel, AutoTokenizer
-    folder = recover_folder(_model_folder(getattr(source, 'path', source), root))
+    source = getattr(source, 'path', source)
+    folder = recover_folder(source)
+    if not (folder/'model.safetensors').exists(): folder = recover_folder(find_run(source, 'score', root).path/'model')
     c = read_json(folder/'config.json')
     found = c.get('model')
     if found != cls.__name__:
         raise RecsysError(f'{folder/"config.json"}: model: expected {cls.__name__!r}, found {found!r}')
     encoder = AutoModel.from_config(AutoConfig.for_model(**c['encoder']))
-    self = cls(encoder=_without_noise(encoder), tokenizer=AutoTokenizer.from_pretrained(folder), **c['settings'])
-    self.load_state_dict(load_file(folder/'model.safetensors'))
+    self = cls(encoder=encoder, tokenizer=AutoTokenizer.from_pretrained(folder), **c['settings'])
+    load_model(self, folder/'model.safetensors')
     return self.eval()

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import numpy as np, pandas as pd
 from ..core.files import progress
 from ..data.rows import read_batches, read_column, read_rows, row_batches
-from ..data.texts import review_text
 from ..data.tokens import Tokens
+from ..models.score_model import review_texts
 
 # %% ../../nbs/41_training.datasets.ipynb #fd4a0676
 def like_length_batches(
@@ -56,8 +56,7 @@ def some_rows(
     seed:int, # Which ones
 ) -> np.ndarray:
     "At most `n` of the row numbers, ascending."
-    if len(samples) <= n: return np.asarray(samples)
-    drawn = np.random.default_rng(seed).choice(samples, n, replace=False)
+    drawn = np.random.default_rng(seed).choice(samples, min(n, len(samples)), replace=False)
     return np.sort(drawn)
 
 # %% ../../nbs/41_training.datasets.ipynb #7740c42f
@@ -77,12 +76,13 @@ def smaller(
     products:int,  # Their products, and others until there are so many
     seed:int=0,    # Which ones
     times:int=10,  # So many times as many reviews for training
+    among=None,    # Function from 'val' or 'test' to the rows to choose from; `None`: all
 ) -> SimpleNamespace:
     "A part of a data set, in memory; its training reviews are of the same products."
     rows, owners = {}, []
     for part in ('val', 'test'):
         owner = read_column(data, part, 'product_id')
-        rows[part] = some_rows(np.arange(len(owner)), reviews, seed)
+        rows[part] = some_rows(among(part) if among else np.arange(len(owner)), reviews, seed)
         owners.append(owner[rows[part]])
     ids = read_column(data, 'products', 'product_id')
     rows['products'] = filled_up(pd.Series(ids).isin(np.concatenate(owners)).to_numpy(), products, seed)
@@ -130,18 +130,15 @@ def tokenize_pairs(
     "Read and tokenise pairs; a review without a word is none."
     queries, worded, bar = [], [], progress(None, 'reading pairs', len(pairs), 'pair')
     for batch in row_batches(data, 'train', pairs.row.to_numpy(), ['title', 'text']):
-        texts = [review_text(*o) for o in zip(batch.title, batch.text)]
+        texts = review_texts(batch, mask=False)
         queries.append(Tokens.of(tokenize([t for t in texts if t], query_tokens, 'user')))
         worded += [bool(t) for t in texts]
         bar.update(len(batch))
     bar.close()
     pairs = pairs[np.array(worded, bool)]
     rows, product = np.unique(pairs['product'], return_inverse=True)
-    found = row_batches(data, 'products', rows, ['text'])
-    products = []
-    for batch in found:
-        texts = list(batch.text.fillna(''))
-        products.append(Tokens.of(tokenize(texts, max_tokens, 'product')))
+    texts = (list(batch.text.fillna('')) for batch in row_batches(data, 'products', rows, ['text']))
+    products = [Tokens.of(tokenize(some, max_tokens, 'product')) for some in texts]
     return TrainingPairs(Tokens.join(queries), product, pairs.family.to_numpy(), Tokens.join(products))
 
 # %% ../../nbs/41_training.datasets.ipynb #f1662dbf

@@ -13,14 +13,13 @@ import torch
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from torch import nn
 from ..core.files import RecsysError
 from ..core.runs import RunFolder
 from ..data.rows import read_batches, read_column, read_rows
 from ..data.tokens import Tokens
 from ..evaluation.metrics import quick_validation
 from ..evaluation.retrieval import evaluate_retrieval
-from ..models.dual_encoder import DualEncoderSBERT
+from ..models.dual_encoder import DualEncoderSBERT, without_dropout
 from ..models.encoding import alike
 from ..models.info_nce import info_nce, same_family
 from .datasets import (
@@ -46,12 +45,15 @@ def settle(
     frozen,                 # See `EncoderConfig`
 ):
     "Switch dropout off and freeze the bottom of each tower."
-    for module in model.modules():
-        if isinstance(module, nn.Dropout) and not dropout: module.p = 0.
+    if not dropout: without_dropout(model)
+    _, *rest = model.towers[0]
+    projects = any(list(m.parameters()) for m in rest)
     for t in _transformers(model):
         parts = _bottom_up(t)
         n = len(parts)
         if frozen > n: raise RecsysError(f'frozen={frozen}: expected at most {n}, the embeddings and {n - 1} layers')
+        if frozen == n > 1 and not projects:
+            raise RecsysError(f'frozen={frozen}: only a projection (`dim`) would leave anything to train')
         for i, part in enumerate(parts): part.requires_grad_(i >= frozen)
 
 # %% ../../nbs/43_training.encoder.ipynb #b1c0de0a
@@ -119,6 +121,7 @@ model = DualEncoderSBERT.load("the name of this run")   # or SentenceTransformer
         self.asked = validation_sample(data, config.seed)
         self.model = DualEncoderSBERT(config.base, config.tied, config.max_tokens, config.dim)
         self.fingerprint = self.model.fingerprint
+        self.model.float() # some bases come in half of that, which is too coarse to learn in
         self.available = len(self.possible)
         self.evaluation = (len(self.asked.val) + len(self.asked.products))//6
         settle(self.model, config.dropout, config.frozen)

@@ -7,12 +7,12 @@ __all__ = ['ScoreTask', 'train_score']
 
 # %% ../../nbs/44_training.score.ipynb #12f1bddd
 import warnings
+import torch
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from ..core.files import RecsysError, progress, write_beside
 from ..core.runs import RunFolder
-from ..data.rows import read_batches, read_column, read_rows, row_batches
 from ..data.tokens import Tokens
 from ..evaluation.stars import evaluate_scores, plot_calibration, score_metrics
 from ..models.product_scores import product_scores
@@ -25,10 +25,8 @@ from .settings import ScoreConfig
 # %% ../../nbs/44_training.score.ipynb #3c723bcb
 def _ratings(data, part):
     "The ratings of a part as they are, NaN where there are none."
-    found = [np.zeros(0)]
-    for batch in read_batches(data, part, ['rating', 'product_id']):
-        found.append(numbers_of(batch, 'rating').to_numpy(float))
-    return np.concatenate(found)
+    found = [numbers_of(batch, 'rating') for batch in read_batches(data, part, ['rating', 'product_id'])]
+    return np.concatenate([np.zeros(0), *found])
 
 def _starred(ratings):
     "Rows of the reviews with 1 to 5 stars."
@@ -93,15 +91,15 @@ for the rest."""
         self.available = len(self.rows)
         self.model = ReviewMetadataScoreModel(config.base, max_tokens=config.max_tokens)
         self.model.encoder.get_input_embeddings().requires_grad_(False)
-        rows = _starred(_ratings(data, 'val'))
-        few = np.random.default_rng(config.seed).permutation(len(rows))[:2000]
-        self.val = _read_inputs(self.model, data, 'val', rows[np.sort(few)])
-        self.evaluation = len(self.val)//3
+        self.asked = np.random.default_rng(config.seed).permutation(_starred(_ratings(data, 'val')))[:2000]
+        self.evaluation = len(self.asked)//3
 
 # %% ../../nbs/44_training.score.ipynb #ae8265d9
 @patch
 def load(self:ScoreTask, n):
-    "Draw and tokenise `n` reviews with stars."
+    "Draw and tokenise `n` reviews with stars, and as many for validation as there is time for."
+    few = max(100, int(len(self.asked)*self.plan.share)) if self.plan else None
+    self.val = _read_inputs(self.model, self.data, 'val', np.sort(self.asked[:few]))
     products = read_column(self.data, 'train', 'product_id')[self.rows]
     drawn = self.rows[_drawn(products, n, self.config.seed)]
     self.train = _read_inputs(self.model, self.data, 'train', drawn)
@@ -116,9 +114,8 @@ def _drawn(products, n, seed):
 @patch
 def parameter_groups(self:ScoreTask):
     "The encoder's learning rate, and the other layers'."
-    c, inner = self.config, list(self.model.encoder.parameters())
-    known = set(map(id, inner))
-    new = [p for p in self.model.parameters() if id(p) not in known]
+    c, inner = self.config, self.model.encoder.parameters()
+    new = [p for name, p in self.model.named_parameters() if not name.startswith('encoder.')]
     return decay_groups(inner, c.lr, c.weight_decay) + decay_groups(new, c.head_lr, c.weight_decay)
 
 # %% ../../nbs/44_training.score.ipynb #93e69465
@@ -133,9 +130,9 @@ def train_batches(self:ScoreTask, epoch):
 @patch
 def loss(self:ScoreTask, batch, n):
     "`star_loss` of a batch."
-    inputs = self.train.batch(batch, self.team.device)
-    rating = inputs.pop('rating')
-    return star_loss(self.model(**inputs), rating)
+    device = self.team.device
+    rating = torch.tensor(self.train.rating[batch], device=device)
+    return star_loss(self.model(**self.train.batch(batch, device)), rating)
 
 # %% ../../nbs/44_training.score.ipynb #0031520d
 @patch
@@ -146,8 +143,6 @@ def evaluate(self:ScoreTask):
     return {f'val_{k}': v for k, v in figures.items() if k != 'n'}
 
 # %% ../../nbs/44_training.score.ipynb #729029ee
-_all_parts = 'train', 'val', 'test'
-
 def _score_all(
     model,          # `ReviewMetadataScoreModel`
     data,           # `PreparedData`
@@ -157,14 +152,13 @@ def _score_all(
     seed=0,         # Which ones, where there are more
 ):                  # A data frame, see `product_scores`
     "Score the reviews of a data set, and from these every product."
-    to_score = [read_column(data, p, 'product_id') for p in _all_parts]
-    ends = np.cumsum([len(products) for products in to_score])
-    drawn = _drawn(np.concatenate(to_score), limit or ends[-1], seed)
-    cuts = np.searchsorted(drawn, ends[:-1])
-    found, start = [], 0
-    for part, end, rows in zip(_all_parts, ends, np.split(drawn, cuts)):
-        found += _score_part(model, data, part, rows - start, preset)
-        start = end
+    owners = {part: read_column(data, part, 'product_id') for part in ('train', 'val', 'test')}
+    products = np.concatenate([*owners.values()])
+    drawn, start, found = _drawn(products, limit or len(products), seed), 0, []
+    for part, own in owners.items():
+        rows = drawn - start
+        found += _score_part(model, data, part, rows[(rows >= 0) & (rows < len(own))], preset)
+        start += len(own)
     reviews = pd.concat(found, ignore_index=True)
     products = pd.concat(read_batches(data, 'products', ['product_id', 'categories']))
     return product_scores(reviews, reviews, products, star_share)
@@ -207,8 +201,9 @@ def _affordable(task, part):
     "The data, or a part of them, see `smaller`: what can be measured in the time that training had."
     if not (task.plan and task.plan.texts): return task.data
     most = max(200, task.plan.texts//32) # as many of val; for the ridge about what the model has read
-    if len(_starred(_ratings(task.data, part))) <= most: return task.data
-    return smaller(task.data, most, 20*most, task.config.seed, 20)
+    def starred(part): return _starred(_ratings(task.data, part))
+    if len(starred(part)) <= most: return task.data
+    return smaller(task.data, most, 20*most, task.config.seed, 20, starred)
 
 # %% ../../nbs/44_training.score.ipynb #9267b52b
 def _draw_calibration(report, path):

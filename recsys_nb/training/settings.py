@@ -43,7 +43,7 @@ def lasting(
     seconds:float, # A length of time
 ) -> str:
     "As one says it."
-    for size, name in ((3600, 'hours'), (60, 'minutes')):
+    for size, name in ((86400, 'days'), (3600, 'hours'), (60, 'minutes')):
         if seconds >= 1.5*size: return f'{seconds/size:.2g} {name}'
     return f'{max(1, round(seconds))} seconds'
 
@@ -111,7 +111,7 @@ _configs = {c.kind: c for c in (EncoderConfig, ScoreConfig)}
 def config(self:RunFolder):
     "The run's settings, an `EncoderConfig` or a `ScoreConfig`."
     path = self.path/'config.json'
-    given = {k: v for k, v in read_json(path).items() if k not in _gone or v != _gone[k]}
+    given = {k: v for k, v in read_json(path).items() if (k, v) not in _gone.items()}
     old = [f'{k}={v}' for k, v in given.items() if k in _gone]
     if old:
         raise RecsysError(f'{path}: {", ".join(old)}: this version has no such setting; '
