@@ -81,8 +81,8 @@ def clean_duckdb(path, out, memory='1GB'):
         r = e.save(shape_reviews(e.read([Path(path)], review_fields)), 'reviews', number=True)
         judged = 'row', 'review_id', 'product_id', 'user_id', 'timestamp', 'rating', 'key', 'size'
         t = r.filter(r.product_id.notnull()).select(*judged, removed=ibis.null('string'))
-        t = mark(mark(t, ~has_stars(t), 'rating'), t['size'] < 1, 'short')
-        t = mark_repeats(mark_second_reviews(t), ['key'], 'copied', t['size'] >= min_informative)
+        t = mark_second_reviews(mark(mark(t, ~has_stars(t), 'rating'), t['size'] < 1, 'short'))
+        t = mark_repeats(t, ['key'], 'copied', t['size'] >= min_informative)
         gone = e.save(t.filter(t.removed.notnull()).select('row'), 'gone')
         e.export(r.filter(r.product_id.notnull()).anti_join(gone, 'row').drop('row', 'key', 'size', 'file'), out, 'review_id')
         e.close()
