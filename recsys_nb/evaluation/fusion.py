@@ -91,7 +91,7 @@ def bm25_scorer(
     worth = documents.multiply(rare).T.tocsr().astype(np.float32)
     def score(queries):
         if not len(queries):
-            return np.zeros((0, len(texts)), np.float32)
+            return np.zeros((0, worth.shape[1]), np.float32) # the documents themselves need not stay
         asked = columns.transform([dict(zip(*keywords.query(q))) for q in queries]) # without words that no text has
         return np.round((asked @ worth).toarray(), 6)
     return score

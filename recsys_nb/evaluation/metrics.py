@@ -135,8 +135,7 @@ def word_documents(
 ) -> list:                 # n texts
     "Products as words are looked for in them: title and own category count three times."
     p = products.reindex(columns=['title', 'categories', 'text']).astype(object)
-    own = [path[-1] if isinstance(path, (list, np.ndarray)) and len(path) else '' for path in p.categories]
-    head = p.title.fillna('') + '\n' + own
+    head = p.title.fillna('') + '\n' + p.categories.str[-1].fillna('')
     return (head + '\n' + head + '\n' + p.text.fillna('')).tolist()
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #f4b2ffd6
