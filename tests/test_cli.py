@@ -325,6 +325,8 @@ def test_a_request_says_itself_what_differs(root, asked, capsys):
     assert all(r['price'] <= 90 for r in found[0]['recommendations']) and all(r['price'] <= 30 for r in found[1]['recommendations'])
     (asked/'r.jsonl').write_text('{"text": "mechanical keyboard", "k": 5}\n') # which the API takes where nothing is said
     assert [len(o['recommendations']) for o in printed(root, capsys, 'recommend', '--requests', asked/'r.jsonl', '--k', 8)] == [5]
+    (asked/'r.jsonl').write_text('{"id": null, "text": "a mouse"}\n'*2)
+    assert [o['id'] for o in printed(root, capsys, 'recommend', '--requests', asked/'r.jsonl')] == ['1', '2']
 
 @pytest.mark.parametrize('form, ending', list(product(['--queries', '--requests', 'words'], ['.run', '.jsonl', '.csv', '.parquet'])))
 def test_answers_in_the_form_that_the_ending_says(root, asked, form, ending):

@@ -1,5 +1,6 @@
 "The demo answers before it trains, and lays the answers from before and after side by side."
 from recsys_nb.command import pipeline
+from recsys_nb.serve import demo
 
 def test_the_demo_answers_before_it_trains(monkeypatch, tmp_path):
     said, asked = [], []
@@ -17,3 +18,6 @@ def test_the_demo_answers_before_it_trains(monkeypatch, tmp_path):
         table = result.tables[f'"{q}", before and after training']
         assert len(table) == 3 and list(table.before) == list(table.after) # nothing was trained
     assert len(result.sample_answers) == 3
+
+def test_nothing_typed_is_no_price():
+    assert [demo._typed_price(s, 'Lowest') for s in ('', ' ', '0', '0.00', '8', None)] == [None, None, None, None, 8., None]

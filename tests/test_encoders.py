@@ -9,6 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from recsys_nb.core.files import RecsysError
 from recsys_nb.core.machine import bfloat16_pays
+from recsys_nb.models import encoding
 from recsys_nb.models.dual_encoder import DualEncoderSBERT, StaticEmbedding, make_tower
 from recsys_nb.training.encoder import settle
 from recsys_nb.training.loop import _Position, _load_checkpoint, _save_checkpoint
@@ -186,3 +187,10 @@ def test_a_batch_of_training_is_no_longer_than_what_is_read(tmp_path):
         with torch.no_grad(): found = model(tokens, 'user').numpy()
         np.testing.assert_allclose(found, model.encode(texts), atol=1e-5)
     assert shapes[0] == (2, 21) and shapes[2] == (2, 16)
+
+def test_reading_that_fails_leaves_a_model_as_it_was(tmp_path, monkeypatch):
+    model = DualEncoderSBERT(make_tiny(tmp_path))
+    monkeypatch.setattr(encoding, '_quickest_way', lambda *args: 1/0)
+    for training in (True, False):
+        with pytest.raises(ZeroDivisionError): model.train(training).encode(['a text'])
+        assert model.training is training

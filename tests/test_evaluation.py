@@ -16,7 +16,7 @@ from recsys_nb.core.files import RecsysError
 from recsys_nb.data.prepare import load_prepared, prepare
 from recsys_nb.data.sample_store import make_sample_store
 from recsys_nb.evaluation.certainty import bootstrap_interval
-from recsys_nb.evaluation.metrics import Catalogue, chance, rank, ranking_metrics, top_k
+from recsys_nb.evaluation.metrics import Catalogue, chance, rank, ranking_metrics, review_queries, top_k
 from recsys_nb.evaluation.trec import evaluate_run, read_qrels, read_queries, read_run, write_run
 from recsys_nb.evaluation.retrieval import evaluate_retrieval
 
@@ -231,39 +231,55 @@ def test_a_shop_with_one_kind_of_thing_has_no_keywords():
     shop = shop.assign(family_id=shop.product_id, features=[[]]*n, categories=[['All Beauty']]*n)
     train = shop[['product_id', 'family_id', 'title']].assign(text='it stands well', informative=True, rating=4.)
     train['review_id'] = train.product_id
-    kinds, _ = fitting_queries(SimpleNamespace(products=shop, train=train, val=train[:3]))
-    assert len(kinds['warm']) > 0 and len(kinds['keywords']) == 0
+    kinds, _ = fitting_queries(SimpleNamespace(products=shop, train=train, val=pd.concat([train]*2)))
+    assert list(kinds) == ['warm', 'sentences'] # of twelve families, two each
 
 @pytest.mark.parametrize('cold', [True, False])
-def test_weights_are_fitted_on_new_and_known_products(electronics, cold):
-    "Whatever the validation part holds, both kinds are asked for, and what they ask for is not known."
+def test_weights_are_fitted_on_what_training_has_not_seen(electronics, cold):
     train = electronics.train
     val = electronics.val if cold else train.sample(400, random_state=1)
     data = SimpleNamespace(products=electronics.products, train=train.drop(val.index, errors='ignore') if not cold else train, val=val)
-    kinds, hidden = fitting_queries(data)
-    known = data.train[~data.train.review_id.isin(hidden.review_id)]
-    assert min(len(kinds[k]) for k in ('warm', 'cold', 'keywords')) > 80 and len(hidden) < len(train)/5
-    for kind, has in (('warm', True), ('cold', False)):
-        assert all((min(r) in set(known.family_id)) is has for r in kinds[kind].relevant), kind
-    asked = set(pd.concat([kinds['warm'], kinds['cold']])['query'])
-    assert len(asked & set((known.title.fillna('') + '. ' + known.text).str.strip('. '))) < 10
+    kinds, shown = fitting_queries(data)
+    assert list(kinds) == ['warm'] + ['cold']*cold + ['sentences', 'keywords']
+    assert min(map(len, kinds.values())) > 80 and set(shown.review_id) <= set(val.review_id) and len(shown) < len(val)/2
+    known = {*data.train.family_id, *shown.family_id}
+    for kind in {'warm', 'cold'} & kinds.keys():
+        assert all((min(r) in known) is (kind == 'warm') for r in kinds[kind].relevant), kind
+    assert set(kinds['warm']['query']) <= set(review_queries(val[~val.review_id.isin(shown.review_id)]))
 
 def test_of_a_table_on_disk_only_what_is_asked_is_read(tmp_path):
     store = make_sample_store(tmp_path/'raw', n_products=60, n_reviews=600)
     prepare([store.reviews], [store.meta], 'shop', root=tmp_path)
     disk, memory = (load_prepared('shop', tmp_path) for _ in range(2))
-    kinds, hidden = fitting_queries(disk)
+    kinds, shown = fitting_queries(disk)
     assert not {'train', 'val', 'products'} & set(vars(disk))
     for part in ('train', 'val', 'products'): getattr(memory, part)
-    others, other_hidden = fitting_queries(memory)
-    assert hidden.equals(other_hidden) and len(hidden) > 20
-    assert all(kinds[k].equals(others[k]) for k in others) and len(kinds['warm']) > 20
+    others, also_shown = fitting_queries(memory)
+    assert shown.equals(also_shown) and kinds.keys() == others.keys() and all(kinds[k].equals(others[k]) for k in others) and len(kinds['warm']) > 20
 
 def test_the_fitted_mixture_is_no_worse_than_its_parts(electronics):
     cat, val = Catalogue.of(electronics.products), electronics.val
     texts, relevant = val.text.tolist(), [{f} for f in cat.families[cat.positions(val.product_id)]]
-    signals = dict(meaning=tfidf_scorer(cat.texts)(texts), words=bm25_scorer(cat.texts)(texts))
-    asked = trials(signals, cat.families, relevant, [how_spoken(t) for t in texts])
+    rare, words = tfidf_scorer(cat.texts), bm25_scorer(cat.texts)
+    asked = trials(lambda some: dict(meaning=rare(some), words=words(some)), texts, cat.families, relevant)
     fitted = fit_weights(dict(reviews=asked))
     mean = {share: asked.scores(fitted.with_words(share)).mean() for share in (0, .5, 1)}
     assert asked.scores(fitted).mean() >= max(mean.values()) - .002
+
+def test_only_whole_grades_and_names_are_written_and_read(tmp_path):
+    (tmp_path/'q').write_text('q 0 d 99999999999999999999')
+    assert read_qrels(tmp_path/'q')['q']['d'] == 10**20 - 1
+    (tmp_path/'q').write_text('q 0 d 1' + 400*'0')
+    with pytest.raises(RecsysError, match='expected a whole number'): read_qrels(tmp_path/'q')
+    for lists, tag in (({'q': [('d', float('nan'))]}, 'x'), ({'q': [('d', 1.)]}, 'my system')):
+        with pytest.raises(RecsysError, match='run: '): write_run(tmp_path/'r', lists, tag)
+
+def test_things_had_again_can_stand_alone():
+    model = HistoryModel.of(list('xyz'), pd.DataFrame(dict(before=['x'], product_id=['y'], weight=1., damping=1.)), pd.DataFrame(dict(product_id=['x'], again=.5)))
+    assert model.scores([[0], []], ('again',)).shape == (2, 3)
+
+def test_a_query_of_two_categories_is_answered_by_both():
+    p = pd.DataFrame(dict(product_id=list('abcdefghij'), family_id=list('abcdefghij'), title='A thing', features=[[]]*10, brand='',
+                          categories=[['USBCables']]*2 + [['USB Cables']]*2 + [['Lamps']]*6))
+    asked = keyword_task(p).set_index('query')
+    assert asked.relevant['usb cables'] == set('abcd')

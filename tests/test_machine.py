@@ -128,3 +128,8 @@ def test_both_ways_of_attention_have_the_same_gradient(monkeypatch, plain):
     weights = (q @ k.transpose(-1, -2)/8**.5).masked_fill(~seen, -torch.inf).softmax(-1)
     (weights @ v).square().sum().backward()
     for got, exact in zip(x.grad, (q, k, v)): assert torch.allclose(got, exact.grad, atol=1e-5)
+
+def test_choices_that_are_no_choices_are_measured_again():
+    machine.cache_folder().mkdir(parents=True, exist_ok=True)
+    (machine.cache_folder()/'choices.json').write_text('[]')
+    assert machine._known_choices() == {}

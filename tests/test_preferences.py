@@ -19,6 +19,9 @@ phrases = [
     ('lamp, no more than 40 dollars', dict(text='lamp', max_price=40)), ('50 dollars max', dict(max_price=50)), ('lamp priced below 99.99', dict(text='lamp', max_price=99.99)), ('under 1.000 euros', dict(max_price=1000)), ('a not too expensive pan', dict(text='a pan')), ('tv under 1.299,00 €', dict(text='tv', max_price=1299)), ('tv under $1,299.00', dict(max_price=1299)), ('under 1,000', dict(max_price=1000)), ('up to 40,50 €', dict(max_price=40.5)),
     ('from 40 to 20 dollars', dict(min_price=20, max_price=40)),
     ('under fifty dollars', dict(max_price=50)), ('less than a hundred dollars', dict(max_price=100)), ('under twenty five euros', dict(max_price=25)),
+    ('under two thousand five hundred dollars', dict(max_price=2500)), ('a lamp under nineteen dollars', dict(text='a lamp', max_price=19)),
+    ('under two hundred and fifty dollars', dict(max_price=250)), ('between fifty and a hundred dollars', dict(min_price=50, max_price=100)),
+    ('between 500 and 2k dollars', dict(min_price=500, max_price=2000)), ('100 to 1k dollars', dict(min_price=100, max_price=1000)), ('a lamp under 500 kč', dict(text='a lamp', max_price=500, currency='kč')),
     # other places' money
     ('a phone under 1 000 dollars', dict(text='a phone', max_price=1000)), ('a phone under A$100', dict(text='a phone', max_price=100, currency='A$')),
     ('watch below 100 CHF', dict(text='watch', max_price=100, currency='CHF')), ('a lamp under 1 500 kr', dict(text='a lamp', max_price=1500)),

@@ -380,3 +380,13 @@ preparing.prepare(*sys.argv[1:3], "x", sys.argv[3])"""
     assert load_prepared('x', tmp_path).report == before and len(list(home.glob('.x.*.part'))) == 1
     prepare(*files, 'x', tmp_path, split='product')
     assert load_prepared('x', tmp_path).report['split']['by'] == 'product' and not list(home.glob('.x.*.part'))
+
+def test_a_core_knows_no_person_without_a_name(tmp_path):
+    meta = write(tmp_path/'m.jsonl', [dict(parent_asin=f'P{i}', title=f'A thing of sort {"abc"[i]}') for i in range(3)])
+    rows = [review(f'u{i % 10}' if i < 60 else '', f'P{i % 3}', sentence(i), timestamp=10**12 + i*86_400_000) for i in range(90)]
+    data = prepare(write(tmp_path/'r.jsonl', rows), meta, 'x', tmp_path, split='review', kcore=2)
+    assert set(data.train.user_id) and '' not in set(data.train.user_id)
+
+@pytest.mark.parametrize('split', ['product', 'review'])
+def test_cuts_belong_to_time(tmp_path, split):
+    with pytest.raises(RecsysError, match=f'cuts: a split by {split} has none'): prepare([], [], 'x', tmp_path, split=split, cuts='blair')

@@ -9,7 +9,7 @@ from recsys_nb.index.build import IndexSettings, index_folder, index_products
 from recsys_nb.index.products import ProductIndex, Query, followed, index_format, with_scores
 from recsys_nb.index.qdrant import EdgeStore, ServerStore, ServerUnavailable
 from recsys_nb.evaluation.fusion import Keywords
-from recsys_nb.index.stores import Candidate, ExactStore, Filters, passes, payload_of
+from recsys_nb.index.stores import Candidate, ExactStore, Filters, as_tuple, passes, payload_of
 
 vocabulary = 'quiet loud keyboard mouse office gaming wireless usb compact heavy light battery red blue'.split()
 
@@ -388,3 +388,23 @@ def test_what_others_had_afterwards_is_the_same_everywhere(tmp_path):
     expected = answers(ExactStore())
     assert expected and expected[0].because == ['histories']
     for name, store in stores(tmp_path): agree(expected, answers(store))
+
+def test_a_new_price_keeps_what_counts_are_divided_by(tmp_path):
+    p, vectors, _ = catalogue(4)
+    followers = pd.DataFrame(dict(before=['p0000'], product_id=['p0001'], weight=[1.], damping=[.5]))
+    with index_products(tmp_path/'i', p, vectors, 'toy', followers=followers) as index:
+        index.add(p[:1].assign(price=3.), vectors[:1])
+        payload, had = index.store.retrieve(['p0000'], ['histories'])['p0000']
+        assert payload['damping'] == .5 and payload['price'] == 3
+        assert index.manifest['built_at'] > '2026'
+
+def test_scores_name_a_product_once(tmp_path):
+    p, _, _ = catalogue(4)
+    with pytest.raises(RecsysError, match='scores: p0000 is there twice'): with_scores(p, pd.DataFrame(dict(product_id=['p0000']*2, score=[1., 2.])))
+
+def test_missing_values_of_pandas_are_no_mistake():
+    assert payload_of(dict(product_id='a', title='A', price=pd.NA, brand=pd.NA, images=None)) == payload_of(dict(product_id='a', title='A'))
+
+def test_several_are_several_whatever_holds_them():
+    for some in (['a', 'b'], pd.Index(['a', 'b']), (c for c in 'ab'), dict(a=1, b=2).keys()): assert as_tuple(some) == ('a', 'b')
+    assert as_tuple('ab') == ('ab',) and as_tuple(None) == ()

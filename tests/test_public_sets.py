@@ -4,10 +4,12 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from recsys_nb.benchmarks import public_sets as sets
+from recsys_nb.benchmarks import growth, public_sets as sets
+from recsys_nb.benchmarks.measuring import in_own_process
 from recsys_nb.core.files import RecsysError
 from recsys_nb.data.prepare import prepare
 
@@ -118,3 +120,17 @@ def test_entities_and_bare_ampersands_of_reviews(tmp_path):
 def test_every_set_says_who_made_it_and_pins_a_commit():
     for name, one in sets.public_sets.items():
         assert one.maker and all(a.startswith('https://') for a in one.files.values()), name
+
+def test_whoever_gives_no_name_is_a_person_of_their_own(tmp_path):
+    one = '<review>\n<product_name>\nA pan: kitchen\n</product_name>\n<date>\nMay 1, 2005\n</date>\n<asin>\nB1\n</asin>\n<product_type>\nkitchen\n</product_type>\n<review_text>\nFine\n</review_text>\n<title>\nGood\n</title>\n<rating>\n5.0\n</rating>\n</review>\n'
+    (tmp_path/'x.review').write_text(one*3)
+    reviews, products = sets.read_sentiment(tmp_path)
+    assert len({r['user_id'] for r in reviews}) == 3 and len(products) == 1
+
+def test_generated_products_may_begin_anywhere():
+    ids, words = np.arange(801, 820), np.array([f'word{i}' for i in range(1000)])
+    written = list(growth._product_lines(ids, 1000, words, np.random.default_rng(0)))
+    assert len(written) == 19 and all(map(json.loads, written))
+
+def test_a_process_of_many_words_is_read_to_its_end():
+    assert in_own_process('print("x"*200_000); print(1)') == 1

@@ -8,6 +8,7 @@ from hypothesis import given, strategies as st
 from conftest import examples
 
 import recsys_nb.index.build as index_building
+import recsys_nb.recommend.recommender as recommending
 from recsys_nb.core.files import RecsysError
 from recsys_nb.evaluation.trec import evaluate_run, read_run, write_run
 from recsys_nb.index.build import build_index, index_products
@@ -147,14 +148,14 @@ def test_diversity(rec):
         with pytest.raises(RecsysError, match='diversity'): rec.recommend('x', diversity=bad)
 
 def test_advice(rec):
-    assert 'did you mean \'keyboards\'' in (a := rec.recommend('quiet', category='Keybords', max_price=50).advice) and 'without category' in a
+    assert 'did you mean \'keyboards\'' in (a := rec.recommend('quiet', category='Keybords', max_price=50).advice) and 'without “category: Keybords”' in a
     few = rec.recommend('keyboard', min_price=150, max_price=150, category='keyboards', k=9)
     assert len(few) < 9 and f'Only {len(few)} passed' in few.advice
     variants = rec.recommend('keyboard', category='keyboards', k=99)
     assert f'Only {2*len(variants)} passed all conditions, variants of {len(variants)}.' in variants.advice
     assert len(rec.recommend('keyboard', category='', brand=['']) or ()) == 5, 'nothing chosen is no condition'
     none = rec.recommend('keyboard', min_price=9000)
-    assert none == [] and none.advice.endswith('Products that would pass: 120 without min price: 9,000.')
+    assert none == [] and none.advice.endswith('Products that would pass: 120 without “min price: 9,000”.')
     assert rec.recommend('mouse', k=3).advice is None
 
 @pytest.mark.parametrize('text', ['', '   ', [], [''], '\x00'])
@@ -243,3 +244,21 @@ def test_a_catalogue_without_reviews_or_stars(tmp_path, monkeypatch):
     with Recommender.load(tmp_path, model=ToyEncoder()) as rec:
         found = rec.recommend('quiet keyboard, at least 4 stars', k=3)
         assert len(found) == 3 and all(r.why_from == 'description' for r in found) and 'no predicted stars' in found.advice
+
+def test_what_is_unwanted_stays_behind_what_is_wanted_in_a_varied_answer(rec):
+    def red(found): return ['red' in r.title for r in found]
+    plain, varied = (rec.recommend('a red keyboard, not red', category='keyboards', k=30, diversity=d) for d in (0., .9))
+    assert any(red(plain)) and sorted(red(plain)) == red(plain) and sorted(red(varied)) == red(varied) and sum(red(varied)) == sum(red(plain))
+
+@pytest.mark.parametrize('unwanted, title', [
+    ('batteries', 'Battery of AA cells'), ('battery', 'Two batteries'), ('watches', 'A watch'), ('cables', 'USB Cable'), ('cases', 'A case'),
+    ('boxes', 'Box of nails'), ('glass', 'Two glasses'), ('movie', 'Movies')])
+def test_one_and_many_are_the_same_thing(unwanted, title):
+    assert recommending._names_one_of([unwanted])(title) and not recommending._names_one_of([unwanted])('A lamp')
+
+def test_lists_are_as_long_as_asked(rec):
+    assert [len(found) for found in rec.rank({'a': 'keyboard, no red', 'b': 'mouse'}, k=3).values()] == [3, 3]
+
+def test_an_unknown_history_is_called_by_its_name(rec):
+    with pytest.raises(RecsysError, match='history: there is no product'): rec.recommend(history=['gone'])
+    with pytest.raises(RecsysError, match='like: there is no product'): rec.recommend(like=['gone'])

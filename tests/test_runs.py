@@ -6,7 +6,7 @@ import pytest
 
 from recsys_nb.command import pipeline
 from recsys_nb.core.files import RecsysError, write_json
-from recsys_nb.core.runs import new_run
+from recsys_nb.core.runs import find_run, new_run
 from recsys_nb.training.settings import EncoderConfig
 
 wait = 'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'
@@ -45,3 +45,8 @@ def test_the_newest_run_is_an_encoder_or_else_a_score_model(monkeypatch):
     assert pipeline.run_for(data, None) == 'e1' and pipeline.run_for(data, 'score') == 's2'
     runs.clear()
     with pytest.raises(RecsysError, match="no finished encoder run on data set 'shop': train one, or use --run base"): pipeline.run_for(data, None)
+
+def test_a_folder_is_a_run_of_its_kind(tmp_path):
+    run = new_run(EncoderConfig(), tmp_path)
+    assert find_run(run.path, 'encoder').path == run.path
+    with pytest.raises(RecsysError, match='no such score run'): find_run(run.path, 'score', tmp_path)

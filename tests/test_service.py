@@ -449,3 +449,9 @@ def test_an_error_names_the_address_that_was_used_and_a_path_is_kept(monkeypatch
         with pytest.raises(ServerUnavailable, match=where): ServerStore(f'{where}/', 'toys').exists()
         server.shutdown()
     assert asked and all(p.startswith('/qdrant/collections/toys') for p in asked)
+
+def test_a_key_may_have_letters_of_any_language():
+    client = TestClient(create_app(Shop(), settings=ServiceSettings(key='schlüssel')), base_url='http://localhost')
+    for name, before in (('authorization', 'Bearer '), ('x-api-key', '')):
+        assert client.get('/products/K1', headers={name: f'{before}schlüssel'.encode()}).status_code == 200
+        assert client.get('/products/K1', headers={name: f'{before}schlussel'.encode()}).status_code == 401

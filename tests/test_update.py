@@ -247,3 +247,25 @@ def test_three_parts_and_a_plain_index(shop, monkeypatch):
 def test_a_part_that_is_none_is_told(built, shard):
     root, model = built
     with pytest.raises(RecsysError, match='expected which part of how many, as 3/8'): build.encode_shard(load_prepared('shop', root), model, shard, root=root)
+
+def test_one_product_is_removed_by_its_id(shop):
+    root, model = shop
+    before = load_prepared('shop', root).products.product_id
+    update_all('shop', removed=before[0], root=root)
+    assert set(before) - set(load_prepared('shop', root).products.product_id) == {before[0]}
+
+def test_an_index_that_hears_few_families_goes_on_to(shop):
+    root, model = shop
+    data = load_prepared('shop', root)
+    build.build_index(data, model, root=root, families=3).close()
+    quiet = next(i for i, p in heard(root, model).items() if not p)
+    new = [dict(user_id='new', parent_asin=quiet, rating=5., title='Fine', text='It does what a person wants of such a thing every day', timestamp=1700000000000)]
+    update_all('shop', reviews=lines(root/'new.jsonl', new), root=root)
+    found = heard(root, model)
+    build.build_index(load_prepared('shop', root), model, root=root, families=3).close()
+    assert found == heard(root, model) and sum(map(bool, found.values())) <= 3*4
+
+def heard(root, model):
+    "Product -> ids of the reviews that an index keeps of it."
+    with ProductIndex.open(root/'outputs'/'index'/'shop') as index:
+        return {p['product_id']: sorted(r['review_id'] for r in p['reviews']) for page in index.store.scroll() for p, _ in page}

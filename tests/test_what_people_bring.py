@@ -356,3 +356,24 @@ def test_words_are_found_in_every_script(asked, wanted):
 @given(st.text(max_size=300))
 def test_sentences_lose_nothing_but_marks(text):
     for s in sentences(text): assert len(s) >= 5 and s == clean(s)
+
+# -- found by reading
+
+def test_a_cell_that_python_knows_and_json_does_not_is_a_text(tmp_path):
+    cells = '[...]', '{1, 2}', "[b'x']", '{'
+    (tmp_path/'m.csv').write_text('parent_asin,title\n' + ''.join(f'P{i},"{c}"\n' for i, c in enumerate(cells)))
+    assert prepare([], tmp_path/'m.csv', 'x', tmp_path).products.title.tolist() == list(cells)
+
+def test_names_in_capitals_are_found(tmp_path):
+    (tmp_path/'raw').mkdir()
+    (tmp_path/'raw'/'REVIEWS.JSONL').write_bytes(lines(reviews))
+    (tmp_path/'raw'/'META_things.JSONL').write_bytes(lines(meta))
+    assert len(kept(prepare(tmp_path/'raw', tmp_path/'raw', 'x', tmp_path))) == 30
+
+def test_a_count_with_a_point_for_thousands_is_one_in_a_column_too(tmp_path):
+    data = prepared(tmp_path, m=[page(i, rating_number='24.269') for i in range(3)])
+    assert set(data.products.rating_number) == {24269}
+
+def test_apostrophes_of_two_kinds_are_no_difference(tmp_path):
+    said = "I can't complain about this thing at all, it works", 'I can’t complain about this thing at all, it works'
+    assert len(kept(prepared(tmp_path, [review(i, text=t) for i, t in enumerate(said)] + [review(i) for i in range(2, 30)]))) == 29

@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from matplotlib.ticker import MaxNLocator
 from ..core.plots import axes_or_new, finish_plot, muted, plot_style
-from ..core.files import RecsysError, write_beside
+from ..core.files import RecsysError, read_json, write_beside
 from ..core.runs import RunFolder, find_run, read_metrics
 from ..training.loop import rate_factor
 
@@ -156,12 +156,14 @@ def plot_metric(
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #3745a918
 def _plot_rate(runs, ax):
-    "The learning rate over the epochs, as the settings plan it."
+    "The learning rate over the epochs, by the settings and the plan."
     steps = np.arange(1001)
     for i, (label, run) in enumerate(runs.items()):
         c = run.config
         rates = [1e5*c.lr*rate_factor(s, 1000, c.warmup) for s in steps]
-        ax.plot(steps*c.epochs/1000, rates, label=label, **_run_style(i))
+        plan = run.path/'plan.json'
+        epochs = read_json(plan)['epochs'] if plan.exists() else c.epochs
+        ax.plot(steps*epochs/1000, rates, label=label, **_run_style(i))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return finish_plot(ax, 'Learning rate, in 10⁻⁵', xlabel='epochs done')
 

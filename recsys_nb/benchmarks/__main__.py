@@ -53,7 +53,9 @@ def benchmark_command(
     calm_threads()
     args = sys.argv[1:] if args is None else args
     asked = _parser().parse_args(args)
-    if not asked.names: _parser().print_help()
+    if not asked.names:
+        _parser().print_help()
+        return 0
     held = isas[asked.isa]
     if any(os.environ.get(k) != v for k, v in held.items()):
         command = [sys.executable, '-m', 'recsys_nb.benchmarks', *args]

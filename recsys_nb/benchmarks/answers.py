@@ -98,7 +98,7 @@ _below = dict(review='a sentence of a buyer', description='a line of its descrip
 
 def _share_named(rec, asked):
     "The share of the first five that name what was not wanted"
-    found = [bool(re.search(rf'\b{word}', r.title, re.I)) for text, word in asked for r in rec.recommend(text, k=5)]
+    found = [bool(re.search(rf'\b{word}(?:e?s)?\b', r.title, re.I)) for text, word in asked for r in rec.recommend(text, k=5)]
     return sum(found)/max(1, len(found))
 
 def answers(
@@ -107,7 +107,7 @@ def answers(
 ) -> Reading:
     "Ask all questions, five products each, and count what their answers show."
     n = 5 if quick else None
-    as_it_ranks = replaced.object(Recommender, '_without_unwanted', lambda self, hits, wish: hits)
+    as_it_ranks = replaced.object(Recommender, '_without_unwanted', lambda self, hits, wish: (hits, []))
     with Recommender.load(folder) as rec:
         told = [dict(text=text, title=r.title, why_from=r.why_from, why=r.why)
                 for text in questions[:n] for r in rec.recommend(text, k=5)]

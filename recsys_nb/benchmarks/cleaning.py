@@ -154,7 +154,7 @@ memory_ways = {'duckdb': ('duckdb', '3GB'), 'polars': ('polars', ''), 'duckdb in
 def in_turns(
     path:Path, # The file to clean
     turns:int, # How often ours and Polars run
-) -> dict:     # Name in `memory_ways` -> a dict from `measure` per run
+) -> dict:     # Name in `memory_ways` -> a dict from `measure_way` per run
     "Clean a file in every way."
     most_mb = .7 * proc_mb('meminfo', 'MemAvailable')
     names = list(memory_ways)[:2] * turns + list(memory_ways)[2:]

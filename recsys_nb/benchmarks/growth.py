@@ -7,7 +7,7 @@ __all__ = ['shares', 'review_words', 'bullet_words', 'title_words', 'steps', 'wa
            'kind_of', 'write_raw', 'StepTook', 'watch', 'run_step', 'Growth', 'growth', 'read_growth', 'plot_growth']
 
 # %% ../../nbs/98_benchmarks.growth.ipynb #0d3dd200
-import json, subprocess, sys, tempfile, threading, time
+import subprocess, sys, tempfile, threading, time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
@@ -70,9 +70,10 @@ def _product_lines(ids, products, words, rng):
     titles = texts_about(kinds, lengths(len(ids), title_words, rng), words, rng)
     bullets = texts_about(kinds, lengths(len(ids), bullet_words, rng), words, rng)
     prices = np.exp(rng.normal(2.7, .9, len(ids))).round(2)
+    before = None
     for i, kind, title, bullet, price in zip(ids.tolist(), kinds.tolist(), titles, bullets, prices.tolist()):
-        same = i % 8 == 1
-        title, bullet = (before[0] + ' xl', before[1]) if same and i else (title, bullet)
+        same = i % 8 == 1 and before
+        title, bullet = (before[0] + ' xl', before[1]) if same else (title, bullet)
         before = title, bullet
         cost = 'null' if i % 3 == 0 else price
         half = len(bullet)//2

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from fastcore.basics import patch
 from ..core.files import RecsysError, progress
-from ..core.machine import cpu_name, find_preset
+from ..core.machine import cores, cpu_name, find_preset
 
 # %% ../../nbs/90_benchmarks.measuring.ipynb #3826bab0
 def machine() -> dict:
@@ -21,9 +21,7 @@ def machine() -> dict:
     memory = os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30 if hasattr(os, 'sysconf') else None
     on = find_preset()
     card = torch.cuda.get_device_name() if on.device == 'cuda' else ''
-    usable = getattr(os, 'sched_getaffinity', None)
-    cores = len(usable(0)) if usable else os.cpu_count()
-    return dict(cpu=cpu_name(), cores=cores, card=card, memory_gib=memory and round(memory, 1),
+    return dict(cpu=cpu_name(), cores=cores(), card=card, memory_gib=memory and round(memory, 1),
                 bfloat16=on.bfloat16, python=platform.python_version(), torch=torch.__version__,
                 system=platform.system())
 
@@ -121,7 +119,7 @@ def _repr_markdown_(self:Benchmark):
     lines = [f'| {self.benchmark} | median ({self.unit}) | lowest to highest | ours is better by |', '|:--|--:|--:|--:|']
     lines += [f'| {n} | {show(m)} | {show(lo)} to {show(hi)} | {r} |' for n, m, (lo, hi), r in rows]
     m = self.machine
-    return '\n'.join(lines) + f'\n\n{self.repeats} runs each, in turn, on {m["card"] or m["cpu"]}, {m["cores"]} cores.'
+    return '\n'.join(lines) + f'\n\n{self.repeats} run{"s"*(self.repeats != 1)} each, in turn, on {m["card"] or m["cpu"]}, {m["cores"]} cores.'
 
 # %% ../../nbs/90_benchmarks.measuring.ipynb #3bdacc9e
 @patch
@@ -154,10 +152,12 @@ def in_own_process(
 ):                          # What the line says, or `None` if it was stopped
     "Run code in a new process and read its result; `RecsysError` with the last line of what went wrong."
     command = [sys.executable, '-c', code, *map(str, args)]
-    with tempfile.TemporaryFile('w+') as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as p:
+    with (tempfile.TemporaryFile('w+') as said, tempfile.TemporaryFile('w+') as log,
+          subprocess.Popen(command, stdout=said, stderr=log, text=True) as p):
         while p.poll() is None:
             if proc_mb(f'{p.pid}/status', 'VmRSS') > most_mb: return p.kill()
             time.sleep(.1)
         log.seek(0)
+        said.seek(0)
         if p.returncode: raise RecsysError([f'ended with {p.returncode}', *log.read().strip().splitlines()][-1])
-        return json.loads(p.stdout.read().splitlines()[-1])
+        return json.loads(said.read().splitlines()[-1])

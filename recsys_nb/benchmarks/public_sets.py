@@ -87,7 +87,7 @@ def read_sentiment(
             products[product] = product_line(product, name or department, [kind])
             votes = re.match(r'\d*', field.get('helpful', ''))[0]
             reviews.append(review_line(
-                product, hashed(field.get('reviewer', '')), field['review_text'], field['title'],
+                product, hashed(field.get('reviewer') or f'nobody {len(reviews)}'), field['review_text'], field['title'],
                 float(field['rating']), int(day.timestamp()) * 1000, int(votes or 0)))
     return reviews, list(products.values())
 

@@ -15,7 +15,7 @@ from .measuring import Benchmark, compare, milliseconds
 from .search import generated_products, generated_vectors, local_peer, shop_words
 from ..data.texts import review_text
 from ..evaluation.certainty import bootstrap_interval, paired_interval
-from ..evaluation.fusion import Weights, bm25_scorer, how_spoken, trials
+from ..evaluation.fusion import Weights, bm25_scorer, trials
 from ..evaluation.metrics import Catalogue, review_queries
 from ..index.build import index_products, trials_of
 from ..index.products import ProductIndex
@@ -179,14 +179,14 @@ def fewer_tokens(
     reviews = reviews[reviews.informative].sample(frac=1, random_state=0)[:n]
     cat, model = Catalogue.of(data.products), DualEncoderSBERT(max_tokens=max(sizes))
     asked, relevant = review_queries(reviews), [{f} for f in cat.families[cat.positions(reviews.product_id)]]
-    users, how = model.encode(asked, max_tokens=128), [how_spoken(t) for t in asked]
-    words = bm25_scorer(cat.words)(asked)
+    users, words = dict(zip(asked, model.encode(asked, max_tokens=128))), bm25_scorer(cat.words)
     found, seconds, rows = {}, {}, []
     for size in sizes:
         start = time.perf_counter()
         products = model.encode(cat.texts, side='product', max_tokens=size)
         seconds[size] = time.perf_counter() - start
-        ts = trials(dict(meaning=users @ products.T, words=words), cat.families, relevant, how)
+        def ask(texts): return dict(meaning=np.stack([users[t] for t in texts]) @ products.T, words=words(texts))
+        ts = trials(ask, asked, cat.families, relevant)
         found[size] = dict(meaning=ts.scores(Weights().with_words(0)), mixture=ts.scores(Weights()))
     for size, ways in found.items():
         row = dict(tokens=size, seconds=round(seconds[size], 1))

@@ -396,7 +396,8 @@ def _asked(preferences, queries, requests):
     "Yield where each request stands, and what it says."
     from recsys_nb.evaluation.trec import read_queries
     if requests:
-        for n, (where, one) in enumerate(objects_of(requests, _example), 1): yield where, dict(id=str(n)) | one
+        for n, (where, one) in enumerate(objects_of(requests, _example), 1):
+            yield where, one | dict(id=str(n) if one.get('id') is None else one['id'])
     elif queries:
         for i, text in read_queries(queries).items(): yield f'{queries}: {i}', dict(id=i, text=text)
     else: yield '', dict(text=preferences or '')

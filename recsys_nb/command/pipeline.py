@@ -329,7 +329,8 @@ def run_pipeline(
         result.notes.append('The data set has no reviews: the index uses the base encoder, no score was predicted.')
     say('Indexing the products …')
     encoder = result.written.get('encoder')
-    index = index_data(data, encoder.name if encoder else 'base', root=root, plan=plan)
+    base = None if encoder else settings.get('base')
+    index = index_data(data, encoder.name if encoder else 'base', root=root, base=base, plan=plan)
     result.written['index'] = index
     result.sample_answers = _ask(index, queries or sample_preferences(data), k)
     return result

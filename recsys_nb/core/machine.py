@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['base_encoder', 'resolve_base', 'Choice', 'time_ways', 'cache_folder', 'cpu_name', 'installed', 'import_runtime',
-           'fastest', 'bfloat16_pays', 'Preset', 'find_preset', 'steady_attention', 'calm_threads', 'give_back_memory',
-           'Doctor', 'doctor']
+           'cores', 'fastest', 'bfloat16_pays', 'Preset', 'find_preset', 'steady_attention', 'calm_threads',
+           'give_back_memory', 'Doctor', 'doctor']
 
 # %% ../../nbs/01_core.machine.ipynb #a0654e4b
 import ctypes, gc, hashlib, json, os, platform, re, socket, statistics, sys, time
@@ -137,12 +137,16 @@ def import_runtime(
         if not known: del sys.modules[reports]
 
 # %% ../../nbs/01_core.machine.ipynb #a8ac24db
+def cores() -> int:
+    "How many cores this process may use."
+    usable = getattr(os, 'sched_getaffinity', None)
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
 def _machine_facts():
     "What a measurement holds for: processor, cores, limits set in the environment, versions."
-    usable = getattr(os, 'sched_getaffinity', None)
     return dict(
         cpu=cpu_name(),
-        cores=len(usable(0)) if usable else os.cpu_count(),
+        cores=cores(),
         limits={k: os.environ[k] for k in _limits if k in os.environ},
         versions={k: installed(k) for k in _runtimes})
 
@@ -155,8 +159,9 @@ def _key():
 # %% ../../nbs/01_core.machine.ipynb #b91dc245
 def _all_choices():
     "What was measured on any machine that shares this folder; what cannot be read is measured again."
-    try: return read_json(cache_folder()/'choices.json')
+    try: found = read_json(cache_folder()/'choices.json')
     except (OSError, RecsysError): return {}
+    return found if isinstance(found, dict) else {}
 
 def _known_choices():
     "Question -> `Choice`, of all that was ever measured on this machine as it is now."
@@ -340,7 +345,8 @@ def _base_problem(name):
 # %% ../../nbs/01_core.machine.ipynb #010dde26
 def _network_problem():
     "A line if the Hugging Face hub cannot be reached."
-    if os.environ.get('HF_HUB_OFFLINE') == '1': return 'HF_HUB_OFFLINE=1: the hub is never asked'
+    if os.environ.get('HF_HUB_OFFLINE', '').upper() in ('1', 'TRUE', 'YES', 'ON'):
+        return 'HF_HUB_OFFLINE is set: the hub is never asked'
     try: socket.create_connection(('huggingface.co', 443), timeout=2).close()
     except OSError: return 'no network: huggingface.co cannot be reached, so only encoders on this machine can be used'
 

@@ -106,8 +106,8 @@ def find_run(
 ) -> RunFolder:
     "The run of that name; `RecsysError` lists those there are."
     path = Path(name)
-    if (path/'status.json').exists() and path.parent.name in _run_kinds.values(): return RunFolder(path)
     kinds = [kind] if kind else _run_kinds
+    if (path/'status.json').exists() and path.parent.name in [_run_kinds[k] for k in kinds]: return RunFolder(path)
     runs = sorted((r for k in kinds for r in all_runs(k, root)), key=lambda r: r.name)
     found = [r for r in runs if (r.state == 'finished' if name == 'latest' else r.name == str(name))]
     if found: return found[-1]

@@ -7,19 +7,21 @@ __all__ = ['markdown_table']
 
 # %% ../../nbs/04_core.tables.ipynb #d5107cec
 from numbers import Number
+import pandas as pd
 
 # %% ../../nbs/04_core.tables.ipynb #8b26ca2c
+def _is_number(x): return isinstance(x, Number) and not isinstance(x, bool)
+
 def _cell(x):
     "What stands in a cell for `x`."
-    if x is None or x != x: return '–' # NaN is the one thing that differs from itself
-    if isinstance(x, Number) and not isinstance(x, bool): return f'{x:,}'
-    return str(x).replace('|', '\\|').replace('\n', ' ')
+    if pd.isna(x) is True: return '–' # a list has an answer for each of what it holds
+    return f'{x:,}' if _is_number(x) else ' '.join(str(x).replace('|', '\\|').splitlines())
 
 # %% ../../nbs/04_core.tables.ipynb #556fadcf
 def _rule(column):
     "The line below a column's head: numbers stand on the right."
     there = [x for x in column if x is not None]
-    return '--:' if there and all(isinstance(x, Number) for x in there) else '---'
+    return '--:' if there and all(map(_is_number, there)) else '---'
 
 # %% ../../nbs/04_core.tables.ipynb #22545371
 def markdown_table(

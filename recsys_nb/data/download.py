@@ -53,7 +53,8 @@ def _fetch(file, dest):
         try: got = hf_hub_download(_repository, file, repo_type='dataset', local_dir=dest/'.download')
         except PermissionError as e: raise RecsysError(f'{dest}: cannot write here ({e.strerror})') from e
         except Exception as e: # whatever the hub's HTTP library raises
-            raise RecsysError(f'{file}: not fetched from Hugging Face ({str(e).strip().splitlines()[0]})') from e
+            why = (str(e).strip() or type(e).__name__).splitlines()[0]
+            raise RecsysError(f'{file}: not fetched from Hugging Face ({why})') from e
         os.replace(got, path)
     return path
 

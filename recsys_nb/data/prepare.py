@@ -23,8 +23,9 @@ from ..core.files import (
     RecsysError, as_json, only_one, read_json, recover_folder, replace_folder, root_folder, write_json)
 from ..core.settings import Settings, setting
 from ..core.tables import markdown_table
-from .cleaning import (
-    families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, newest, one_per_product)
+from recsys_nb.data.cleaning import (
+    families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, newest, one_per_product,
+    whom)
 from .reading import (
     DuckDB, Spark, as_lines, input_files, meta_fields, meta_lists, quoted, review_fields, unusable_lines)
 from recsys_nb.data.splitting import (
@@ -192,19 +193,18 @@ def _split_product(e, t, had, base, s):
 # %% ../../nbs/18_data.prepare.ipynb #3deff403
 def _split_review(e, t, had, base, s):
     "Reviews dealt out within their families; an interaction goes where its user's review of the product is."
-    base, shares = split_within_families(e, base.select('family_id', 'place').distinct(), s.fractions)
+    base = split_within_families(e, base.select('family_id', 'place').distinct(), s.fractions)
     dealt = e.save(base.select('place', 'part'), 'dealt')
     t, had = (x.left_join(dealt, 'place').drop('place_right')
         for x in (t, had))
     return t, had.mutate(part=ibis.coalesce(
         had.part,
-        held_out(had.place, shares)))
+        held_out(had.place, s.fractions[1:])))
 
 # %% ../../nbs/18_data.prepare.ipynb #feca87b3
 def _split_reviews_and_interactions(e, t, had, s):
     "Reviews and interactions with their part, and how they came to it."
-    who = (t.user_id == '').ifelse(t.review_id, t.user_id)
-    t = t.mutate(place=place_of(t, who, s.seed))
+    t = t.mutate(place=place_of(t, whom(t), s.seed))
     had = had.mutate(place=place_of(had, had.user_id, s.seed))
     base = t.filter(_.removed.isnull())
     if not e.rows(base.limit(1)):
@@ -292,9 +292,9 @@ def _require_lines(e, counted, max_bad):
         raise RecsysError(f'{next(iter(counted.values()))["file"]}: empty')
     if bad <= max_bad * lines: return
     read, f = next(of for of in counted.items() if of[1]['unusable'])
-    first = next(unusable_lines(e.local, read, f['file']), dict(line='?', reason='?'))
+    first = next(unusable_lines(e.local, read, f['file'], 1), dict(line='?', reason='?'))
     raise RecsysError(
-        f'{f["file"]}: {bad:,} of {lines:,} lines cannot be used, more than --max-bad {max_bad:.0%}; '
+        f'{f["file"]}: {bad:,} of {lines:,} lines cannot be used, more than --max-bad {100*max_bad:g}%; '
         f'the first is line {first["line"]}: {first["reason"]}')
 
 # %% ../../nbs/18_data.prepare.ipynb #f820cd4a
@@ -692,6 +692,8 @@ def prepare(
     if not plain: raise RecsysError(f'name={name!r}: expected a folder name such as "electronics"')
     if engine not in ('duckdb', 'spark'): raise RecsysError(f'engine={engine!r}: expected duckdb or spark')
     s = PrepareSettings(**kwargs)
+    if s.cuts and s.split in ('product', 'review'):
+        raise RecsysError(f'cuts: a split by {s.split} has none; expected --split time')
     reviews, meta = _files_of_both_kinds(reviews, meta)
     path = root_folder(root)/'data'/'preprocessed'/name
     def start(work):

@@ -7,7 +7,7 @@ __all__ = ['endings', 'review_fields', 'meta_fields', 'meta_lists', 'input_files
            'Spark', 'product_id', 'user_id', 'all_given', 'unusable_lines']
 
 # %% ../../nbs/13_data.reading.ipynb #93c53721
-import ast, bz2, csv, glob, gzip, io, itertools, json, lzma, os, re, warnings, zipfile, zlib
+import ast, bz2, csv, glob, gzip, io, itertools, json, lzma, re, warnings, zipfile, zlib
 from collections import defaultdict
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +16,7 @@ import pyarrow as pa, pyarrow.parquet as pq
 from fastcore.basics import patch
 from ibis.util import gen_name
 from ..core.files import RecsysError, progress
+from ..core.machine import cores
 from .texts import given, non_values
 
 # %% ../../nbs/13_data.reading.ipynb #619daba3
@@ -25,7 +26,7 @@ endings = tuple(f'.{kind}{packed}' for kind in _formats for packed in ('', '.gz'
 # %% ../../nbs/13_data.reading.ipynb #a2af5e93
 def _of_kind(files, kind):
     if not kind: return files
-    return [f for f in files if f.name.startswith('meta') == (kind == 'meta')] or files
+    return [f for f in files if f.name.lower().startswith('meta') == (kind == 'meta')] or files
 
 # %% ../../nbs/13_data.reading.ipynb #e3f9c3be
 def _matching(path):
@@ -33,7 +34,7 @@ def _matching(path):
     folder = path.is_dir()
     pattern = f'{glob.escape(str(path))}/**' if folder else str(path)
     found = filter(Path.is_file, map(Path, glob.glob(pattern, recursive=True)))
-    return sorted(f for f in found if not folder or f.name.endswith(endings))
+    return sorted(f for f in found if not folder or f.name.lower().endswith(endings))
 
 # %% ../../nbs/13_data.reading.ipynb #0bf60d6e
 def input_files(
@@ -278,7 +279,9 @@ class _Names(ast.NodeTransformer):
 # %% ../../nbs/13_data.reading.ipynb #809cd96e
 def _literal(text):
     try:
-        return ast.literal_eval(_Names().visit(ast.parse(text.strip(), mode='eval')))
+        found = ast.literal_eval(_Names().visit(ast.parse(text.strip(), mode='eval')))
+        json.dumps(found) # not of bytes, sets, ...
+        return found
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         return None
 
@@ -286,9 +289,7 @@ def _literal(text):
 def _as_json(line):
     try: found = _literal(line.decode('utf-8-sig'))
     except UnicodeDecodeError: return line
-    try:
-        return json.dumps(found).encode() if isinstance(found, dict) else line
-    except TypeError: return line # bytes, sets
+    return json.dumps(found).encode() if isinstance(found, dict) else line
 
 # %% ../../nbs/13_data.reading.ipynb #9cbbd884
 def _objects(path, text):
@@ -514,7 +515,7 @@ def _fitting_threads(
     if not found:
         return None
     megabytes = float(found[1]) * dict(m=1, g=1000, t=10**6)[found[2].lower()]
-    return max(1, min(os.cpu_count() or 1, int(megabytes / 200)))
+    return max(1, min(cores(), int(megabytes / 200)))
 
 # %% ../../nbs/13_data.reading.ipynb #c09712c0
 class DuckDB:
@@ -644,7 +645,7 @@ def _session(master, memory):
         return active
     settings = {'spark.ui.showConsoleProgress': 'false'}
     if not master: settings['spark.sql.shuffle.partitions'] = '8'
-    if memory: settings['spark.driver.memory'] = memory.replace('B', '').lower()
+    if memory: settings['spark.driver.memory'] = re.sub('i?b$', '', memory.lower())
     builder = SparkSession.builder.appName('recsys prepare').master(master or 'local[*]').config(map=settings)
     try: return builder.getOrCreate()
     except Exception as e:
@@ -812,10 +813,12 @@ def unusable_lines(
     engine:DuckDB, # What reads
     file,          # The file to read
     original,      # The file that the person gave, of which `file` may be a copy from `as_lines`
+    most:int|None=None, # How many to find; `None`: all
 ):                 # Yields dicts of file, line, reason, text
     "Find the lines of a file that cannot be used."
     raw = all_given(engine.read([file], ['parent_asin', 'asin'], number=True))
-    wanted = {r['n'] for r in engine.rows(raw.filter(product_id(raw).isnull()).select('n'))}
+    unusable = raw.filter(product_id(raw).isnull()).select('n').order_by('n').limit(most)
+    wanted = {r['n'] for r in engine.rows(unusable)}
     n = 0
     with _open_lines(file) as lines:
         for i, line in enumerate(lines, 1):

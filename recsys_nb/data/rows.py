@@ -14,13 +14,13 @@ def _slices(data, part, columns, size):
     table = vars(data).get(part)
     if table is not None:
         table = table[[c for c in columns or table if c in table]]
-        yield from (table[i:i + size] for i in range(0, len(table), size))
+        yield from (table[i:i + size] for i in range(0, max(len(table), 1), size)) # of none, an empty one
         return
     from pyarrow.parquet import ParquetFile
     with ParquetFile(data.file(part)) as file:
         names = file.schema_arrow.names
         there = [c for c in columns or names if c in names]
-        yield from file.iter_batches(size, columns=there)
+        yield from file.iter_batches(size, columns=there) if file.metadata.num_rows else [file.read(there)]
 
 # %% ../../nbs/19_data.rows.ipynb #9b206be8
 def _frame(piece): return piece if isinstance(piece, pd.DataFrame) else piece.to_pandas()
@@ -41,9 +41,9 @@ def read_column(
     part:str,    # See `read_batches`
     column:str,  # One that the table has
 ) -> np.ndarray:
-    "One column as a whole, in which equal texts are one object."
+    "One column as a whole."
     parts = [batch[column] for batch in read_batches(data, part, [column], 200_000)]
-    return pd.concat(parts).to_numpy() if parts else np.zeros(0, object)
+    return pd.concat(parts).to_numpy()
 
 # %% ../../nbs/19_data.rows.ipynb #8f22acfe
 def row_batches(
@@ -68,4 +68,4 @@ def row_batches(
 def read_rows(data, part, rows, columns):
     "The rows as one data frame; for as many as fit into memory."
     parts = list(row_batches(data, part, rows, columns))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return pd.concat(parts, ignore_index=True) if parts else next(read_batches(data, part, columns))[:0]

@@ -11,7 +11,7 @@ from itertools import pairwise
 import ibis
 from ibis import _
 from ..core.files import RecsysError
-from .cleaning import mark
+from .cleaning import mark, whom
 from .reading import quoted
 from .texts import letters, min_informative, says
 
@@ -99,7 +99,7 @@ def held_out(
 ):                 # A text column: 'train', 'val' or 'test'
     "The part that a place is in."
     val, test = (f'{min(int(x * 16**8), 16**8 - 1):08x}'
-        for x in (sum(shares), shares[1]))
+        for x in (sum(shares), shares[-1]))
     return ibis.cases(
         (place >= val, 'train'),
         (place >= test, 'val'),
@@ -110,16 +110,16 @@ def split_within_families(
     engine,          # What computes
     t,               # Reviews with `family_id` and a `place`, see `place_of`
     fractions:tuple, # Shares of train, val and test
-):                   # The reviews with `part`, and the shares of val and test among those that may be held out
+):                   # The reviews with `part`
     "Hold reviews out, but not the first of a family."
-    nth = ibis.row_number().over(group_by='family_id', order_by=t.place.desc())
-    t = t.mutate(first=nth == 0)
+    order = t.place.right(16) # which has nothing to do with how the place begins, and so with the part
+    t = t.mutate(first=ibis.row_number().over(group_by='family_id', order_by=order) == 0)
     n = engine.rows(t.agg(
         all=_.count(),
         free=(~_.first).sum()))[0]
-    scale = n['all'] / n['free'] if n['free'] else 0
-    shares = fractions[1] * scale, fractions[2] * scale
-    return t.mutate(part=t.first.ifelse('train', held_out(t.place, shares))).drop('first'), shares
+    scale = n['all'] / max(n['free'], n['all'] * sum(fractions[1:]), 1)
+    shares = [x * scale for x in fractions[1:]] # of those that may be held out
+    return t.mutate(part=t.first.ifelse('train', held_out(t.place, shares))).drop('first')
 
 # %% ../../nbs/16_data.splitting.ipynb #95a6ee6f
 def k_core(
@@ -131,7 +131,7 @@ def k_core(
     for i in range(1000):
         there = (t.part == 'train') & t.removed.isnull()
         few = [there.sum().over(group_by=c) < k
-            for c in ('user_id', 'product_id')]
+            for c in (whom(t), t.product_id)]
         outside = there & ibis.or_(*few)
         t = mark(t.mutate(new=outside), outside, f'outside the {k}-core')
         t = engine.save(t, f'core_{i}')

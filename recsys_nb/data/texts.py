@@ -136,13 +136,6 @@ def _readable_text(text:str) -> str:
     return None if text is None else readable(text)
 
 # %% ../../nbs/12_data.texts.ipynb #108aacac
-_repairs = [ # (symptom, repair)
-    (lambda s: s.contains('<'), lambda s: s.re_replace(_tag, ' ')),
-    (lambda s: s.contains('\n'), lambda s: s.replace('\n', ' ')),
-    (lambda s: s.re_search(f'[{_blanks}]'), lambda s: s.re_replace(f'[{_blanks}]', ' ')),
-    (lambda s: s.contains('  '), lambda s: s.re_replace('  +', ' ')),
-    (lambda s: s.startswith(' ') | s.endswith(' '), lambda s: s.strip())]
-
 def _repaired(s): return s.re_replace(_tag, ' ').re_replace(f'[ {_blanks}]+', ' ').strip()
 
 # %% ../../nbs/12_data.texts.ipynb #805b1760
@@ -157,8 +150,7 @@ def clean_texts(
     odd = {c: t[f'odd_{c}'] for c in names}
     read = {c: _readable_text(odd[c].ifelse(t[c], ibis.null('string'))) for c in names}
     t = t.mutate(**{c: odd[c].ifelse(read[c], t[c]) for c in names})
-    for symptom, repair in _repairs:
-        t = t.mutate(**{c: (t[f'ill_{c}'] & symptom(t[c])).ifelse(repair(t[c]), t[c]) for c in names})
+    t = t.mutate(**{c: t[f'ill_{c}'].ifelse(_repaired(t[c]), t[c]) for c in names})
     t = t.mutate(**{c: given(t[c]).fill_null('') for c in names})
     return t.drop(*(f'{kind}_{c}' for c in names for kind in ('ill', 'odd')))
 
@@ -188,7 +180,7 @@ def letters(
 ):     # At most `max_letters` characters
     "What copies of a text have in common: its beginning without case, blanks and punctuation."
     s = s.left(200).lower()
-    for c in ' .,!?\'"-():;。、！？':
+    for c in ' .,!?\'"’‘“”…–—-():;。、！？':
         s = s.replace(c, '')
     return s.left(max_letters)
 

@@ -25,8 +25,11 @@ class Tokens:
 
     def __getitem__(self, i):
         "The tokens of a text, by its number; with an array of numbers, `Tokens` of these texts."
-        if np.ndim(i) == 0: return self.flat[self.starts[i]:self.starts[i + 1]]
-        texts = [self[int(j)] for j in i]
+        if np.ndim(i) == 0:
+            i = range(len(self))[i]
+            return self.flat[self.starts[i]:self.starts[i + 1]]
+        i = np.arange(len(self))[i]
+        texts = [self[j] for j in i]
         return Tokens(np.concatenate([self.flat[:0], *texts]), self.lengths[i])
 
 # %% ../../nbs/19_data.tokens.ipynb #3315c6b0

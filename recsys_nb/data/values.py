@@ -223,7 +223,7 @@ _wrapped = re.compile(r'/date\(|\)/|[{}"]|\$(?:date|numberlong)"? ?:')
 def _date(s):
     for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
-            return read(s.upper().replace(' UTC', '+00:00').replace(' Z', 'Z'))
+            return read(re.sub(r' ?(?:UTC|Z)$', '+00:00', s.upper()))
         except (ValueError, TypeError, IndexError, OverflowError): pass
     found = [m for p in _dates if (m := p.match(s))]
     if not found:
@@ -348,7 +348,8 @@ def _as_stars(s):
 
 # %% ../../nbs/14_data.values.ipynb #9b80f0a1
 def _as_count(s):
-    return _or_count(_within(_plain_number(s), 0, 1e9), s).floor().cast('int64')
+    n = _within(_plain_number(s), 0, 1e9)
+    return _or_count(_where(n == n.floor(), n, 'float64'), s).floor().cast('int64')
 
 # %% ../../nbs/14_data.values.ipynb #a3182c9e
 def _as_time(s):

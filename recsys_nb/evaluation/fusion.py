@@ -97,12 +97,15 @@ def bm25_scorer(
     return score
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #2ac80b74
+_longest = 1000 # Characters of a review that are kept
+
 def chosen_reviews(
     reviews:pd.DataFrame, # With family_id, review_id, title and text
     per_family:int=4,     # At most so many of a family
 ) -> pd.DataFrame:        # The rows that are kept, ordered by family, the most telling first
     "A few reviews of each family that say most."
-    size = reviews.text.fillna('').str.len().clip(upper=1000)
+    reviews = reviews.assign(text=reviews.text.fillna('').str[:_longest])
+    size = reviews.text.str.len()
     order = reviews.assign(_size=size)[size > 0]
     order = order.sort_values(['family_id', '_size', 'review_id'], ascending=[True, False, True])
     kept = order.drop_duplicates(['family_id', 'text']).groupby('family_id').head(per_family)
@@ -193,7 +196,7 @@ def with_words(self:Weights,
     odds = float(np.log2(max(share, 1e-12)/max(1 - share, 1e-12)))
     return replace(
         self,
-        level=self.level | dict(words=odds),
+        level=self.level | dict(words=odds, review_words=min(odds, self.level.get('review_words', odds))),
         spoken=self.spoken | dict(words=0.))
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #fb91a24f
@@ -299,16 +302,21 @@ def scores(self:Trials, weights:Weights) -> np.ndarray:
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #492b522c
 def trials(
-    signals:dict,        # Signal -> (n_queries, n_products)
+    ask,                 # From texts to signal -> (n_texts, n_products)
+    texts:list,          # The queries
     families:np.ndarray, # (n_products,)
     relevant:list,       # For each query the set of families that answer it
-    spoken:list,         # How much each query is spoken
 ) -> Trials:
-    "The hundred best candidates of each signal, of each query."
-    best = [top_k(np.nan_to_num(v, nan=-9.), 100) for v in signals.values()]
-    found = [np.unique(row) for row in np.concatenate(best, axis=1)]
-    own = [{name: v[i, row] for name, v in signals.items()} for i, row in enumerate(found)]
-    return Trials.of(own, [families[row] for row in found], relevant, spoken)
+    "The hundred best candidates of each signal, of each query; a chunk of queries at a time."
+    own, theirs = [], []
+    n = int(max(64e6 // (16*len(families)), 1))
+    for i in range(0, len(texts), n):
+        signals = ask(texts[i:i+n])
+        best = [top_k(np.nan_to_num(v, nan=-9.), 100) for v in signals.values()]
+        for row, found in enumerate(map(np.unique, np.concatenate(best, axis=1))):
+            own.append({name: v[row, found] for name, v in signals.items()})
+            theirs.append(families[found])
+    return Trials.of(own, theirs, relevant, [how_spoken(t) for t in texts])
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #0a9a1f5a
 def _moved(weights, what, signal, step):
@@ -348,14 +356,14 @@ def fit_weights(
     of_reviews = [s for s in ('reviews', 'review_words') if s in known]
     plain = {kind: ts.without(of_reviews) for kind, ts in kinds.items()}
     best = _climbed(plain, start, ['words'], {})
-    if of_reviews:
+    if of_reviews and 'warm' in kinds:
         enough = {kind: ts.scores(best).mean() for kind, ts in plain.items() if kind != 'warm'}
         best = _climbed(kinds, best, [*of_reviews, 'words'], enough)
     return _with_stars(kinds, replace(best, fitted=True))
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #646c8cbc
 def _with_stars(kinds, weights):
-    "Raise the worth of a star while that helps clearly."
+    "The worth of a star that helps most, if it helps clearly."
     reviews = [ts for kind, ts in kinds.items() if kind != 'keywords' and 'stars' in ts.signals]
     known = np.concatenate([np.ravel(ts.signals['stars']) for ts in reviews] or [[]])
     if not np.isfinite(known).any():

@@ -84,7 +84,7 @@ def scores(self:HistoryModel,
     "How well each product comes next."
     found, had = self.signals(histories)
     used = {name: v for name, v in found.items() if name in names}
-    values = mix(used, Weights())
+    values = mix(used, Weights()) if used else np.zeros(had.shape)
     for row, history in enumerate(histories):
         own = np.unique(np.array(history, int))
         values[row, own] = _worth_again * self.again[own] * had[row, own].toarray()[0] if 'again' in names else -1

@@ -209,16 +209,19 @@ def short_tables(self:RetrievalReport) -> dict:
     return shown
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #28bc2c64
-def _weights_in_words(weights):
-    "What the signals count among keywords and in a sentence."
-    def said(n): return ', '.join(f'{s} {float(weights.of(s, n)):.2f}' for s in weights.level if s != 'histories')
+def _weights_in_words(weights, signals):
+    "What these signals count among keywords and in a sentence."
+    def said(n): return ', '.join(f'{s} {float(weights.of(s, n)):.2f}' for s in signals)
     return f'in keywords: {said(0)}; in sentences: {said(1)}'
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #490e7d12
 @patch
 def closing(self:RetrievalReport) -> list:
     "Notes, and the verdicts; the main one last."
-    lines = [f'{name}, weights beside meaning: {_weights_in_words(w)}' for name, w in self.weights.items()]
+    lines = []
+    for name, w in self.weights.items():
+        signals = ['words'] if name == metadata else ['words', 'reviews', 'review_words']
+        lines.append(f'{name}, weights beside meaning: {_weights_in_words(w, signals)}')
     last = []
     for (task, system), verdict in self.verdicts.items():
         if (task, system) == ('reviews', self.main):
@@ -275,18 +278,16 @@ def about(self:Asker,
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #6dc82cdc
 def _all_weights(data, cat, askers, said, mixed):
-    "The weights of metadata alone and of the mixtures, from reviews that are hidden meanwhile"
-    kinds, hidden = fitting_queries(data)
+    "The weights of metadata alone and of the mixtures, from validation reviews"
+    kinds, shown = fitting_queries(data)
     families = data.products.set_index('product_id').family_id[cat.ids].to_numpy()
     def fitted(asker, heard):
         ask = asker.about(heard)
         asked = {}
         for kind, q in kinds.items():
-            texts = q['query'].tolist()
-            if texts:
-                asked[kind] = trials(ask(texts), families, q.relevant, [how_spoken(t) for t in texts])
+            asked[kind] = trials(ask, q['query'].tolist(), families, q.relevant)
         return fit_weights(asked)
-    known = Heard(cat, said[~said.review_id.isin(hidden.review_id)])
+    known = Heard(cat, pd.concat([said, shown]))
     mixtures = {name: fitted(askers[name], known) for name in mixed}
     return {metadata: fitted(list(askers.values())[-1], Heard(cat, said[:0]))} | mixtures
 

@@ -6,6 +6,7 @@
 __all__ = ['read_queries', 'read_qrels', 'write_run', 'read_run', 'evaluate_run']
 
 # %% ../../nbs/36_evaluation.trec.ipynb #1887824c
+import math
 from pathlib import Path
 import numpy as np
 from ..core.files import RecsysError, lines_of, write_beside
@@ -22,8 +23,8 @@ def _fields(path, n, expected, sep=None):
 # %% ../../nbs/36_evaluation.trec.ipynb #609e96cc
 def _number(where, name, text, kind=float):
     try:
-        if np.isfinite(value := kind(text)): return value
-    except ValueError: pass
+        if math.isfinite(value := kind(text)): return value
+    except (ValueError, OverflowError): pass
     raise RecsysError(f'{where}: {name}: expected {"a whole" if kind is int else "a finite"} number, got {text!r}')
 
 # %% ../../nbs/36_evaluation.trec.ipynb #015dd094
@@ -61,8 +62,9 @@ def write_run(
         for qid, found in lists.items():
             last = np.float32(np.inf)
             for place, (product, score) in enumerate(found, 1):
-                if len(f'{qid} {product}'.split()) != 2:
-                    raise RecsysError(f'run: {qid!r} {product!r}: ids cannot be empty or hold spaces in this format')
+                if len(f'{qid} {product} {tag}'.split()) != 3 or score != score:
+                    raise RecsysError(f'run: {qid!r} {product!r} {score} {tag!r}: ids and tags cannot be empty or hold '
+                                      'spaces in this format, and every score is a number')
                 last = min(np.float32(score), np.nextafter(last, np.float32(-np.inf)))
                 f.write(f'{qid} Q0 {product} {place} {last:.9g} {tag}\n')
 

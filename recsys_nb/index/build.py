@@ -53,7 +53,7 @@ class IndexSettings(Settings):
     sentences:_Number=8  # Of each family, to be shown as reasons
     families:_NumberOrAll=None # So many have their reviews in it, those with most; `None`: all
     tokens:_Limit=None   # Of a product's text that are read; `None`: as many as the encoder can
-    known:_Whose='all'   # Whose reviews it knows: 'all' to serve, 'train' to be measured
+    known:_Whose='all'   # Whose reviews it knows: 'all' to serve, 'train' (and what the fit needs) to be measured
 
     def __post_init__(self):
         if not self.url and (self.shards, self.replicas) != (1, 1):
@@ -148,7 +148,7 @@ def _average_lengths(products, reviews, per_family):
     lengths = dict(avg_len=float(words.mean()))
     if not len(reviews) or 'family_id' not in sample: return lengths
     own = chosen_reviews(reviews[reviews.family_id.isin(sample.family_id)], heard*per_family)
-    said = sample.family_id.map(own.text.str[:1000].map(count_words).groupby(own.family_id).sum())
+    said = sample.family_id.map(own.text.map(count_words).groupby(own.family_id).sum())
     return lengths | (dict(review_avg_len=float((words + said).mean())) if said.notna().any() else {})
 
 # %% ../../nbs/54_index.build.ipynb #306c8b7a
@@ -216,6 +216,7 @@ def _first_manifest(name, fingerprint, dim, products, reviews, s):
         quantised=s.quantise,
         per_family=s.per_family,
         sentences=s.sentences,
+        families=s.families,
         tokens=s.tokens,
         known=s.known,
         has_scores=bool('score' in products and products.score.notna().any()),
@@ -306,12 +307,12 @@ def trials_of(
 
 # %% ../../nbs/54_index.build.ipynb #ee089a8d
 def _fitted_weights(
-    index:ProductIndex, # An index that knows the training reviews, without the hidden ones
+    index:ProductIndex, # An index that knows the training reviews, and what is to be known meanwhile
     model,              # Its model
     queries:dict,       # Kind -> queries that it may not know, from `fitting_queries`
 ) -> dict:              # For the manifest: the weights, and what was measured
     "Fit how much each signal counts."
-    kinds = {k: trials_of(index, model, q) for k, q in queries.items() if len(q) >= 20}
+    kinds = {k: trials_of(index, model, q) for k, q in queries.items()}
     best = fit_weights(kinds)
     if not kinds: return dict(weights=asdict(best), fit=dict(note='too few validation queries: default weights'))
     ways = dict(hybrid=best, dense=best.with_words(0), bm25=best.with_words(1))
@@ -323,30 +324,31 @@ _review_columns = ['family_id', 'review_id', 'title', 'text', 'rating']
 
 def _parts_of(known): return ('train', 'val', 'test') if known == 'all' else ('train',)
 
-def _reviews_of(data, parts, per_family, hidden=(), families=None):
+def _reviews_of(data, parts, per_family, families=None, but=()):
     "The reviews that can be chosen: twice as many of each family as are searched, read some rows at a time."
     kept = pd.DataFrame(dict.fromkeys(_review_columns, pd.Series(dtype=object)))
     for part in parts:
         for rows in read_batches(data, part, _review_columns, 200_000):
-            rows = rows[~rows.review_id.isin(hidden)]
             if families is not None: rows = rows[rows.family_id.isin(families)]
+            rows = rows[~rows.review_id.isin(but)]
             every = pd.concat([kept, rows], ignore_index=True) if len(kept) else rows
             kept = chosen_reviews(every, heard*per_family)
     return kept
 
-def _first_and_later(data, s, hidden, families=None):
+def _first_and_later(data, s, shown, families=None):
     "The reviews that an index knows while its weights are fitted, and those that come after."
-    first = _reviews_of(data, ['train'], s.per_family, set(hidden.review_id), families)
-    later = _reviews_of(data, ['val', 'test'] if s.known == 'all' else [], s.per_family, (), families)
-    if families is not None: hidden = hidden[hidden.family_id.isin(families)]
-    return first, pd.concat([hidden, later]) if len(later) else hidden
+    if families is not None: shown = shown[shown.family_id.isin(families)]
+    first = _reviews_of(data, ['train'], s.per_family, families)
+    first = pd.concat([first, chosen_reviews(shown, heard*s.per_family)]) if len(shown) else first
+    later = _reviews_of(data, ['val', 'test'] if s.known == 'all' else [], s.per_family, families, shown.review_id)
+    return first, later
 
-def _families_heard(data, s):
+def _families_heard(data, known, most):
     "The families whose reviews an index knows, those with the most; `None`: all."
-    if s.families is None: return None
-    owners = pd.Series(np.concatenate([read_column(data, p, 'family_id') for p in _parts_of(s.known)]), dtype=object)
+    if most is None: return None
+    owners = pd.Series(np.concatenate([read_column(data, p, 'family_id') for p in _parts_of(known)]), dtype=object)
     sizes = owners.value_counts().sort_index().sort_values(ascending=False, kind='stable')
-    return set(sizes.index[:s.families])
+    return set(sizes.index[:most])
 
 # %% ../../nbs/54_index.build.ipynb #c9a9feb4
 def reviews_known(
@@ -354,9 +356,11 @@ def reviews_known(
     known:str,      # 'all' or 'train'
     per_family:int, # So many of each are searched
     families:set,   # Whose reviews
+    most:int|None=None, # Of so many families those with most reviews are known; `None`: all
 ) -> pd.DataFrame:
     "What an index may know of these families."
-    return _reviews_of(data, _parts_of(known), per_family, (), families)
+    heard = _families_heard(data, known, most)
+    return _reviews_of(data, _parts_of(known), per_family, families if heard is None else families & heard)
 
 # %% ../../nbs/54_index.build.ipynb #c8e45aec
 def _hash(o): return f'md5_number_lower({o}::VARCHAR)'
@@ -383,6 +387,7 @@ def contents(
     scores:pd.DataFrame|None=None,    # product_id and predicted score
     followers:pd.DataFrame|None=None, # See `count_histories`
     known:str='all',                  # Whose reviews count
+    most:int|None=None,               # Of how many families
 ) -> pd.DataFrame:                    # By product id: `row`, `text`, `reviews`
     "What an index of these data is made of."
     none = pd.DataFrame(dict(product_id=pd.Series(dtype=str), before=pd.Series(dtype=str), weight=0., damping=0.))
@@ -391,7 +396,12 @@ def contents(
     with without_bar(duckdb.connect()) as con:
         con.register('scores', none if scores is None else scores)
         con.register('followers', none if followers is None else followers)
-        return con.sql(sql).df().set_index('product_id')
+        made = con.sql(sql).df().set_index('product_id')
+    heard = _families_heard(data, known, most)
+    if heard is not None:
+        family = pd.Series(read_column(data, 'products', 'family_id'), read_column(data, 'products', 'product_id'))
+        made.loc[~family[made.index].isin(heard).to_numpy(), 'reviews'] = 0
+    return made
 
 # %% ../../nbs/54_index.build.ipynb #58259133
 def _place_of_parts(root, name, fingerprint):
@@ -414,7 +424,7 @@ def _shared(model, side, folder, tokens=None, write=False):
 def _share(batches, shard):
     "Every n-th batch, beginning with the i-th, for a shard 'i/n'."
     i, _, n = shard.partition('/')
-    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
+    if not (i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
         raise RecsysError(f'shard {shard!r}: expected which part of how many, as 3/8')
     return batches[int(i) - 1::int(n)]
 
@@ -444,7 +454,7 @@ def _encode_parts(parts, data, model, folder, s):
     "Make an index of each part in memory, and forget it."
     product_tower = _shared(model, 'product', folder, s.tokens, write=True)
     user_tower = _shared(model, 'user', folder, write=True)
-    families, known = {f for rows in parts for f in rows.family_id}, _families_heard(data, s)
+    families, known = {f for rows in parts for f in rows.family_id}, _families_heard(data, s.known, s.families)
     if known is not None: families &= known
     first, later = map(_of_families, _first_and_later(data, s, fitting_queries(data)[1], families))
     with progress(None, 'encoding', sum(map(len, parts)), 'product') as bar:
@@ -485,14 +495,16 @@ def build_index(
     def finish(index, part):
         if not part.done('weights'): part.mark('weights', _fitted_weights(index, model, queries))
         shown_columns(data).to_parquet(part.path/'products.parquet')
-        if file.exists(): contents(data, scores, followers, s.known).to_parquet(part.path/'contents.parquet')
+        if file.exists():
+            made = contents(data, scores, followers, s.known, s.families)
+            made.to_parquet(part.path/'contents.parquet')
         if source is None: model.save(part.path/'model')
         index.manifest |= dict(data=data.name, model=source or 'model') | part.done('weights')
 
     file = getattr(data, 'path', Path())/'interactions.parquet' # data that only live in memory have none
     followers = count_histories(file, 'train' if s.known == 'train' else None)[0] if file.exists() else None
-    queries, hidden = fitting_queries(data)
-    reviews, later = _first_and_later(data, s, hidden, _families_heard(data, s))
+    queries, shown = fitting_queries(data)
+    reviews, later = _first_and_later(data, s, shown, _families_heard(data, s.known, s.families))
     index = index_products(
         root_folder(root)/'outputs'/'index'/name, _products_of(data, _indexed), product_tower, fingerprint, model.dim,
         scores, reviews, user_tower, s, client, finish, later, followers)

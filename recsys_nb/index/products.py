@@ -8,6 +8,7 @@ __all__ = ['index_format', 'Hit', 'signals_of', 'ordered', 'ProductIndex', 'reme
 
 # %% ../../nbs/53_index.products.ipynb #2a139ec4
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from itertools import chain
 from numbers import Integral
 from pathlib import Path
@@ -268,7 +269,7 @@ def put(self:ProductIndex,
     after:dict|None=None, # Product id -> what it follows, see `followed`; `None`: what the store has
 ):
     "Write products with their reviews, and with what they follow."
-    points = []
+    points, standing = [], {}
     if after is None:
         standing = self.store.retrieve([p['product_id'] for p in payloads], ['histories'])
         after = {i: v.get('histories', ()) for i, (_, v) in standing.items()}
@@ -283,6 +284,8 @@ def put(self:ProductIndex,
             histories=after.get(payload['product_id'], ()),
             sentences=own.sentence_vectors)
         kept = dict(reviews=own.reviews, n_reviews=len(own.reviews), sentences=own.sentences)
+        before, _ = standing.get(payload['product_id'], ({}, {}))
+        kept |= {k: v for k, v in before.items() if k == 'damping'}
         points.append((payload | kept, made))
     self.store.upsert(points)
 
@@ -322,8 +325,9 @@ def with_scores(
     "Products in the order of their families and ids, with their predicted scores and `damping`."
     by = [c for c in ('family_id', 'product_id') if c in products]
     p = products.sort_values(by, kind='stable').reset_index(drop=True)
-    twice = p.product_id[p.product_id.duplicated()]
-    if len(twice): raise RecsysError(f'products: {twice.iloc[0]} is there twice')
+    for name, table in dict(products=p, scores=p[:0] if scores is None else scores).items():
+        twice = table.product_id[table.product_id.duplicated()]
+        if len(twice): raise RecsysError(f'{name}: {twice.iloc[0]} is there twice')
     if followers is not None and len(followers):
         p['damping'] = p.product_id.map(followers.drop_duplicates('before').set_index('before').damping)
     if scores is None: return p
@@ -370,7 +374,8 @@ def remove(self:ProductIndex,
 @patch
 def _changed(self:ProductIndex, **more):
     "Note in the manifest what has changed, and how many products there are now."
-    self.manifest |= dict(n_products=len(self)) | more
+    now = datetime.now(timezone.utc).isoformat() # what serves the index looks at this
+    self.manifest |= dict(n_products=len(self), built_at=now) | more
     if self.folder: write_json(self.folder/'manifest.json', self.manifest)
 
 # %% ../../nbs/53_index.products.ipynb #1942d25d

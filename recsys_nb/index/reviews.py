@@ -74,13 +74,10 @@ class Said:
         return cls(payload['reviews'], vectors.get('reviews', ()), payload['sentences'], vectors.get('sentences', ()))
 
 # %% ../../nbs/52_index.reviews.ipynb #5c3a45e1
-_longest = 1000 # Characters of a review that are kept
-
 def _records(reviews, n):
     "The chosen reviews of each family, as dicts"
     kept = chosen_reviews(reviews, heard*n)
     families = {}
-    kept['text'] = kept.text.str[:_longest]
     rows = kept.filter(['review_id', 'title', 'text', 'rating']).to_dict('records')
     for family, row in zip(kept.family_id, rows):
         known = {k: v for k, v in row.items() if pd.notna(v)}

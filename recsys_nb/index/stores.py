@@ -19,7 +19,8 @@ from ..evaluation.fusion import idf
 def as_tuple(v):
     "A tuple from nothing, one value or several."
     if v is None: return ()
-    return tuple(v) if isinstance(v, (list, tuple, set, frozenset, np.ndarray, pd.Series)) else (v,)
+    several = hasattr(v, '__iter__') and not isinstance(v, (str, bytes, dict))
+    return tuple(v) if several else (v,)
 
 # %% ../../nbs/50_index.stores.ipynb #c37f5645
 def key_of(name) -> str:
@@ -111,10 +112,11 @@ def payload_of(
     row:dict, # A row of the products table; `score` and `score_count` where there are predictions
 ) -> dict:    # What is not known is left out
     "What is kept with a product's vectors."
-    row = {k: v for k, v in row.items() if not np.isscalar(v) or pd.notna(v)} | dict(product_id=str(row['product_id']))
+    row = {k: v for k, v in row.items() if not pd.api.types.is_scalar(v) or pd.notna(v)}
+    row |= dict(product_id=str(row['product_id']))
     p = dict(product_id=row['product_id'], family_id=str(row.get('family_id') or row['product_id']), title='')
-    p |= {k: str(row[k]) for k in _texts if row.get(k) is not None}
-    p |= {k: _number(row, k) for k in _numbers if row.get(k) is not None}
+    p |= {k: str(row[k]) for k in _texts if k in row}
+    p |= {k: _number(row, k) for k in _numbers if k in row}
     categories = _list(row, 'categories')
     p |= dict(categories=categories, category_keys=sorted({key_of(c) for c in categories}))
     p |= dict(images=_list(row, 'images')[:3], points=[o[:300] for o in _list(row, 'features')[:6]])

@@ -19,7 +19,7 @@ from ..data.rows import read_batches
 from .build import contents, model_of, reviews_known, shown_columns
 from .products import ProductIndex, followed, read_manifest, sound, with_scores
 from .reviews import Said, listen
-from .stores import payload_of
+from .stores import as_tuple, payload_of
 
 # %% ../../nbs/55_index.update.ipynb #5b21119f
 def _kept(file, folder):
@@ -31,7 +31,7 @@ def _kept(file, folder):
 
 def _removal(ids, folder):
     "A file of metadata that removes these products."
-    lines = ''.join(json.dumps(dict(parent_asin=i)) + '\n' for i in sorted(set(ids)))
+    lines = ''.join(json.dumps(dict(parent_asin=i)) + '\n' for i in sorted(set(as_tuple(ids))))
     with write_beside(folder/'removed.jsonl') as part: part.write_text(lines, encoding='utf-8')
     return _kept(folder/'removed.jsonl', folder)
 
@@ -81,10 +81,7 @@ def _updated(data, folder, reviews, meta, removed, root, how):
 # %% ../../nbs/55_index.update.ipynb #a41199e6
 def _same(now, then):
     "By product and kind of hash: whether it is what it was."
-    same = pd.DataFrame(False, now.index, now.columns)
-    both = now.index.intersection(then.index)
-    same.loc[both] = now.loc[both].to_numpy() == then.loc[both].to_numpy()
-    return same
+    return now.eq(then.reindex(now.index, fill_value=0))
 
 # %% ../../nbs/55_index.update.ipynb #409f9755
 def _written(file):
@@ -133,7 +130,7 @@ def _put(index, rows, reviews, model, after):
         vectors |= dict(zip(new, sound(made, new)))
     payloads = [payload_of(r) for r in rows.to_dict('records')]
     index.put(payloads, [vectors[i] for i in rows.index], said, after)
-    index.manifest['has_reviews'] |= bool(said)
+    index.manifest['has_reviews'] |= any(own.reviews for own in said.values())
     return len(new)
 
 # %% ../../nbs/55_index.update.ipynb #588e99fc
@@ -148,7 +145,8 @@ def _put_all(index, data, same, scores, followers, batch):
     rows = with_scores(pd.concat(tables), scores, followers).set_index('product_id', drop=False)
     rows = rows.assign(same_text=same.text, same_reviews=same.reviews)
     model, m = model_of(index.folder), index.manifest
-    reviews = reviews_known(data, m['known'], m['per_family'], set(rows.family_id[~rows.same_reviews]))
+    new = set(rows.family_id[~rows.same_reviews])
+    reviews = reviews_known(data, m['known'], m['per_family'], new, m.get('families'))
     encoded, bar = 0, progress(None, 'updating', len(rows), 'product')
     for i in range(0, len(rows), batch):
         some = rows[i:i + batch]
@@ -168,11 +166,12 @@ def update_index(
     batch:int=1000,                # Products at a time
 ) -> dict:                         # How many products were written, encoded and removed
     "Write into an index what has changed in its data."
-    known = read_manifest(folder).get('known', 'all')
+    m = read_manifest(folder)
+    known = m.get('known', 'all')
     file = folder/'contents.parquet'
     with only_one(folder, f'index "{folder.name}"'):
         followers, _ = count_histories(data.file('interactions'), 'train' if known == 'train' else None)
-        now = contents(data, scores, followers, known)
+        now = contents(data, scores, followers, known, m.get('families'))
         then = pd.read_parquet(file) if file.exists() else now[:0]
         same = _same(now, then)
         gone = then.index.difference(now.index).tolist()

@@ -280,7 +280,7 @@ def load(cls:DualEncoderSBERT,
     for t in towers:
         if not (t/'modules.json').exists(): raise RecsysError(f'{t}: no such tower (is the run finished?)')
     user, product = [[sha256_of(f) for f in sorted(t.rglob('*.safetensors'))] for t in towers]
-    return _from_towers(towers[:1] if user == product else towers)
+    return _from_towers(towers[:1] if user and user == product else towers)
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #d67b7bbc
 @patch

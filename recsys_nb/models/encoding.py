@@ -8,7 +8,7 @@ __all__ = ['alike', 'ExportedTower', 'quietly', 'openvino_reader', 'read_all']
 # %% ../../nbs/22_models.encoding.ipynb #4ae93a73
 import copy, logging, os, shutil, threading, warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 from itertools import chain, pairwise
@@ -90,8 +90,9 @@ def _converted(network, name, example):
         with quietly(), torch.no_grad(), replace_folder(folder) as part:
             program = openvino.convert_model(network, example_input=example)
             openvino.save_model(program, part/'network.xml', compress_to_fp16=False)
-        kept = sorted(folder.parent.iterdir(), key=os.path.getmtime)
-        for old in kept[:-8]: shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError): # another process may tidy up as well
+            kept = sorted(folder.parent.glob('[!.]*'), key=os.path.getmtime)
+            for old in kept[:-8]: shutil.rmtree(old, ignore_errors=True)
     return folder/'network.xml'
 
 # %% ../../nbs/22_models.encoding.ipynb #c165be5d
@@ -193,13 +194,14 @@ def read_all(
     def tried(read, places):
         parts = alike([tokens[i] for i in places], 4)
         return list(found(read, [places[now] for now in parts]))
-    way = _quickest_way(what, config, p, reader, len(tokens), tried)
-    parts = alike(tokens, batch_size or p.encode_batch)
-    made, out = found(reader(way), parts), np.zeros((len(tokens), width), np.float32)
-    with steady_attention():
-        for now, some in progress(made, what, len(parts), 'batch') if show else made: out[now] = some
-    if was_training: model.train()
-    return out
+    try:
+        way = _quickest_way(what, config, p, reader, len(tokens), tried)
+        parts = alike(tokens, batch_size or p.encode_batch)
+        made, out = found(reader(way), parts), np.zeros((len(tokens), width), np.float32)
+        with steady_attention():
+            for now, some in progress(made, what, len(parts), 'batch') if show else made: out[now] = some
+        return out
+    finally: model.train(was_training)
 
 # %% ../../nbs/22_models.encoding.ipynb #dfc9c523
 def _pools_plainly(module):

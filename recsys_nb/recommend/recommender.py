@@ -232,7 +232,8 @@ def read(self:Recommender,
     liked = self.known(like, 'like', ['meaning'], notes) + had[-_recent:]
     owned = self.known(exclude, 'exclude', notes=notes)
     if not (liked or wanted): # nothing is left to go by
-        self.known([*as_tuple(like), *as_tuple(history)], 'like')
+        self.known(like, 'like')
+        self.known(history, 'history')
     dislike = [str(d) for d in _given_texts(dislike)]
     against = self.index.store.retrieve(dislike, ['meaning']) if dislike else {}
     unwanted = [clean(d) for d in dislike if d not in against]
@@ -285,14 +286,10 @@ def tightness(self:Recommender, filters, n_found) -> list:
     names = ('min_price', 'max_price', 'min_score', 'category', 'brand')
     tight = [n for n in names if getattr(filters, n) not in (None, ())]
     if not tight: return []
-    anything = Filters()
     def without(*names):
-        free = {n: getattr(anything, n) for n in names}
+        free = {n: getattr(Filters, n) for n in names}
         return self.index.count(replace(filters, **free))
-    counts = []
-    for name in tight:
-        said = spoken({name: getattr(filters, name)})
-        counts.append(f'{without(name):,} without {said}')
+    counts = [f'{without(n):,} without “{spoken({n: getattr(filters, n)})}”' for n in tight]
     if tight[1:]: counts.append(f'{without(*tight):,} without any of these')
     passing = without()
     so_far = 'No product passes all conditions'
@@ -346,18 +343,21 @@ _is_without = re.compile(
 
 def _names_one_of(unwanted):
     "A function that tells whether a title names one of these, also in the plural, other than to say it is without"
-    phrases = [r'\W*'.join(re.escape(w.removesuffix('s')) for w in re.findall(r'\w+', u)) for u in unwanted]
+    def of_any_number(word):
+        one = re.sub(r'(?<=ss|ch|sh)es$|(?<=x)es$|(?<!s)s$', '', word)
+        return re.sub(r'(?:ie|y)$', '(?:ie|y)', one)
+    phrases = [r'\W*'.join(map(of_any_number, re.findall(r'\w+', u))) for u in unwanted]
     pattern = re.compile(rf'\b(?:{"|".join(filter(None, phrases)) or "(?!)"})(?:e?s)?\b', re.I)
     return lambda title: bool(pattern.search(_is_without.sub(' ', title)))
 
 @patch
 def _without_unwanted(self:Recommender, hits, wish):
-    "The hits in their order, those whose title names something unwanted last, or left out where enough others are"
+    "The hits whose title names nothing unwanted, and the others"
+    if not wish.named_unwanted: return hits, []
     found = self.index.store.retrieve([h.product_id for h in hits])
     names = _names_one_of(wish.named_unwanted)
     named = {i for i, (payload, _) in found.items() if names(payload['title'])}
-    wanted = [h for h in hits if h.product_id not in named]
-    return wanted if len(wanted) >= wish.k else wanted + [h for h in hits if h.product_id in named]
+    return [[h for h in hits if (h.product_id in named) == is_named] for is_named in (False, True)]
 
 
 # %% ../../nbs/63_recommend.recommender.ipynb #62ea29bd
@@ -365,14 +365,14 @@ def _without_unwanted(self:Recommender, hits, wish):
 def _picked(self:Recommender, hits, wish):
     "The hits to show, each with its payload and vectors"
     fetch = self.index.store.retrieve
-    if wish.named_unwanted: hits = self._without_unwanted(hits, wish)
+    hits, named = self._without_unwanted(hits, wish)
     if wish.diversity and hits:
         found = fetch([h.product_id for h in hits], ['meaning'])
         hits = [h for h in hits if h.product_id in found]
         vectors = np.stack([found[h.product_id][1]['meaning'] for h in hits])
         chosen = diversify(vectors, [h.value for h in hits], wish.k, wish.diversity)
         hits = [hits[i] for i in chosen]
-    hits = hits[:wish.k]
+    hits = (hits + named)[:wish.k]
     vectors = ['meaning', 'sentences', 'histories'] if wish.history else ['meaning', 'sentences']
     to_explain = fetch([h.product_id for h in hits], vectors)
     return [(h, *to_explain[h.product_id]) for h in hits if h.product_id in to_explain]
@@ -507,7 +507,7 @@ def rank(self:Recommender,
     "Rankings for many queries, as `write_run` takes them."
     requests = [q if isinstance(q, dict) else dict(text=q) for q in queries.values()]
     found = self._found([r | dict(k=k, diversity=0) for r in requests], k, batch)
-    ranked = ([(h.product_id, h.value) for h in hits] for _, hits in found)
+    ranked = ([(h.product_id, h.value) for h in hits[:k]] for _, hits in found)
     return dict(zip(queries, ranked))
 
 # %% ../../nbs/63_recommend.recommender.ipynb #ba1fb69d

@@ -6,13 +6,12 @@
 __all__ = ['sentences_to_try', 'look', 'build_demo', 'mount_demo']
 
 # %% ../../nbs/74_serve.demo.ipynb #bd6d1a2a
-import logging, re, time
+import logging, re, time, weakref
 from collections import Counter
 from functools import partial
 from itertools import chain, islice
 from importlib.resources import files
 from statistics import median
-from textwrap import shorten
 from types import SimpleNamespace
 from urllib.parse import urlencode
 import gradio as gr
@@ -74,7 +73,7 @@ _choices = 300    # Most categories, or brands, to choose from
 def look(self:_Shelf):
     "Look at the products, unless they are those seen before."
     now = getattr(self.rec, 'current', self.rec)
-    if now is self.seen: return
+    if self.seen and now is self.seen(): return
     products = chain.from_iterable(now.index.store.scroll())
     payloads = [p for p, _ in islice(products, _looked_at)]
     kinds = Counter(c for p in payloads for c in p['categories'])
@@ -84,14 +83,14 @@ def look(self:_Shelf):
     self.sentences = self.examples or sentences_to_try(payloads)
     self.count = len(now.index)
     self.scored = now.index.manifest['has_scores']
-    self.seen = now
+    self.seen = weakref.ref(now) # the old index can go
 
 # %% ../../nbs/74_serve.demo.ipynb #b6d73059
 _fields = dict(low='', high='', category=None, brand=None, least=1, liked=[], owned=[], diversity=0, k=6)
 
 def _typed_price(text, what):
     "The price that somebody typed, or `None` for nothing."
-    if not (text or '').strip(): return None
+    if not (text or '').strip(' 0.,'): return None
     price = read_amount(text)
     if price is None: raise RecsysError(f'{what} price: “{text}” is not an amount; write for example 80 or 79.50.')
     return price
@@ -116,7 +115,6 @@ def _ask(shelf, text, f):
         k=min(int(f.k), max_k),
         like=f.liked[:_most],
         history=owned,
-        exclude=owned,
         diversity=f.diversity,
         **limits)
     found.understood = found.understood | limits
@@ -172,7 +170,7 @@ def _boxes(shelf, text, ticked):
     known = [p for p, _ in rec.index.store.retrieve(ticked).values()] if ticked else []
     fitting = rec.find(text, 6) if len(text) > 1 else []
     for p in known + fitting: titles[p['product_id']] = p['title']
-    choices = [(shorten(title, 70, placeholder='…'), i) for i, title in titles.items()]
+    choices = [(title if len(title) <= 70 else f'{title[:69]}…', i) for i, title in titles.items()]
     return dict(choices=choices, visible=bool(titles))
 
 # %% ../../nbs/74_serve.demo.ipynb #b5f4aea0

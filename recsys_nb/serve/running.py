@@ -9,12 +9,13 @@ __all__ = ['open_port', 'run_app', 'follow', 'served_names', 'serve']
 import logging, os, signal, socket, threading
 from contextlib import contextmanager, suppress
 from importlib.resources import files
-from multiprocessing import active_children, get_context
+from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 from ..core.files import RecsysError, read_json, root_folder
+from ..core.machine import cores
 from .demo import mount_demo
 from .service import ServiceSettings, create_app, loopback
 
@@ -70,10 +71,13 @@ def follow(
         try: now = read_json(folder/'manifest.json')['built_at']
         except (RecsysError, OSError): continue # it is being replaced at this moment
         if now == known: continue
-        known = now
         try: live.take(load())
-        except Exception: log.exception('the new index cannot be opened; the old one goes on')
-        else: log.info('the new index is in use', extra=dict(built_at=now))
+        except Exception:
+            log.exception('the new index cannot be opened; the old one goes on')
+            stop.wait(10*pause)
+        else:
+            log.info('the new index is in use', extra=dict(built_at=now))
+            known = now
 
 # %% ../../nbs/75_serve.running.ipynb #8bf566d0
 def served_names(
@@ -107,7 +111,7 @@ def _work(s, *how):
 
 def _work_together(workers, host, port, how):
     with _opened(*how): pass
-    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, os.cpu_count()//workers)))
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores()//workers)))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with open_port(host, port) as s:
         team = [get_context('spawn').Process(target=_work, args=(s, *how)) for _ in range(workers)]
@@ -118,8 +122,9 @@ def _work_together(workers, host, port, how):
             raise RecsysError('a worker has ended; the log above says why')
         except KeyboardInterrupt: pass
         finally:
-            for p in active_children(): p.terminate()
-            for p in active_children(): p.join()
+            begun = [p for p in team if p.pid]
+            for p in begun: p.terminate()
+            for p in begun: p.join()
 
 # %% ../../nbs/75_serve.running.ipynb #0ab17605
 def serve(

@@ -60,7 +60,7 @@ class ServiceSettings(Settings):
     key:_Key=None           # What every request has to bring; `None`: nothing
     rate:_Rate=0            # Requests a minute from one address; 0: as many as it likes
     threads:_Count=16       # Requests worked on at once
-    max_waiting:_Count=1000 # Requests that may wait; more are refused with 503
+    max_waiting:_Count=1000 # Requests that may wait or be worked on; more are refused with 503
     max_batch:_Count=64     # Texts encoded together at most
     def __post_init__(self):
         if self.key is not None and len(self.key) < 8: raise RecsysError('the key: expected at least 8 characters')
@@ -398,9 +398,9 @@ class _Gate:
 # %% ../../nbs/72_serve.service.ipynb #4df6177c
 def _brought(headers):
     "The keys that a request brings."
-    yield headers.get('x-api-key', '').encode()
+    yield headers.get('x-api-key', '').encode('latin-1') # as which the bytes were read
     scheme, _, given = headers.get('authorization', '').partition(' ')
-    if scheme.lower() == 'bearer': yield given.strip().encode()
+    if scheme.lower() == 'bearer': yield given.strip().encode('latin-1')
     if scheme.lower() == 'basic':
         try: yield b64decode(given).partition(b':')[2]
         except ValueError: return

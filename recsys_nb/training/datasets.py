@@ -106,7 +106,7 @@ def possible_pairs(
         kept = np.flatnonzero((product >= 0) & (says | (not informative)))
         found.append((start + kept, product[kept], families[product[kept]], says[kept]))
         start += len(batch)
-    columns = [np.concatenate(c) for c in zip(*found)] or [np.zeros(0, int)]*4
+    columns = map(np.concatenate, zip(*found))
     return pd.DataFrame(dict(zip(['row', 'product', 'family', 'informative'], columns)))
 
 # %% ../../nbs/41_training.datasets.ipynb #b4547cb8

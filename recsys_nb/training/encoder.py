@@ -150,8 +150,8 @@ def validation_sample(
 ):                   # With `val` and `products`
     "A part of the validation reviews and of the products, for `quick_validation`."
     parts = list(read_batches(data, 'val', ['informative', 'product_id']))
-    if not parts: raise RecsysError('validation part: it has no reviews, so the best epoch cannot be chosen')
     says = np.concatenate([p.get('informative', p.product_id.notna()) for p in parts]).astype(bool)
+    if not len(says): raise RecsysError('validation part: it has no reviews, so the best epoch cannot be chosen')
     rows = some_rows(np.flatnonzero(says | (not says.any())), queries, seed)
     val = read_rows(data, 'val', rows, ['product_id', 'title', 'text', 'informative'])
     own = pd.Series(read_column(data, 'products', 'product_id')).isin(val.product_id).to_numpy()

@@ -7,7 +7,7 @@ __all__ = ['rate_factor', 'decay_groups', 'Team', 'Task', 'Measured', 'seed_step
            'same_data', 'train']
 
 # %% ../../nbs/42_training.loop.ipynb #025aed7d
-import hashlib, json, math, os, random, shutil, time
+import hashlib, math, os, random, shutil, time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 import torch
@@ -289,9 +289,10 @@ def _make_plan(
 def __str__(self:Plan):
     share = 'all' if self.examples == self.available else f'{self.examples/self.available:.1%}'
     took = self.epochs*self.examples/self.rate
+    times = 'once' if self.epochs == 1 else f'{self.epochs} times'
     limit = f'the limit is {lasting(self.limit)}' if self.limit else 'there is no limit'
-    return (f'{self.examples:,} of {self.available:,} {self.unit}s ({share}), {self.epochs} times, '
-            f'about {lasting(took)} at {self.rate:.3g} a second; {limit}')
+    return (f'{self.examples:,} of {self.available:,} {self.unit}s ({share}), {times}, '
+            f'about {lasting(took)} at {float(f"{self.rate:.3g}"):,g} a second; {limit}')
 
 # %% ../../nbs/42_training.loop.ipynb #705b0334
 def _optimizer(task):
@@ -309,14 +310,16 @@ def measure_rate(
     if not batches: raise RecsysError('no training batches: the training part is empty or smaller than a batch')
     optimizer = _optimizer(task)
     for g in optimizer.param_groups: g['lr'] = 0. # its steps take their time and change nothing
-    def tried(batches):
-        start = clock()
-        for batch in batches: train_step(task, optimizer, batch, task.config.clip)
-        return clock() - start, sum(map(len, batches))
-    few = [b[:2] if alone else b for b in batches]
-    tried(few[:1])
-    small, n_small = tried(few)
-    large, n_large = tried([b[:10] for b in batches]) if alone else (small, n_small)
+    def tried(n):
+        parts = [b[:n] for b in batches]
+        for _ in range(2): # what is new to the processor is prepared the first time
+            start = clock()
+            for part in parts: train_step(task, optimizer, part, task.config.clip)
+            took = clock() - start
+        return took, sum(map(len, parts))
+    small, n_small = tried(2 if alone else size)
+    large, n_large = tried(10) if alone else (small, n_small)
+    if alone and large*size < 30: large, n_large = tried(size) # which takes three seconds at most
     one_more = min(max(large - small, 0)/max(n_large - n_small, 1), large/n_large)
     fixed = (large - one_more*n_large)/len(batches)
     return size/max(fixed + one_more*size, 1e-6)
@@ -405,9 +408,9 @@ def _open_run(run, task, root):
 def _interrupted(config, name, root):
     "The run of that name, or the latest interrupted one on the same data."
     if name != 'latest': return find_run(name, config.kind, root)
-    runs = [r for r in all_runs(config.kind, root) if r.state == 'interrupted' and r.config.data == config.data]
-    if not runs: raise RecsysError(f'no interrupted {config.kind} run on data set {config.data!r} to resume')
-    return runs[-1]
+    for run in reversed(all_runs(config.kind, root)):
+        if run.state == 'interrupted' and run.config.data == config.data: return run
+    raise RecsysError(f'no interrupted {config.kind} run on data set {config.data!r} to resume')
 
 # %% ../../nbs/42_training.loop.ipynb #d40b4414
 def _run_to_resume(data, config, name, root):
@@ -443,7 +446,7 @@ def _train_epoch(task, optimizer, at, save, max_steps):
         at.seconds += time.perf_counter() - start
         bar.update(len(batch))
         bar.set_postfix(loss=f'{at.loss_sum/at.batch:.3f}')
-        if at.step == max_steps: break
+        if max_steps and at.step >= max_steps: break
         save()
     bar.close()
 
@@ -530,7 +533,7 @@ def _fit(task, resume, save_steps, max_steps, screen):
     while not at.done:
         _train_epoch(task, optimizer, at, save, max_steps)
         _end_epoch(task, at, screen)
-        at.done |= at.step == max_steps
+        at.done |= bool(max_steps) and at.step >= max_steps
         save(1)
         shutil.rmtree(task.run.checkpoints/'first', ignore_errors=True)
     task.model.eval()
@@ -589,7 +592,7 @@ def _model_card(task, best, found):
 
 {task.about}
 
-Learned from {task.plan}, from `{config.data}`; base encoder `{config.base}`.
+Planned to learn from {task.plan}, from `{config.data}`; base encoder `{config.base}`.
 The best of {tried} epochs was number {best.best_epoch} (0 is before training): {task.metric} {best.best:.3f}.
 
 ## Results

@@ -26,7 +26,7 @@ from .settings import ScoreConfig
 def _ratings(data, part):
     "The ratings of a part as they are, NaN where there are none."
     found = [numbers_of(batch, 'rating') for batch in read_batches(data, part, ['rating', 'product_id'])]
-    return np.concatenate([np.zeros(0), *found])
+    return np.concatenate(found)
 
 def _starred(ratings):
     "Rows of the reviews with 1 to 5 stars."
@@ -193,8 +193,7 @@ def measure(self:ScoreTask, run):
     data = _affordable(self, part)
     report = evaluate_scores(self.model, data, part, self.on, self.config.base)
     _draw_calibration(report, run.path/'calibration.png')
-    tables = f'{report.note}\n\n{report._repr_markdown_()}'
-    return Measured(report.to_dict(), tables, report.verdict)
+    return Measured(report.to_dict(), report._repr_markdown_(), report.verdict)
 
 # %% ../../nbs/44_training.score.ipynb #8fdf3295
 def _affordable(task, part):

@@ -44,8 +44,8 @@ def lasting(
 ) -> str:
     "As one says it."
     for size, name in ((86400, 'days'), (3600, 'hours'), (60, 'minutes')):
-        if seconds >= 1.5*size: return f'{seconds/size:.2g} {name}'
-    return f'{max(1, round(seconds))} seconds'
+        if seconds >= 1.5*size: return f'{float(f"{seconds/size:.2g}"):,g} {name}'
+    return f'{round(seconds)} seconds' if seconds >= 1.5 else '1 second'
 
 # %% ../../nbs/40_training.settings.ipynb #112cb9ae
 def _a_time(text):
