@@ -49,7 +49,7 @@ class Shop:
         q = self.model.encode([text])[0] + sum(self.vectors[[r['product_id'] for r in self.rows].index(i)] for i in [*like, *history])
         class Found(list): understood, advice = understand(text).to_dict(), None
         if max_price is None: max_price = Found.understood.get('max_price')
-        keep = [(float(q@v), r) for r, v in zip(self.rows, self.vectors) if r['product_id'] not in [*like, *exclude] and (max_price is None or (r['price'] or 1e9) <= max_price) and (min_price is None or (r['price'] or 0) >= min_price)
+        keep = [(float(q@v), r) for r, v in zip(self.rows, self.vectors) if r['product_id'] not in [*like, *history, *exclude] and (max_price is None or (r['price'] or 1e9) <= max_price) and (min_price is None or (r['price'] or 0) >= min_price)
                 and (not category or category in r['categories']) and (not brand or brand == r['brand']) and (min_score is None or (r['score'] or 0) >= min_score)]
         found = Found(SimpleNamespace(**r, similarity=min(1, s), because=['metadata'], follows=None, why_from='review', why=f'I bought it for the {text[:20]} & <i>love</i> it.') for s, r in sorted(keep, key=lambda o: -o[0])[:k])
         if not found: found.advice = 'Nothing is left: the highest price excludes every product.'

@@ -240,7 +240,7 @@ def test_training_learns_resumes_and_writes_everything(tiny_base, tmp_path, monk
         assert (run.path/f).exists(), f
     real, count = ScoreTask.loss, iter(range(10**6))
     def unlucky(self, batch, n):
-        if next(count) == 17: raise KeyboardInterrupt
+        if next(count) == 32: raise KeyboardInterrupt # in the ninth step, after 24 that were tried
         return real(self, batch, n)
     monkeypatch.setattr(ScoreTask, 'loss', unlucky)
     with pytest.raises(KeyboardInterrupt): train_score(toy, config(tiny_base), root=tmp_path/'b', preset='cpu', screen=False)
