@@ -79,12 +79,12 @@ def keyword_task(
     raise RecsysError('keyword task: too few short queries; one category is all that this catalogue can be asked for')
 
 # %% ../../nbs/33_evaluation.queries.ipynb #56a3c99f
-def _to_be_known(family, known):
-    "Of half of the families that are not known, every other review."
-    sizes = pd.Series(family).value_counts().sort_index()
-    several = sizes.index[(sizes > 1) & ~sizes.index.isin(known)].to_series()
-    chosen = several.sample(frac=.5, random_state=0)
-    return np.isin(family, chosen) & (pd.Series(family).groupby(family).cumcount().to_numpy() % 2 == 0)
+def _to_be_known(family):
+    "Of half of the families, every other review: their rows."
+    sizes = family.value_counts().sort_index()
+    chosen = sizes.index[sizes > 1].to_series().sample(frac=.5, random_state=0)
+    nth = family.groupby(family).cumcount()
+    return family.index[family.isin(chosen) & (nth % 2 == 0)].to_numpy()
 
 # %% ../../nbs/33_evaluation.queries.ipynb #7bd37a65
 def fitting_queries(
@@ -92,21 +92,21 @@ def fitting_queries(
     n:int=300, # At most so many of each kind
 ) -> tuple:    # (kind -> frame of query and relevant, a set of families; the validation reviews to be known meanwhile)
     "Validation reviews of families that are known (warm) and of others (cold), single sentences, and keywords."
-    family, informative = (read_column(data, 'val', c) for c in ('family_id', 'informative'))
-    known = read_column(data, 'train', 'family_id')
-    shown = _to_be_known(family, known) if np.isin(family, known).sum() < n else np.zeros(len(family), bool)
-    asked = np.flatnonzero(informative.astype(bool) & ~shown)
-    warm = np.isin(family[asked], [*known, *family[shown]])
+    val = pd.DataFrame({c: read_column(data, 'val', c) for c in ('family_id', 'informative')})
+    known = val.family_id.isin(read_column(data, 'train', 'family_id'))
+    shown = _to_be_known(val.family_id[~known]) if known.sum() < n else np.array([], int)
+    asked = val[val.informative.astype(bool)].drop(index=shown, errors='ignore')
+    warm = known[asked.index] | asked.family_id.isin(val.family_id[shown])
     def drawn(own): return own.sample(min(n, len(own)), random_state=0)
     def reviews(rows):
         own = read_rows(data, 'val', np.sort(drawn(pd.Series(rows))), ['family_id', 'title', 'text'])
         return pd.DataFrame(dict(query=review_queries(own), relevant=[{f} for f in own.family_id]))
-    kinds = dict(warm=reviews(asked[warm]), cold=reviews(asked[~warm]))
+    kinds = dict(warm=reviews(asked.index[warm]), cold=reviews(asked.index[~warm]))
     kinds['sentences'] = drawn(_one_sentence_each(pd.concat(kinds, ignore_index=True)))
     kinds['keywords'] = drawn(_keywords_of(_some_categories(data)))
     kept = ['family_id', 'product_id', 'review_id', 'title', 'text', 'rating']
-    shown = read_rows(data, 'val', np.flatnonzero(shown), kept)
-    return {kind: queries for kind, queries in kinds.items() if len(queries) >= 20}, shown
+    kinds = {kind: queries for kind, queries in kinds.items() if len(queries) >= 20}
+    return kinds, read_rows(data, 'val', shown, kept)
 
 # %% ../../nbs/33_evaluation.queries.ipynb #c8e94fa8
 def _one_sentence_each(queries):
