@@ -23,14 +23,12 @@ from ..core.files import (
     RecsysError, as_json, only_one, read_json, recover_folder, replace_folder, root_folder, write_json)
 from ..core.settings import Settings, setting
 from ..core.tables import markdown_table
-from recsys_nb.data.cleaning import (
-    families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, newest, one_per_product,
-    whom)
+from .cleaning import (
+    families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, newest, one_per_product, whom)
 from .reading import (
     DuckDB, Spark, as_lines, input_files, meta_fields, meta_lists, quoted, review_fields, unusable_lines)
-from recsys_nb.data.splitting import (
-    check_split, closest_split, cut_points, held_out, k_core, named_cuts, parts, place_of, split_by_time,
-    split_within_families)
+from .splitting import (check_split, closest_split, cut_points, held_out, k_core, named_cuts, parts,
+    place_of, split_by_time, split_within_families)
 from .texts import max_letters, min_informative
 from .values import shape_products, shape_reviews
 

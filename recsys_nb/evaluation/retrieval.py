@@ -283,10 +283,7 @@ def _all_weights(data, cat, askers, said, mixed):
     families = data.products.set_index('product_id').family_id[cat.ids].to_numpy()
     def fitted(asker, heard):
         ask = asker.about(heard)
-        asked = {}
-        for kind, q in kinds.items():
-            asked[kind] = trials(ask, q['query'].tolist(), families, q.relevant)
-        return fit_weights(asked)
+        return fit_weights({kind: trials(ask, q['query'].tolist(), families, q.relevant) for kind, q in kinds.items()})
     known = Heard(cat, pd.concat([said, shown]))
     mixtures = {name: fitted(askers[name], known) for name in mixed}
     return {metadata: fitted(list(askers.values())[-1], Heard(cat, said[:0]))} | mixtures
