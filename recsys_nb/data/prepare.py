@@ -528,16 +528,6 @@ def report_text(
 def _repr_markdown_(self:PreparedData):
     return report_text(self.report, short=True)
 
-# %% ../../nbs/18_data.prepare.ipynb #2e15885e
-def _sources(e, files, kind, columns, always):
-    "The files to read, each with the one it stands for: some are read from a copy."
-    found = {}
-    for f in files:
-        packed = ('none', 'gzip')
-        if e.name == 'spark': packed = ('gzip',) if f.suffix == '.gz' else ('none',)
-        found[as_lines(f, e.work, kind, columns or {}, packed, always)] = f
-    return found
-
 # %% ../../nbs/18_data.prepare.ipynb #5f6395b9
 _shapes = dict(reviews=(shape_reviews, review_fields, ()), meta=(shape_products, meta_fields, meta_lists))
 
@@ -546,7 +536,7 @@ def _save_raw(e, files, kind, columns):
     "Read and shape all files; lines that DuckDB finds too long are taken out of a copy first."
     shape, texts, lists = _shapes[kind]
     for always in (False, True):
-        sources = _sources(e, files, kind, columns, always)
+        sources = {as_lines(f, e.work, kind, columns or {}, always): f for f in files}
         try: return e.save(shape(e.read(list(sources), texts, lists)), f'raw_{kind}', number=True), sources
         except duckdb.InvalidInputException as err:
             if always or 'maximum_object_size' not in str(err): raise
