@@ -278,18 +278,13 @@ class _Names(ast.NodeTransformer):
 
 # %% ../../nbs/13_data.reading.ipynb #809cd96e
 def _literal(text):
+    "What a text, or a line of bytes, is in Python; `None` where it is no literal, or nothing that JSON could hold."
     try:
         found = ast.literal_eval(_Names().visit(ast.parse(text.strip(), mode='eval')))
         json.dumps(found) # not of bytes, sets, ...
         return found
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         return None
-
-# %% ../../nbs/13_data.reading.ipynb #6c03f17a
-def _as_json(line):
-    try: found = _literal(line.decode('utf-8-sig'))
-    except UnicodeDecodeError: return line
-    return json.dumps(found).encode() if isinstance(found, dict) else line
 
 # %% ../../nbs/13_data.reading.ipynb #9cbbd884
 def _objects(path, text):
@@ -415,7 +410,6 @@ def _needs_names(path, kind, names):
 def _copied(path, kind, names):
     "Yields the number of each record and what is written for it."
     how, encoding = _layout(path, names)
-    mended = _as_json if how == 'python' else bytes
     with _open_lines(path) as f:
         text = io.TextIOWrapper(f, encoding, 'replace', newline='' if how == 'table' else None)
         if how == 'table':
@@ -425,7 +419,8 @@ def _copied(path, kind, names):
         else:
             lines = map(str.encode, text) if 'utf-16' in encoding else f
             for n, line in enumerate(lines, 1):
-                yield n, f'longer than {_longest // 10**6} MB' if len(line) > _longest else mended(line)
+                if len(line) > _longest: yield n, f'longer than {_longest // 10**6} MB'
+                else: yield n, how == 'python' and _literal(line) or line
 
 # %% ../../nbs/13_data.reading.ipynb #a5e203d3
 def without_bar(
@@ -549,12 +544,9 @@ def save(self:DuckDB,
     path = self.work/f'{name}.parquet'
     with _readable_errors():
         self.con.to_parquet(expr, path, compression='lz4', string_dictionary_page_size_limit=1)
-    columns, option = '*', ''
-    if number:
-        columns, option = '* EXCLUDE (file_row_number), file_row_number AS row', ', file_row_number=true'
-    self.con.raw_sql(f'CREATE OR REPLACE VIEW "{name}" AS SELECT {columns} FROM read_parquet({quoted(path)}{option})')
     self.bar.update()
-    return self.con.table(name)
+    saved = self.con.read_parquet(path, table_name=name, file_row_number=number)
+    return saved.rename(row='file_row_number') if number else saved
 
 # %% ../../nbs/13_data.reading.ipynb #b17fd545
 @patch
@@ -782,7 +774,7 @@ def _reason(
 ) -> str:
     "Why a line was set aside."
     try:
-        o = json.loads((_as_json(line) if line.startswith(b"{'") else line).decode().rstrip('\r\n'))
+        o = line.startswith(b"{'") and _literal(line) or json.loads(line.decode().rstrip('\r\n'))
     except UnicodeDecodeError as e:
         return f'not UTF-8 (byte {e.start + 1})'
     except json.JSONDecodeError as e:
