@@ -25,7 +25,6 @@ _endings = tuple(f'.{kind}{packed}' for kind in _formats for packed in ('', *_pa
 
 # %% ../../nbs/13_data.reading.ipynb #a2af5e93
 def _of_kind(files, kind):
-    if not kind: return files
     return [f for f in files if f.name.lower().startswith('meta') == (kind == 'meta')] or files
 
 # %% ../../nbs/13_data.reading.ipynb #e3f9c3be
@@ -38,9 +37,9 @@ def _matching(path):
 
 # %% ../../nbs/13_data.reading.ipynb #0bf60d6e
 def input_files(
-    paths,         # A file, a folder, a pattern such as `raw/*.jsonl.gz`, or a list of these
-    kind:str='',   # 'reviews' or 'meta': what to take where both are found
-) -> list:         # The files, each once, in a fixed order
+    paths,    # A file, a folder, a pattern such as `raw/*.jsonl.gz`, or a list of these
+    kind:str, # 'reviews' or 'meta': what to take where both are found
+) -> list:    # The files, each once, in a fixed order
     "The files that the paths stand for; `RecsysError` where one stands for none."
     found = []
     for p in [paths] if isinstance(paths, (str, Path)) else paths:
@@ -140,7 +139,6 @@ meta_lists = '''categories category features feature description images image im
 
 # %% ../../nbs/13_data.reading.ipynb #24653f83
 _fields = dict(reviews=review_fields, meta=[*meta_fields, *meta_lists])
-_fields[''] = sum(_fields.values(), []) # of a kind that is not known
 
 # %% ../../nbs/13_data.reading.ipynb #956a8445
 _usual = """
@@ -153,20 +151,19 @@ _usual = """
     store: manufacturer"""
 _usual = {name: field for field, names in re.findall(r'(\w+): (.*)', _usual) for name in names.split()}
 _older = dict(parent_asin='asin', user_id='reviewerID', rating='overall', text='reviewText', title='summary')
-_misleading = {
-    '': 'id name'.split(),
-    'reviews': 'id name product_title product_name'.split(),
-    'meta': 'review_title review_headline headline'.split()}
+_misleading = dict(
+    reviews='id name product_title product_name'.split(),
+    meta='review_title review_headline headline'.split())
 
 # %% ../../nbs/13_data.reading.ipynb #b5850e08
 def _column_names(
     columns:list, # What the columns of a table, or the keys of an object, are called
-    kind:str='',  # 'reviews' or 'meta'
+    kind:str,     # 'reviews' or 'meta'
     names:dict={},# Field -> column, where somebody said so
 ) -> dict:        # Column -> field
     "Which field each column holds: as somebody said, or by its own name, or by a usual one; a field is in one column."
     fields, others = {f.lower(): f for f in _fields[kind]}, _misleading[kind]
-    found = {c: _usual.get(f, f) for f, c in names.items() if c in columns}
+    found = {c: f for f, c in names.items() if c in columns}
     for known in (fields, _usual):
         free = set(fields.values()) - set(found.values())
         if known is _usual:
@@ -208,11 +205,11 @@ def _is_rating(cells):
     return len(cells) in (3, 4) and all(re.fullmatch(r'-?\d+(\.\d+)?', c.strip()) for c in cells[2:])
 
 # %% ../../nbs/13_data.reading.ipynb #6f9061cc
-def _is_table(path, line, names):
+def _is_table(path, line, kind, names):
     cells, by = _row_cells(line)
     if len(cells) < 2:
         return False
-    return _is_rating(cells) or len(_column_names(cells, names=names)) > 1 or bool(_table_names.search(path.name))
+    return _is_rating(cells) or len(_column_names(cells, kind, names)) > 1 or bool(_table_names.search(path.name))
 
 # %% ../../nbs/13_data.reading.ipynb #0240d4f0
 _before_head = re.compile('(?:"?sep=(.)"?)?') # a blank line, or one that Excel writes before a table
@@ -234,7 +231,7 @@ def _unread(head, shown):
     return _begins(head.lstrip(), _foreign)
 
 # %% ../../nbs/13_data.reading.ipynb #197a5756
-def _way_of(path, first, second, names):
+def _way_of(path, first, second, kind, names):
     "How a file is laid out whose first lines are these."
     if re.match(r"""\{\s*u?'|\{\s*u\"""", first):
         return 'python'
@@ -242,16 +239,17 @@ def _way_of(path, first, second, names):
         return 'objects'
     if first[:1] == '{':
         return 'objects' if second[:1] == '"' and first[-1] in '{,[' else 'lines'
-    return 'table' if first[:1] != '[' and _is_table(path, first, names) else 'lines'
+    return 'table' if first[:1] != '[' and _is_table(path, first, kind, names) else 'lines'
 
 # %% ../../nbs/13_data.reading.ipynb #cd3d45d8
 _codes = 'iconv -f CODE -t UTF-8, where CODE is such as GB18030, SHIFT-JIS or CP1251'
 
 # %% ../../nbs/13_data.reading.ipynb #ff94f4af
 def _layout(
-    path:Path,     # A file
-    names:dict={}, # See `_column_names`
-) -> tuple:        # 'lines', 'python', 'objects', 'table' or 'parquet'; and an encoding
+    path:Path,  # A file
+    kind:str,   # See `_column_names`
+    names:dict, # See `_column_names`
+) -> tuple:     # 'lines', 'python', 'objects', 'table' or 'parquet'; and an encoding
     "How a file is laid out, told by its beginning."
     if _packing(path) == 'parquet':
         return 'parquet', ''
@@ -262,7 +260,7 @@ def _layout(
     if what := _unread(head, shown):
         raise _no_data(path, what)
     lines = [line for line in map(str.strip, shown.splitlines()) if not _before_head.fullmatch(line)]
-    how = _way_of(path, *[*lines, '', ''][:2], names)
+    how = _way_of(path, *[*lines, '', ''][:2], kind, names)
     if how != 'lines' and not encoding:
         raise _no_data(path, f'text in another code than UTF-8 ({_codes})')
     return how, encoding or 'utf-8-sig'
@@ -409,7 +407,7 @@ def _needs_names(path, kind, names):
 # %% ../../nbs/13_data.reading.ipynb #11f4b770
 def _copied(path, kind, names):
     "Yields the number of each record and what is written for it."
-    how, encoding = _layout(path, names)
+    how, encoding = _layout(path, kind, names)
     with _open_lines(path) as f:
         text = io.TextIOWrapper(f, encoding, 'replace', newline='' if how == 'table' else None)
         if how == 'table':
@@ -449,12 +447,12 @@ def _as_a_line(value):
 def as_lines(
     path:Path,        # A file
     work:Path,        # A folder for a copy
-    kind:str='',      # 'reviews' or 'meta': whose names its columns have
+    kind:str,         # 'reviews' or 'meta': whose names its columns have
     names:dict={},    # See `_column_names`
     always:bool=False,# Whether to copy whatever it is
 ) -> Path:            # The file, or the copy
     "A file that engines can read: lines of JSON."
-    how, encoding = _layout(path, names)
+    how, encoding = _layout(path, kind, names)
     rename = how not in ('table', 'parquet') and _needs_names(path, kind, names)
     packing = _packing(path)
     told = packing in ('none', 'gzip') and packing == _packed_endings.get(path.suffix, 'none')
