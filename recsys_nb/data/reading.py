@@ -731,7 +731,7 @@ def _plain_id(
 ):     # The id, or null where it is not one word
     "An id as it was given."
     word = s.length().between(1, 64) & ~s.re_search(r'[\s{}\[\]"]')
-    return word.ifelse(s, ibis.null('string'))
+    return word.ifelse(s, None)
 
 # %% ../../nbs/13_data.reading.ipynb #47c39fea
 def product_id(

@@ -117,7 +117,7 @@ def given(
     also=(), # What else stands for nothing in it
 ):           # Null where the text stands for nothing
     "What a text column says."
-    return ((s.length() <= 9) & s.isin((*non_values, *also))).ifelse(ibis.null('string'), s)
+    return ((s.length() <= 9) & s.isin((*non_values, *also))).ifelse(None, s)
 
 # %% ../../nbs/12_data.texts.ipynb #0a64f967
 _odd = '|'.join([
@@ -144,15 +144,14 @@ def clean_texts(
     *names:str,  # Its text columns to clean
 ):
     "Text columns as `readable` makes them; '' for null and for what stands for nothing."
-    t = t.mutate(**{c: t[c].fill_null('') for c in names})
-    t = t.mutate(**{f'ill_{c}': t[c].re_search(_any_symptom) for c in names})
-    t = t.mutate(**{f'odd_{c}': t[f'ill_{c}'].ifelse(t[c].re_search(_odd), False) for c in names})
-    odd = {c: t[f'odd_{c}'] for c in names}
-    read = {c: _readable_text(odd[c].ifelse(t[c], ibis.null('string'))) for c in names}
-    t = t.mutate(**{c: odd[c].ifelse(read[c], t[c]) for c in names})
-    t = t.mutate(**{c: t[f'ill_{c}'].ifelse(_repaired(t[c]), t[c]) for c in names})
-    t = t.mutate(**{c: given(t[c]).fill_null('') for c in names})
-    return t.drop(*(f'{kind}_{c}' for c in names for kind in ('ill', 'odd')))
+    for c in names:
+        t = t.mutate(**{c: t[c].fill_null('')})
+        t = t.mutate(ill=t[c].re_search(_any_symptom))
+        t = t.mutate(odd=t.ill.ifelse(t[c].re_search(_odd), False))
+        t = t.mutate(**{c: t.odd.ifelse(_readable_text(t.odd.ifelse(t[c], None)), t[c])})
+        t = t.mutate(**{c: t.ill.ifelse(_repaired(t[c]), t[c])})
+        t = t.mutate(**{c: given(t[c]).fill_null('')})
+    return t.drop('ill', 'odd')
 
 # %% ../../nbs/12_data.texts.ipynb #129c900c
 @ibis.udf.scalar.python(null_handling='special')
@@ -168,7 +167,7 @@ def clean_list(
     together = a.join(' ')
     ill = together.re_search(_any_symptom)
     odd = ill.ifelse(together.re_search(_odd), False)
-    a = odd.ifelse(_readable_list(odd.ifelse(a, ibis.null('array<string>'))), (ill & ~odd).ifelse(a.map(_repaired), a))
+    a = odd.ifelse(_readable_list(odd.ifelse(a, None)), (ill & ~odd).ifelse(a.map(_repaired), a))
     return a.filter(lambda s: ~s.isin(non_values))
 
 # %% ../../nbs/12_data.texts.ipynb #1b88a818

@@ -306,21 +306,16 @@ def read_count(
     half = m['what'] and n % 1 # of something that is not understood
     return int(n) if n < 1e9 and not half else None
 
-# %% ../../nbs/14_data.values.ipynb #a7b49302
-def _where(condition, value, kind):
-    "A value, or null where a condition does not hold."
-    return condition.ifelse(value, ibis.null(kind))
-
 # %% ../../nbs/14_data.values.ipynb #89828df9
 def _plain_number(s):
     "A number written as one; null where it is not, or not finite."
     plain = s.re_search(r'^ *[-+]?\d{1,30}(\.\d{0,30})?([eE][-+]?\d{1,2})? *$')
-    return _where(plain, s, 'string').try_cast('float64')
+    return plain.ifelse(s, None).try_cast('float64')
 
 # %% ../../nbs/14_data.values.ipynb #7401ac4c
 def _within(n, low, high):
     "A number, or null where it is out of bounds, such as 1e20 ratings, which no whole number of a table could hold."
-    return _where(n.between(low, high), n, 'float64')
+    return n.between(low, high).ifelse(n, None)
 
 # %% ../../nbs/14_data.values.ipynb #c84501ae
 def _or_read(read):
@@ -331,7 +326,7 @@ def _or_read(read):
     of = ibis.udf.scalar.python(of, null_handling='special')
     def column(n, s):
         odd = n.isnull() & s.notnull()
-        return odd.ifelse(of(_where(odd, s, 'string')), n)
+        return odd.ifelse(of(odd.ifelse(s, None)), n)
     return column
 
 _or_amount, _or_stars, _or_count, _or_time = map(
@@ -349,7 +344,7 @@ def _as_stars(s):
 # %% ../../nbs/14_data.values.ipynb #9b80f0a1
 def _as_count(s):
     n = _within(_plain_number(s), 0, 1e9)
-    return _or_count(_where(n == n.floor(), n, 'float64'), s).floor().cast('int64')
+    return _or_count((n == n.floor()).ifelse(n, None), s).floor().cast('int64')
 
 # %% ../../nbs/14_data.values.ipynb #a3182c9e
 def _as_time(s):
@@ -369,7 +364,7 @@ def _understood(
     "What columns of texts stand for."
     texts = {f'bad_{c}': t[c] for c in reads}
     t = t.mutate(**texts, **{c: read(t[c]) for c, read in reads.items()})
-    unread = {f'bad_{c}': _where(t[c].isnull(), t[f'bad_{c}'].left(80), 'string') for c in reads}
+    unread = {f'bad_{c}': t[c].isnull().ifelse(t[f'bad_{c}'].left(80), None) for c in reads}
     return t.mutate(**unread)
 
 # %% ../../nbs/14_data.values.ipynb #3730b91a
@@ -459,12 +454,12 @@ not applicable|none none|n/a.|[object object]|__|.|0'''.replace('\n', '').split(
 
 def _brand(s):
     name = s.re_replace(r'^(?:Visit the (.+) Store|Brand: *(.+))$', r'\1\2')
-    return name.lower().isin([*_no_brand, 'nan', 'none', 'null']).ifelse(ibis.null('string'), name)
+    return name.lower().isin([*_no_brand, 'nan', 'none', 'null']).ifelse(None, name)
 
 # %% ../../nbs/14_data.values.ipynb #af42e8f2
 def _figures(t):
     "Price, stars and how many gave them, with the texts that were not understood."
-    t = t.mutate(price=_where(t.price.re_search(r'\d'), t.price, 'string'))
+    t = t.mutate(price=t.price.re_search(r'\d').ifelse(t.price, None))
     return _understood(t, price=_as_amount, average_rating=_as_stars, rating_number=_as_count)
 
 # %% ../../nbs/14_data.values.ipynb #76e99ca7
@@ -472,7 +467,7 @@ def _pictured(t):
     "Pictures, and an address that none of them has."
     shown, first = _pictures(t.images), t.images[0]
     lost = (t.images.length() > 0) & (shown.length() == 0) & ~first.startswith('data:')
-    return t.mutate(images=shown, bad_images=_where(lost, first.left(80), 'string'))
+    return t.mutate(images=shown, bad_images=lost.ifelse(first.left(80), None))
 
 # %% ../../nbs/14_data.values.ipynb #6d3b6d50
 def shape_products(
@@ -488,7 +483,7 @@ def shape_products(
         categories=_category_path(t),
         features=clean_list(_first_given(t.features, t.feature)),
         images=reduce(_first_given, [t[c] for c in 'images image imageURLHighRes imageURL imUrl'.split()]),
-        url=_where(t.url.re_search(r'^https?://[^ ]{1,1000}$'), t.url, 'string'))
+        url=t.url.re_search(r'^https?://[^ ]{1,1000}$').ifelse(t.url, None))
     t = clean_texts(_pictured(_figures(t)), 'title', 'brand', 'description')
     t = t.mutate(brand=_brand(t.brand), categories=_each_once(t.categories))
     return t.mutate(text=_document(t))
