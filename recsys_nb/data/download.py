@@ -9,7 +9,7 @@ __all__ = ['download']
 import difflib, os, re
 from pathlib import Path
 from huggingface_hub import hf_hub_download
-from ..core.files import RecsysError, only_one, root_folder, writing_in
+from ..core.files import RecsysError, only_one, root_folder
 
 # %% ../../nbs/11_data.download.ipynb #74cdccde
 _categories = """
@@ -33,9 +33,7 @@ def _find_category(
     key = _letters_of(name)
     if key in known:
         return known[key]
-    near = difflib.get_close_matches(key, known, n=3)
-    if len(key) > 2 and not near:
-        near = [k for k in known if key in k]
+    near = difflib.get_close_matches(key, known, n=3) or [k for k in known if len(key) > 2 and key in k]
     hint = f' Did you mean {" or ".join(known[k] for k in near)}?' if near else ''
     raise RecsysError(f'{name}: no such category.{hint} There are: {", ".join(_categories)}')
 
@@ -47,11 +45,8 @@ def _fetch(file, dest):
     path = dest/Path(file).name
     for there in (path, path.with_suffix('.jsonl.gz')):
         if there.exists(): return there
-    with writing_in(dest):
-        dest.mkdir(parents=True, exist_ok=True)
     with only_one(path, f'file {path.name}'):
         try: got = hf_hub_download(_repository, file, repo_type='dataset', local_dir=dest/'.download')
-        except PermissionError as e: raise RecsysError(f'{dest}: cannot write here ({e.strerror})') from e
         except Exception as e: # whatever the hub's HTTP library raises
             why = (str(e).strip() or type(e).__name__).splitlines()[0]
             raise RecsysError(f'{file}: not fetched from Hugging Face ({why})') from e
