@@ -32,22 +32,17 @@ class Tokens:
         texts = [self[j] for j in i]
         return Tokens(np.concatenate([self.flat[:0], *texts]), self.lengths[i])
 
-# %% ../../nbs/19_data.tokens.ipynb #3315c6b0
-def _flat_array(numbers, count):
-    "Numbers as an array that is no wider than it has to be."
-    wide = np.fromiter(numbers, dtype=np.int32, count=count)
-    return wide.astype(np.uint16) if wide.max(initial=0) < 2**16 else wide
-
 # %% ../../nbs/19_data.tokens.ipynb #075ac6d4
 @patch(cls_method=True)
 def of(
     cls:Tokens,
     texts,     # A list of token numbers per text, as a tokenizer returns them; `Tokens` stay as they are
 ) -> Tokens:
-    "Lists of token numbers as one flat array."
+    "Lists of token numbers as one flat array, no wider than it has to be."
     if isinstance(texts, Tokens): return texts
     lengths = [len(t) for t in texts]
-    return cls(_flat_array(chain.from_iterable(texts), sum(lengths)), lengths)
+    flat = np.fromiter(chain.from_iterable(texts), dtype=np.int32, count=sum(lengths))
+    return cls(flat.astype(np.uint16) if flat.max(initial=0) < 2**16 else flat, lengths)
 
 # %% ../../nbs/19_data.tokens.ipynb #4d040b00
 @patch(cls_method=True)
