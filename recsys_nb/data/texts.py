@@ -178,10 +178,7 @@ def letters(
     s, # A text column
 ):     # At most `max_letters` characters
     "What copies of a text have in common: its beginning without case, blanks and punctuation."
-    s = s.left(200).lower()
-    for c in ' .,!?\'"’‘“”…–—-():;。、！？':
-        s = s.replace(c, '')
-    return s.left(max_letters)
+    return s.left(200).lower().translate(' .,!?\'"’‘“”…–—-():;。、！？', '').left(max_letters)
 
 # %% ../../nbs/12_data.texts.ipynb #4c8c08d3
 min_informative = 30
@@ -208,12 +205,11 @@ _ends = re.compile(
 
 # %% ../../nbs/12_data.texts.ipynb #e43d370b
 def sentences(
-    text:str,      # A review's body
-    least:int=5,   # Letters that a sentence must have
+    text:str, # A review's body
 ) -> list[str]:
-    "Split a text where a sentence, a line or an item of a list ends."
+    "Split a text where a sentence, a line or an item of a list ends; what has fewer than five letters is left out."
     parts = (clean(p).strip(' -–*,"“”') for p in _ends.split(text or ''))
-    return [p for p in parts if len(p) >= least]
+    return [p for p in parts if len(p) >= 5]
 
 # %% ../../nbs/12_data.texts.ipynb #d16cb617
 _in_pairs = re.compile(f'[{_han}々\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f]{{2,}}')
