@@ -750,7 +750,7 @@ def user_id(
     raw, # From `read`
 ):       # A text column; '' where the user is not known
     "Who wrote a review, as the id that the file gives."
-    return ibis.coalesce(_plain_id(raw.user_id), _plain_id(raw.reviewerID), ibis.literal(''))
+    return ibis.coalesce(_plain_id(raw.user_id), _plain_id(raw.reviewerID), '')
 
 # %% ../../nbs/13_data.reading.ipynb #02e1473d
 def all_given(

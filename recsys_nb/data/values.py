@@ -7,7 +7,6 @@ __all__ = ['read_amount', 'read_time', 'read_stars', 'read_count', 'shape_review
 
 # %% ../../nbs/14_data.values.ipynb #d9a551ed
 import re, unicodedata
-from collections import defaultdict
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, reduce
@@ -19,8 +18,9 @@ from .texts import clean_list, clean_texts, letters, says
 _same = str.maketrans('’−٫٬', "'-.,", '\ufe0f\xad\u200b\u200e\u200f\u2060\ufeff') | {ord('½'): '.5'}
 
 # %% ../../nbs/14_data.values.ipynb #65a6603b
-def _in_plain_characters(text, most=200):
-    if len(text) > most:
+def _in_plain_characters(text):
+    "A text of at most 200 characters; '' for a longer one, and for null."
+    if not text or len(text) > 200:
         return ''
     s = unicodedata.normalize('NFKC', text.translate(_same))
     s = ''.join(str(unicodedata.digit(c)) if c.isdecimal() else c
@@ -144,19 +144,17 @@ def _sane(n):
 
 # %% ../../nbs/14_data.values.ipynb #b5bfd5a0
 _points = re.compile(_one_of(_with_points))
+_plainest_first = 'price unit list other'.split()
 
 # %% ../../nbs/14_data.values.ipynb #bc60d363
 def _lowest_price(amounts, thousands):
-    "The lowest of the numbers of the plainest kind."
+    "The lowest of the numbers of the plainest kind; 0 where none is a price."
     times = next(
         (_multiples[m['times']] for m, *around in amounts[::-1] if m['times']),
         1)
-    kinds = defaultdict(list)
-    for m, before, after in amounts:
-        kinds[_kind_of_amount(before, after)].append(_number(m['n'], thousands) * times)
-    return next(
-        (min(kinds[k]) for k in ('price', 'unit', 'list') if k in kinds),
-        0)
+    kind, n = min((_plainest_first.index(_kind_of_amount(*around)), _number(m['n'], thousands))
+        for m, *around in amounts)
+    return 0 if _plainest_first[kind] == 'other' else n * times
 
 # %% ../../nbs/14_data.values.ipynb #ef7f741e
 @lru_cache(100_000)
@@ -320,10 +318,7 @@ def _within(n, low, high):
 # %% ../../nbs/14_data.values.ipynb #c84501ae
 def _or_read(read):
     "For a column of plain numbers and one of texts: what a reader makes of texts that are no plain numbers."
-    def of(text:str) -> float:
-        return None if text is None else read(text)
-    of.__name__ = read.__name__
-    of = ibis.udf.scalar.python(of, null_handling='special')
+    of = ibis.udf.scalar.python(read, signature=((str,), float), null_handling='special')
     def column(n, s):
         odd = n.isnull() & s.notnull()
         return odd.ifelse(of(odd.ifelse(s, None)), n)
@@ -362,10 +357,10 @@ def _understood(
     **reads, # Of some of its columns, what makes values of them
 ):           # The same with values in these columns, and bad_…, the texts that were not understood
     "What columns of texts stand for."
-    texts = {f'bad_{c}': t[c] for c in reads}
-    t = t.mutate(**texts, **{c: read(t[c]) for c, read in reads.items()})
-    unread = {f'bad_{c}': t[c].isnull().ifelse(t[f'bad_{c}'].left(80), None) for c in reads}
-    return t.mutate(**unread)
+    for c, read in reads.items():
+        t = t.mutate(**{f'bad_{c}': t[c], c: read(t[c])})
+        t = t.mutate(**{f'bad_{c}': t[c].isnull().ifelse(t[f'bad_{c}'].left(80), None)})
+    return t
 
 # %% ../../nbs/14_data.values.ipynb #3730b91a
 def _described(t):
@@ -373,7 +368,7 @@ def _described(t):
     t = t.mutate(key=letters((t.text == '').ifelse(
         t.title,
         t.text)))
-    facts = [t.timestamp.cast('string').fill_null(''), t.rating.cast('string').fill_null('')]
+    facts = [c.cast('string').fill_null('') for c in (t.timestamp, t.rating)]
     content = ibis.literal('\t').join([t.product_id, t.user_id, *facts, t.title, t.text])
     return t.mutate(
         size=says(t.key),
@@ -407,10 +402,7 @@ def _category_path(
     raw, # From `read` with `meta_fields` and `meta_lists`
 ):       # A list column
     "The main category and the levels below it, each once."
-    main = ibis.array([ibis.coalesce(
-        raw.main_category,
-        raw.main_cat,
-        ibis.literal(''))])
+    main = ibis.array([ibis.coalesce(raw.main_category, raw.main_cat, '')])
     return clean_list(main.concat(_first_given(raw.categories, raw.category)))
 
 # %% ../../nbs/14_data.values.ipynb #9a7f2c68
@@ -440,8 +432,7 @@ def _pictures(
     "The addresses that a page can show: on the web, or `data:` addresses of a sane length."
     def address(s):
         large, first = s.re_extract(_large_address, 1), s.re_extract(_first_address, 1)
-        found = (large == '').ifelse(first, large)
-        found = found.startswith('//').ifelse('https:' + found, found)
+        found = (large == '').ifelse(first, large).re_replace('^//', 'https://')
         return (s.re_search(r'^https?://[^\s"|,]+$') | s.startswith('data:')).ifelse(s, found)
     def shown(s):
         drawn = s.startswith('data:image/') & (s.length() <= _longest_picture)
