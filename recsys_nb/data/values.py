@@ -261,10 +261,9 @@ def read_time(
 # %% ../../nbs/14_data.values.ipynb #72e0b7a2
 _star = r'(?:\W*(?:stars?|sternen?|étoiles?|estrellas?|stelle|estrelas?|つ星|星|★|⭐))?\.?'
 _n = r'(?:rated |rating:? ?|score:? ?|[★⭐] ?)?(?P<n>\d{1,3}(?:[.,]\d+)?)'
-_stars = [re.compile(p) for p in (
-    rf'{_n}{_star} ?(?:/|out of|of|von|sur|su|de|van) ?(?P<most>5|10|100)(?:[.,]0)?{_star}',
-    rf'5つ星のうち ?{_n}(?P<most>)',
-    f'{_n}{_star}(?P<most>)')]
+_stars = re.compile(
+    rf'(?:5つ星のうち ?)?{_n}{_star}'
+    rf'(?: ?(?:/|out of|of|von|sur|su|de|van) ?(?P<most>5|10|100)(?:[.,]0)?{_star})?')
 _digits = {word: str(i) for i, word in enumerate('one two three four five'.split(), 1)} | {'ten': '10', '%': '/100'}
 _in_words = re.compile('[a-z]+|%')
 
@@ -277,11 +276,10 @@ def read_stars(
     s = _in_words.sub(lambda m: _digits.get(m[0], m[0]), _in_plain_characters(text))
     if re.fullmatch('[★⭐☆✩🌟*]+', s):
         return float(len(re.sub('[☆✩]', '', s)))
-    found = [m for p in _stars if (m := p.fullmatch(s))]
-    if not found:
+    m = _stars.fullmatch(s)
+    if not m:
         return None
-    n, most = float(found[0]['n'].replace(',', '.')), found[0]['most']
-    most = int(most or 5)
+    n, most = float(m['n'].replace(',', '.')), int(m['most'] or 5)
     if most == 5:
         return n
     return max(1., 5 * n / most) if 0 < n <= most else None
@@ -457,7 +455,7 @@ def _figures(t):
 def _pictured(t):
     "Pictures, and an address that none of them has."
     shown, first = _pictures(t.images), t.images[0]
-    lost = (t.images.length() > 0) & (shown.length() == 0) & ~first.startswith('data:')
+    lost = (shown.length() == 0) & ~first.startswith('data:') # neither where there is no first
     return t.mutate(images=shown, bad_images=lost.ifelse(first.left(80), None))
 
 # %% ../../nbs/14_data.values.ipynb #6d3b6d50
