@@ -184,9 +184,6 @@ _table_names = re.compile(r'\.(csv|tsv|tab|psv)\b', re.I)
 def _encoding(head):
     if head.startswith((b'\xff\xfe', b'\xfe\xff')):
         return 'utf-16'
-    even, odd = (head[i:4000:2].count(0) for i in (0, 1))
-    if max(even, odd) > len(head[:4000]) / 4:
-        return 'utf-16-be' if even > odd else 'utf-16-le'
     try: head.decode('utf-8-sig')
     except UnicodeDecodeError as e:
         if e.start <= len(head) - 4:
@@ -415,7 +412,7 @@ def _copied(path, kind, names):
         elif how == 'objects':
             yield from _objects(path, text)
         else:
-            lines = map(str.encode, text) if 'utf-16' in encoding else f
+            lines = map(str.encode, text) if encoding == 'utf-16' else f
             for n, line in enumerate(lines, 1):
                 if len(line) > _longest: yield n, f'longer than {_longest // 10**6} MB'
                 else: yield n, how == 'python' and _literal(line) or line
@@ -456,7 +453,7 @@ def as_lines(
     rename = how not in ('table', 'parquet') and _needs_names(path, kind, names)
     packing = _packing(path)
     told = packing in ('none', 'gzip') and packing == _packed_endings.get(path.suffix, 'none')
-    if how == 'lines' and told and 'utf-16' not in encoding and not always and not rename:
+    if how == 'lines' and told and encoding != 'utf-16' and not always and not rename:
         return path
     copy, at = work/gen_name('copy'), 0
     if how == 'parquet':
@@ -750,7 +747,8 @@ def user_id(
     raw, # From `read`
 ):       # A text column; '' where the user is not known
     "Who wrote a review, as the id that the file gives."
-    return ibis.coalesce(_plain_id(raw.user_id), _plain_id(raw.reviewerID), '')
+    known = [c.isin(_nobody).ifelse(None, _plain_id(c)) for c in (raw.user_id, raw.reviewerID)]
+    return ibis.coalesce(*known, '')
 
 # %% ../../nbs/13_data.reading.ipynb #02e1473d
 def all_given(
@@ -758,8 +756,7 @@ def all_given(
 ):
     "The table with null wherever a text stands for nothing."
     texts = [c for c in raw.columns if c != 'file' and raw[c].type().is_string()]
-    also = dict.fromkeys(('user_id', 'reviewerID'), _nobody)
-    return raw.mutate(**{c: given(raw[c], also.get(c, ())) for c in texts})
+    return raw.mutate(**{c: given(raw[c]) for c in texts})
 
 # %% ../../nbs/13_data.reading.ipynb #b8c634b1
 def _is_id(v):

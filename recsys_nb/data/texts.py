@@ -113,11 +113,10 @@ non_values = ['', *r'''
 
 # %% ../../nbs/12_data.texts.ipynb #38425cdc
 def given(
-    s,       # A text column
-    also=(), # What else stands for nothing in it
-):           # Null where the text stands for nothing
+    s, # A text column
+):     # Null where the text stands for nothing
     "What a text column says."
-    return ((s.length() <= 9) & s.isin((*non_values, *also))).ifelse(None, s)
+    return ((s.length() <= 9) & s.isin(non_values)).ifelse(None, s)
 
 # %% ../../nbs/12_data.texts.ipynb #0a64f967
 _odd = '|'.join([
