@@ -321,10 +321,10 @@ def _head(path, rows, kind, names):
     "The fields of a table, and its first row where that is data already."
     first = next(rows, [])
     if _is_rating(first):
-        user, product, *rest = ['user_id', 'parent_asin', 'rating', 'timestamp'][:len(first)]
+        fields = 'user_id parent_asin rating timestamp'.split()[:len(first)]
         if _asin.fullmatch(first[0]) and not _asin.fullmatch(first[1]):
-            user, product = product, user
-        return [user, product, *rest], first
+            fields[:2] = 'parent_asin', 'user_id'
+        return fields, first
     columns = [c.strip() for c in first]
     known = _column_names(columns, kind, names)
     _require_product(path, columns, known, kind)
@@ -396,10 +396,8 @@ def _renamed(value, kind, names):
 # %% ../../nbs/13_data.reading.ipynb #e7da0a97
 def _needs_names(path, kind, names):
     "Whether the first object of a file names anything otherwise than we do, or somebody said so."
-    if names:
-        return True
-    first = _loaded(next(_copied(path, kind, names), ('', None))[1])
-    return isinstance(first, dict) and any(c != f for c, f in _column_names(list(first), kind).items())
+    first = _loaded(next(_copied(path, kind, names), (0, None))[1])
+    return bool(names) or _renamed(first, kind, names) != first
 
 # %% ../../nbs/13_data.reading.ipynb #11f4b770
 def _copied(path, kind, names):

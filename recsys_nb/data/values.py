@@ -25,7 +25,7 @@ def _in_plain_characters(text):
     s = unicodedata.normalize('NFKC', text.translate(_same))
     s = ''.join(str(unicodedata.digit(c)) if c.isdecimal() else c
         for c in s)
-    return re.sub(r'\s+', ' ', s).strip().lower()
+    return ' '.join(s.split()).lower()
 
 # %% ../../nbs/14_data.values.ipynb #b9e65215
 _groups = r"\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d{1,3}(?:'\d{3})+|\d{1,2}(?:,\d{2})+,\d{3}"
@@ -245,8 +245,8 @@ def read_time(
 ) -> int|None:   # Milliseconds since 1970
     "The moment that a text names."
     s = _wrapped.sub('', _in_plain_characters(text)).strip()
-    if re.fullmatch(r'(19|20)\d{6}(\d{6})?', s):
-        s = re.sub(r'^(....)(..)(..)(?:(..)(..)(..))?', r'\1-\2-\3 \4:\5:\6', s).removesuffix(' ::')
+    s = re.sub(r'^((?:19|20)\d\d)(\d\d)(\d\d)$', r'\1-\2-\3', s)
+    s = re.sub(r'^((?:19|20)\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)$', r'\1-\2-\3 \4:\5:\6', s)
     if re.fullmatch(r'\d{9,19}(\.\d*)?', s):
         return _in_milliseconds(float(s))
     try: found = _date(s)
@@ -255,8 +255,7 @@ def read_time(
         return None
     if not found.tzinfo:
         found = found.replace(tzinfo=timezone.utc)
-    ms = int(found.timestamp() * 1000)
-    return ms if _first_review <= ms < _last_review else None
+    return _in_milliseconds(found.timestamp())
 
 # %% ../../nbs/14_data.values.ipynb #72e0b7a2
 _star = r'(?:\W*(?:stars?|sternen?|étoiles?|estrellas?|stelle|estrelas?|つ星|星|★|⭐))?\.?'
