@@ -203,7 +203,7 @@ def _is_rating(cells):
 
 # %% ../../nbs/13_data.reading.ipynb #6f9061cc
 def _is_table(path, line, kind, names):
-    cells, by = _row_cells(line)
+    cells = _row_cells(line)[0]
     if len(cells) < 2:
         return False
     return _is_rating(cells) or len(_column_names(cells, kind, names)) > 1 or bool(_table_names.search(path.name))
@@ -238,9 +238,6 @@ def _way_of(path, first, second, kind, names):
         return 'objects' if second[:1] == '"' and first[-1] in '{,[' else 'lines'
     return 'table' if first[:1] != '[' and _is_table(path, first, kind, names) else 'lines'
 
-# %% ../../nbs/13_data.reading.ipynb #cd3d45d8
-_codes = 'iconv -f CODE -t UTF-8, where CODE is such as GB18030, SHIFT-JIS or CP1251'
-
 # %% ../../nbs/13_data.reading.ipynb #ff94f4af
 def _layout(
     path:Path,  # A file
@@ -259,7 +256,8 @@ def _layout(
     lines = [line for line in map(str.strip, shown.splitlines()) if not _before_head.fullmatch(line)]
     how = _way_of(path, *[*lines, '', ''][:2], kind, names)
     if how != 'lines' and not encoding:
-        raise _no_data(path, f'text in another code than UTF-8 ({_codes})')
+        raise _no_data(path, 'text in another code than UTF-8 '
+            '(iconv -f CODE -t UTF-8, where CODE is such as GB18030, SHIFT-JIS or CP1251)')
     return how, encoding or 'utf-8-sig'
 
 # %% ../../nbs/13_data.reading.ipynb #35f64808
@@ -284,34 +282,34 @@ def _literal(text):
 # %% ../../nbs/13_data.reading.ipynb #9cbbd884
 def _objects(path, text):
     "The number of each object, and the object."
-    decoder, between, rest, at = json.JSONDecoder(), re.compile(r'[\s,\[\]\ufeff]*'), '', 0
-    for n in itertools.count(1):
-        while True:
-            at = between.match(rest, at).end()
-            try:
-                found, at = decoder.raw_decode(rest, at)
-                break
-            except (ValueError, RecursionError) as e: # no JSON, or a number of more digits than Python reads
-                more = text.read(1 << 16)
-                if not more and at == len(rest):
-                    return
-                if not more or len(rest) - at > _longest:
-                    raise RecsysError(f'{path}: damaged, or not whole: no JSON after {n - 1:,} objects') from e
-                rest, at = rest[at:] + more, 0
-        yield n, found
+    decoder, between, rest, at, n = json.JSONDecoder(), re.compile(r'[\s,\[\]\ufeff]*'), '', 0, 0
+    while True:
+        at = between.match(rest, at).end()
+        try: found, at = decoder.raw_decode(rest, at)
+        except (ValueError, RecursionError) as e: # no JSON, or a number of more digits than Python reads
+            more = text.read(1 << 16)
+            if not more and at == len(rest):
+                return
+            if not more or len(rest) - at > _longest:
+                raise RecsysError(f'{path}: damaged, or not whole: no JSON after {n:,} objects') from e
+            rest, at = rest[at:] + more, 0
+        else:
+            n += 1
+            yield n, found
 
 # %% ../../nbs/13_data.reading.ipynb #461e6cbe
-def _require_product(path, columns, known, kind):
-    "Raise a `RecsysError` if no column is known to name the product; warn where none tells what was said of it."
+def _table_columns(path, columns, kind, names):
+    "See `_column_names`; `RecsysError` where no column is the product, a warning where none tells what was said of it."
+    known = _column_names(columns, kind, names)
     fields, there = set(known.values()), ', '.join(c[:30] for c in columns[:12])
-    if {'parent_asin', 'asin'} & fields:
-        if kind == 'reviews' and len(known) < len(columns) and not {'rating', 'overall', 'text', 'reviewText'} & fields:
-            warnings.warn(f'{path}: none of the columns {there} is known to be a rating or a text; '
-                          'name them with --map rating=COLUMN,text=COLUMN')
-        return
-    raise RecsysError(
-        f'{path}: a table with the columns {there}; '
-        'none is known to be the product: name it with --map parent_asin=COLUMN')
+    if not {'parent_asin', 'asin'} & fields:
+        raise RecsysError(
+            f'{path}: a table with the columns {there}; '
+            'none is known to be the product: name it with --map parent_asin=COLUMN')
+    if kind == 'reviews' and len(known) < len(columns) and not {'rating', 'overall', 'text', 'reviewText'} & fields:
+        warnings.warn(f'{path}: none of the columns {there} is known to be a rating or a text; '
+                      'name them with --map rating=COLUMN,text=COLUMN')
+    return known
 
 # %% ../../nbs/13_data.reading.ipynb #177ae2e8
 _asin = re.compile(r'[\dB][\dA-Z]{9}')
@@ -326,8 +324,7 @@ def _head(path, rows, kind, names):
             fields[:2] = 'parent_asin', 'user_id'
         return fields, first
     columns = [c.strip() for c in first]
-    known = _column_names(columns, kind, names)
-    _require_product(path, columns, known, kind)
+    known = _table_columns(path, columns, kind, names)
     return list(map(known.get, columns)), None
 
 # %% ../../nbs/13_data.reading.ipynb #48b91abe
@@ -425,9 +422,7 @@ def without_bar(
 
 # %% ../../nbs/13_data.reading.ipynb #0fcd7b86
 def _parquet_lines(path, copy, kind, names):
-    columns = pq.read_schema(path).names
-    known = _column_names(columns, kind, names)
-    _require_product(path, columns, known, kind)
+    known = _table_columns(path, pq.read_schema(path).names, kind, names)
     chosen = ', '.join(f'"{c}" AS "{f}"'.replace('\x00', '') for c, f in known.items())
     with without_bar(duckdb.connect()) as con:
         con.execute(f'COPY (SELECT {chosen} FROM read_parquet({quoted(path)})) TO {quoted(copy)} (FORMAT json)')

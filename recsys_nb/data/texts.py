@@ -124,7 +124,7 @@ _odd = '|'.join([
     *(wrong.pattern for wrong, of in _misread),
     f'[{_invisible}\u200c\u200d]',
     r'\[\[|\\|_x00|^\s*(\d[.,]\d |5つ|This review is from)|found this helpful|Verified Purchase|Report abuse',
-    *(said.replace('.', r'\.') for said in _shop_says),
+    *map(re.escape, _shop_says),
     '(Read|See|Show) more'])
 _any_symptom = rf'^ | $|  |[<{_blanks}]|{_odd}'
 
