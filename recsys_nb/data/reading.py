@@ -88,14 +88,12 @@ def _no_data(path, what):
 def _packing(
     path:Path, # A file
 ) -> str:      # 'none', 'gzip', 'zstd', 'bz2', 'xz', 'zip' or 'parquet'
-    "How a file is packed, told by its first bytes; `RecsysError` where it cannot be opened or is no data."
+    "How a file is packed, told by its first bytes; `RecsysError` where it cannot be opened."
     try:
         with open(path, 'rb') as f:
             head = f.read(16)
     except OSError as e:
         raise RecsysError(f'{path}: cannot be read ({e.strerror})') from e
-    if what := _begins(head, _foreign):
-        raise _no_data(path, what)
     return _begins(head, _packed) or 'none'
 
 # %% ../../nbs/13_data.reading.ipynb #061cc6a4

@@ -166,7 +166,7 @@ def clean_list(
     together = a.join(' ')
     ill = together.re_search(_any_symptom)
     odd = ill.ifelse(together.re_search(_odd), False)
-    a = odd.ifelse(_readable_list(odd.ifelse(a, None)), (ill & ~odd).ifelse(a.map(_repaired), a))
+    a = odd.ifelse(_readable_list(odd.ifelse(a, None)), ill.ifelse(a.map(_repaired), a))
     return a.filter(lambda s: ~s.isin(non_values))
 
 # %% ../../nbs/12_data.texts.ipynb #1b88a818
