@@ -23,17 +23,15 @@ _formats = 'jsonl json ndjson csv tsv parquet'.split()
 _packed_endings = {'.gz': 'gzip', '.zst': 'zstd', '.bz2': 'bz2', '.xz': 'xz', '.zip': 'zip'}
 _endings = tuple(f'.{kind}{packed}' for kind in _formats for packed in ('', *_packed_endings))
 
-# %% ../../nbs/13_data.reading.ipynb #a2af5e93
-def _of_kind(files, kind):
-    return [f for f in files if f.name.lower().startswith('meta') == (kind == 'meta')] or files
-
 # %% ../../nbs/13_data.reading.ipynb #e3f9c3be
-def _matching(path):
-    "The files below a folder that end like data, or those that match a pattern."
+def _files_of(path, kind):
+    "A file; or of the files below a folder that end like data, or of those that match a pattern, those of the kind."
     folder = path.is_dir()
+    if path.exists() and not folder: return [path]
     pattern = f'{glob.escape(str(path))}/**' if folder else str(path)
     found = filter(Path.is_file, map(Path, glob.glob(pattern, recursive=True)))
-    return sorted(f for f in found if not folder or f.name.lower().endswith(_endings))
+    found = sorted(f for f in found if not folder or f.name.lower().endswith(_endings))
+    return [f for f in found if f.name.lower().startswith('meta') == (kind == 'meta')] or found
 
 # %% ../../nbs/13_data.reading.ipynb #0bf60d6e
 def input_files(
@@ -42,9 +40,8 @@ def input_files(
 ) -> list:    # The files, each once, in a fixed order
     "The files that the paths stand for; `RecsysError` where one stands for none."
     found = []
-    for p in [paths] if isinstance(paths, (str, Path)) else paths:
-        p = Path(p)
-        here = [p] if p.exists() and not p.is_dir() else _of_kind(_matching(p), kind)
+    for p in map(Path, [paths] if isinstance(paths, (str, Path)) else paths):
+        here = _files_of(p, kind)
         if not here:
             none = f'no file in this folder ends in .{", .".join(_formats)}, packed or not'
             raise RecsysError(f'{p}: {none if p.is_dir() else "no such file"}')
@@ -751,7 +748,7 @@ def all_given(
 
 # %% ../../nbs/13_data.reading.ipynb #b8c634b1
 def _is_id(v):
-    text = v.strip() if isinstance(v, str) else json.dumps(v)
+    text = v if isinstance(v, str) else json.dumps(v)
     return text not in non_values and re.fullmatch(r'[^\s{}\[\]"]{1,64}', text) is not None
 
 # %% ../../nbs/13_data.reading.ipynb #4562bc1a
