@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['review_fields', 'meta_fields', 'meta_lists', 'input_files', 'without_bar', 'as_lines', 'quoted', 'DuckDB', 'Spark',
-           'product_id', 'user_id', 'all_given', 'unusable_lines']
+           'product_id', 'user_id', 'unusable_lines']
 
 # %% ../../nbs/13_data.reading.ipynb #93c53721
 import ast, bz2, csv, glob, gzip, io, itertools, json, lzma, re, warnings, zipfile, zlib
@@ -587,6 +587,12 @@ def _list(c, empty, one, first, texts, large):
             ELSE coalesce({read}, {one.format(c)})
         END AS {c}"""
 
+# %% ../../nbs/13_data.reading.ipynb #2a45836a
+def _all_given(t):
+    "The table with null wherever a text stands for nothing."
+    texts = [c for c in t.columns if c != 'file' and t[c].type().is_string()]
+    return t.mutate(**{c: given(t[c]) for c in texts})
+
 # %% ../../nbs/13_data.reading.ipynb #58421bed
 @patch
 def read(self:DuckDB,
@@ -604,7 +610,7 @@ def read(self:DuckDB,
             CREATE VIEW {name} AS SELECT {chosen}
             FROM read_json([{names}], format='newline_delimited', columns={{{columns}}}, ignore_errors=true,
                 filename='file')""")
-    return self.con.table(name)
+    return _all_given(self.con.table(name))
 
 # %% ../../nbs/13_data.reading.ipynb #dd77d510
 def _session(master, memory):
@@ -708,7 +714,7 @@ def read(self:Spark, files:list, texts:list, lists:list=()):
     t = t.selectExpr('file', *texts, *(_list(c, **_spark_words) for c in lists))
     name = gen_name('raw')
     t.createOrReplaceTempView(name)
-    return self.con.table(name)
+    return _all_given(self.con.table(name))
 
 # %% ../../nbs/13_data.reading.ipynb #2ab2d065
 def _plain_id(
@@ -737,14 +743,6 @@ def user_id(
     "Who wrote a review, as the id that the file gives."
     known = [c.isin(_nobody).ifelse(None, _plain_id(c)) for c in (raw.user_id, raw.reviewerID)]
     return ibis.coalesce(*known, '')
-
-# %% ../../nbs/13_data.reading.ipynb #02e1473d
-def all_given(
-    raw, # From `read`
-):
-    "The table with null wherever a text stands for nothing."
-    texts = [c for c in raw.columns if c != 'file' and raw[c].type().is_string()]
-    return raw.mutate(**{c: given(raw[c]) for c in texts})
 
 # %% ../../nbs/13_data.reading.ipynb #b8c634b1
 def _is_id(v):
@@ -787,7 +785,7 @@ def unusable_lines(
     most:int|None=None, # How many to find; `None`: all
 ):                 # Yields dicts of file, line, reason, text
     "Find the lines of a file that cannot be used."
-    raw = all_given(engine.read([file], ['parent_asin', 'asin'])).mutate(n=ibis.row_number())
+    raw = engine.read([file], ['parent_asin', 'asin']).mutate(n=ibis.row_number())
     unusable = raw.filter(product_id(raw).isnull()).select('n').order_by('n').limit(most)
     wanted = {r['n'] for r in engine.rows(unusable)}
     n = -1

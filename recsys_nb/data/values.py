@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, reduce
 import ibis
-from .reading import all_given, product_id, user_id
+from .reading import product_id, user_id
 from .texts import clean_list, clean_texts, letters, says
 
 # %% ../../nbs/14_data.values.ipynb #f2b3976f
@@ -374,10 +374,9 @@ def _described(t):
 
 # %% ../../nbs/14_data.values.ipynb #03c5fe6f
 def shape_reviews(
-    raw, # From `read` with `review_fields`
-):       # What a review has, and bad_timestamp bad_rating, the texts that were not understood
+    t, # From `read` with `review_fields`
+):     # What a review has, and bad_timestamp bad_rating, the texts that were not understood
     "Reviews of every format under one set of names; a line of no use has a null product_id."
-    t = all_given(raw)
     when = ibis.coalesce(t.timestamp.nullif('0'), t.unixReviewTime.nullif('0'), t.reviewTime)
     t = t.select(
         'file',
@@ -459,10 +458,9 @@ def _pictured(t):
 
 # %% ../../nbs/14_data.values.ipynb #6d3b6d50
 def shape_products(
-    raw, # From `read` with `meta_fields` and `meta_lists`
-):       # What a product has, and bad_price and others, the texts that were not understood
+    t, # From `read` with `meta_fields` and `meta_lists`
+):     # What a product has, and bad_price and others, the texts that were not understood
     "Products of every format under one set of names."
-    t = all_given(raw)
     t = t.select(
         'file', 'title', 'price', 'average_rating', 'rating_number',
         product_id=product_id(t),
