@@ -372,10 +372,9 @@ def _table_lines(path, text, kind, names):
 
 # %% ../../nbs/13_data.reading.ipynb #260d6c2b
 def _loaded(value):
-    if not isinstance(value, bytes):
-        return value
+    "What a line of JSON says; whatever else there is, as it is."
     try: return json.loads(value)
-    except (ValueError, RecursionError): return value
+    except (ValueError, RecursionError, TypeError): return value
 
 # %% ../../nbs/13_data.reading.ipynb #32031cde
 def _renamed(value, kind, names):

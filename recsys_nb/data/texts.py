@@ -28,11 +28,6 @@ def clean(
         text = _unseen.sub('', text)
     return ' '.join(_blank.sub(' ', text).split())
 
-# %% ../../nbs/12_data.texts.ipynb #ac917a3d
-def _bytes_of(code):
-    "Each character that a code has beyond ASCII, or leaves as it is, and its byte."
-    return {bytes([b]).decode(code, 'ignore') or chr(b): b for b in range(128, 256)}
-
 # %% ../../nbs/12_data.texts.ipynb #f49a4ba0
 _utf8 = """
     (?:<c2-df><80-bf>|<e0-ef><80-bf>{2}|<f0><80-bf>{3}){2,}
@@ -42,12 +37,13 @@ _utf8 = """
     <ef><80-bf>{2}
     <f0><80-bf>{3}""".split()
 
-def _misread_in(of):
-    "A pattern for what these bytes of UTF-8 become in a code."
+def _misread_in(code):
+    "A pattern for what these bytes of UTF-8 become in a code, and the byte of each of its characters beyond ASCII."
+    of = {bytes([b]).decode(code, 'ignore') or chr(b): b for b in range(128, 256)} # or it leaves a byte as it is
     def among(m): return '[' + ''.join(c for c, b in of.items() if m[1] <= f'{b:x}' <= (m[2] or m[1])) + ']'
-    return re.compile(re.sub('<(..)(?:-(..))?>', among, '|'.join(_utf8)))
+    return re.compile(re.sub('<(..)(?:-(..))?>', among, '|'.join(_utf8))), of
 
-_misread = [(_misread_in(of), of) for of in map(_bytes_of, ('mac_roman', 'cp1252', 'latin-1'))]
+_misread = [_misread_in(code) for code in ('mac_roman', 'cp1252', 'latin-1')]
 
 # %% ../../nbs/12_data.texts.ipynb #2d10530b
 def _meant(s):
