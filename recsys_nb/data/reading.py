@@ -310,17 +310,16 @@ def _table_columns(path, columns, kind, names):
 _asin = re.compile(r'[\dB][\dA-Z]{9}')
 
 # %% ../../nbs/13_data.reading.ipynb #043c0482
-def _head(path, rows, kind, names):
-    "The fields of a table, and its first row where that is data already."
-    first = next(rows, [])
+def _head(path, first, kind, names):
+    "The fields of a table, by the cells of its first row."
     if _is_rating(first):
         fields = 'user_id parent_asin rating timestamp'.split()[:len(first)]
         if _asin.fullmatch(first[0]) and not _asin.fullmatch(first[1]):
             fields[:2] = 'parent_asin', 'user_id'
-        return fields, first
+        return fields
     columns = [c.strip() for c in first]
     known = _table_columns(path, columns, kind, names)
-    return list(map(known.get, columns)), None
+    return list(map(known.get, columns))
 
 # %% ../../nbs/13_data.reading.ipynb #48b91abe
 def _cell_value(cell):
@@ -353,10 +352,7 @@ def _table_lines(path, text, kind, names):
         no_head = _before_head.fullmatch(start.strip())
         if not no_head: break
         by = no_head[1] or by
-    reader = _rows_of_cells(text, start, by or _row_cells(start)[1])
-    fields, first = _head(path, reader, kind, names)
-    if first:
-        yield before, dict(zip(fields, map(_cell_value, first)))
+    reader, fields = _rows_of_cells(text, start, by or _row_cells(start)[1]), None
     while True:
         n = before + reader.line_num
         try: cells = next(reader, None)
@@ -365,6 +361,9 @@ def _table_lines(path, text, kind, names):
             continue
         if cells is None: return
         if not any(cells): continue
+        if fields is None:
+            fields = _head(path, cells, kind, names)
+            if not _is_rating(cells): continue
         if len(cells) != len(fields):
             yield n, f'{len(cells)} cells, expected {len(fields)}'
         else:
