@@ -42,8 +42,7 @@ def read_column(
     column:str,  # One that the table has
 ) -> np.ndarray:
     "One column as a whole."
-    parts = [batch[column] for batch in read_batches(data, part, [column], 200_000)]
-    return pd.concat(parts).to_numpy()
+    return pd.concat(read_batches(data, part, [column], 200_000))[column].to_numpy()
 
 # %% ../../nbs/19_data.rows.ipynb #8f22acfe
 def row_batches(
