@@ -453,7 +453,8 @@ def _figures(t):
 def _pictured(t):
     "Pictures, and an address that none of them has."
     shown, first = _pictures(t.images), t.images[0]
-    lost = (shown.length() == 0) & ~first.startswith('data:') # neither where there is no first
+    there = t.images.length() > 0 # or Spark refuses to look at the first
+    lost = there & (shown.length() == 0) & ~first.startswith('data:')
     return t.mutate(images=shown, bad_images=lost.ifelse(first.left(80), None))
 
 # %% ../../nbs/14_data.values.ipynb #6d3b6d50
