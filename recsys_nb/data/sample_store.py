@@ -10,7 +10,6 @@ import gzip, json, random, re, statistics
 from collections import Counter, defaultdict
 from functools import cached_property
 from importlib.resources import files
-from io import StringIO
 from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from urllib.parse import quote
@@ -18,13 +17,9 @@ import pandas as pd
 from ..core.files import RecsysError, read_json, write_beside, write_json
 
 # %% ../../nbs/10_data.sample_store.ipynb #0c1cd77e
-attributes = dict(
-    purpose='office gaming travel studio home'.split(),
-    noise='quiet loud'.split(),
-    battery='long short wired'.split(),
-    size='compact large'.split(),
-    tier='budget mid premium'.split(),
-    quality='great fair poor'.split())
+_file = files('recsys_nb.data')/'sample_store.json'
+_invented = json.loads(_file.read_text(encoding='utf-8'))
+attributes = _invented['attributes']
 
 # %% ../../nbs/10_data.sample_store.ipynb #36481465
 def _fill_in(
@@ -39,45 +34,12 @@ def _fill_in(
         s = choice.sub(lambda m: rng.choice(m[1].split('|')), s, count=1)
     return s[:1].upper() + s[1:]
 
-# %% ../../nbs/10_data.sample_store.ipynb #4a11df45
-def _read_phrases(
-    text:str, # Headings `= who what`, templates in the lines below them, and other paragraphs
-) -> dict:    # who -> what -> list of templates
-    "Sort templates by who says them and what they tell."
-    found = defaultdict(dict)
-    for who, what, templates in re.findall(r'^= (\w+) (\w+)\n((?:.+\n)*)', text, re.M):
-        found[who][what] = templates.splitlines()
-    return found
-
-# %% ../../nbs/10_data.sample_store.ipynb #308009b8
-_file = files('recsys_nb.data')/'sample_store.txt'
-_phrases = _read_phrases(_file.read_text(encoding='utf-8'))
-_buyers_phrases, _sellers_phrases = _phrases['buyers'], _phrases['sellers']
-_filler_phrases, _invented_names = _phrases['around'], _phrases['names']
-
 # %% ../../nbs/10_data.sample_store.ipynb #5138234e
-_table = pd.read_csv(StringIO('\n'.join(_invented_names['kinds'])), sep=';', keep_default_na=False)
-_kinds = {k.name: k for k in _table.itertuples(index=False, name='Kind')}
-
-# %% ../../nbs/10_data.sample_store.ipynb #1b388cf3
-def _read_numbers(text):
-    "Words and what they are worth, such as `quiet:.5 loud:-.7`."
-    pairs = (pair.split(':') for pair in text.split())
-    return {word: float(n) for word, n in pairs}
+_kinds = {k['name']: k for k in _invented['kinds']}
 
 # %% ../../nbs/10_data.sample_store.ipynb #5abe8e0b
 _base_stars, _noise_stars = 3.7, .6 # where a review without any mention lies, and the standard deviation of the noise
-_stars = _read_numbers("""
-    quiet:.5 loud:-.7
-    long:.5 short:-.8 wired:0
-    compact:.2 large:-.1
-    budget:.3 mid:.1 premium:-.2
-    great:.6 fair:0 poor:-1.3
-    office:.2 gaming:.2 travel:.2 studio:.2 home:.2""")
-_stakes = _read_numbers("""
-    loud+office:1.7 loud+studio:1.7 loud+gaming:.3 quiet+office:1.4
-    poor+premium:1.4 poor+budget:.7 great+budget:1.4
-    short+travel:1.4 large+travel:6 compact+travel:2.5""")
+_stars, _stakes = _invented['stars'], _invented['stakes']
 
 # %% ../../nbs/10_data.sample_store.ipynb #1f5965dd
 def _level(
@@ -109,10 +71,6 @@ def _best_prediction(
         for s, p in enumerate(odds, 1))
     return dict(expected=mean, variance=variance)
 
-# %% ../../nbs/10_data.sample_store.ipynb #abf67d0b
-_quality_odds = dict(budget=(25, 40, 35), mid=(45, 33, 22), premium=(65, 22, 13)) # great, fair, poor
-_price_factor = dict(budget=.5, mid=1., premium=2.2)
-
 # %% ../../nbs/10_data.sample_store.ipynb #4d4bd063
 def _id(rng):
     return 'B0' + ''.join(rng.choices('ABCDEFGHJKLMNPQRSTUVWXYZ0123456789', k=8))
@@ -120,20 +78,19 @@ def _id(rng):
 # %% ../../nbs/10_data.sample_store.ipynb #08e5f147
 def _hidden(kind, i, rng):
     "The attributes of the `i`th product of its kind."
-    purposes = kind.purposes.split()
-    turn = i // len(purposes)
+    turn, nth = divmod(i, len(kind['purposes']))
     tier = attributes['tier'][turn % 3]
-    batteries = attributes['battery'][:kind.batteries]
-    price = kind.price * _price_factor[tier] * rng.uniform(.8, 1.25)
+    of_tier = _invented['tiers'][tier]
+    price = kind['price'] * of_tier['price_factor'] * rng.uniform(.8, 1.25)
     return dict(
         product_id=_id(rng),
-        category=kind.name,
-        purpose=purposes[i % len(purposes)],
-        noise=attributes['noise'][turn % 2] if kind.sound else None,
-        battery=rng.choice(batteries) if batteries else None,
+        category=kind['name'],
+        purpose=kind['purposes'][nth],
+        noise=attributes['noise'][turn % 2] if kind['sound'] else None,
+        battery=rng.choice(kind['batteries']) if kind['batteries'] else None,
         size=rng.choice(attributes['size']),
         tier=tier,
-        quality=rng.choices(attributes['quality'], _quality_odds[tier])[0],
+        quality=rng.choices(attributes['quality'], of_tier['quality_odds'])[0],
         price=round(round(price) - .01, 2))
 
 # %% ../../nbs/10_data.sample_store.ipynb #50ae210b
@@ -148,27 +105,22 @@ def _picture(says, hue):
     address = 'data:image/svg+xml,' + quote(_svg.format(hue=hue, says=says), safe='/:=,')
     return [dict(thumb=address, large=address, variant='MAIN', hi_res=None)]
 
-# %% ../../nbs/10_data.sample_store.ipynb #44056be5
-def _invented_title(p, rng):
-    "The brand, series and colour of product `p`, and the title and bullets of its page."
-    kind, brand = _kinds[p['category']], rng.choice(_invented_names['brands'])
-    series = f'{rng.choice(_invented_names["series"])} {rng.choice("ABCDEKMPRTX")}{rng.randrange(100, 999)}'
-    bullets = [_fill_in(rng.choice(_sellers_phrases[p[a]]), rng)
-        for a in attributes if p[a] and rng.random() < .88]
-    rng.shuffle(bullets)
-    noun = _fill_in(kind.sells, rng)
-    colour = rng.choice(_invented_names['colours'])
-    tier = rng.choice(_invented_names[p['tier']])
-    title = f'{brand} {series} {tier} {noun}, {rng.choice(bullets or [noun])} ({colour})'
-    return brand, series, tier, colour, title, bullets
-
 # %% ../../nbs/10_data.sample_store.ipynb #3b7276c6
 def _invented_page(p, rng):
     "The metadata line of product `p`, in the seller's words."
-    brand, series, tier, colour, title, bullets = _invented_title(p, rng)
-    story = _fill_in(_filler_phrases['story'][0], rng, brand=brand, series=series, tier=tier)
-    path = _kinds[p['category']].path.split('>')
-    main = path[0] if path[0] == 'Video Games' else rng.choice(['All Electronics', 'Computers', 'Electronics'])
+    kind, brand = _kinds[p['category']], rng.choice(_invented['brands'])
+    series = f'{rng.choice(_invented["series"])} {rng.choice("ABCDEKMPRTX")}{rng.randrange(100, 999)}'
+    bullets = [_fill_in(rng.choice(_invented['sellers'][p[a]]), rng)
+        for a in attributes if p[a] and rng.random() < .88]
+    rng.shuffle(bullets)
+    noun = _fill_in(kind['sells'], rng)
+    colour = rng.choice(_invented['colours'])
+    tier = rng.choice(_invented['tiers'][p['tier']]['names'])
+    title = f'{brand} {series} {tier} {noun}, {rng.choice(bullets or [noun])} ({colour})'
+    story = _fill_in(_invented['story'], rng, brand=brand, series=series, tier=tier)
+    main = kind['path'][0]
+    if main != 'Video Games':
+        main = rng.choice(['All Electronics', 'Computers', 'Electronics'])
     return dict(
         main_category=main,
         title=title,
@@ -180,24 +132,18 @@ def _invented_page(p, rng):
         images=_picture(p['category'], rng.randrange(360)),
         videos=[],
         store=brand,
-        categories=path,
+        categories=kind['path'],
         details={'Brand': brand, 'Color': colour, 'Series': series},
         parent_asin=p['product_id'],
         bought_together=None)
 
-# %% ../../nbs/10_data.sample_store.ipynb #7367dcb1
-_moods = _read_numbers('good:4.5 meh:3.1 bad:1.8') # the level of each
-_mood_odds = dict(great=(80, 15, 5), fair=(60, 30, 10), poor=(25, 30, 45))
-
 # %% ../../nbs/10_data.sample_store.ipynb #985457ec
 def _invented_mood(kind, p, rng):
     "A mood, its level, and nothing mentioned."
-    mood = rng.choices(list(_moods), _mood_odds[p['quality']])[0]
-    text = _fill_in(
-        rng.choice(_phrases['moods'][mood]),
-        rng,
-        noun=kind.says)
-    return text + rng.choice(['', '.', '!', '!!', ' :)']), _moods[mood], []
+    moods = list(_invented['moods'].values())
+    mood = rng.choices(moods, _invented['mood_odds'][p['quality']])[0]
+    text = _fill_in(rng.choice(mood['texts']), rng, noun=kind['says'])
+    return text + rng.choice(['', '.', '!', '!!', ' :)']), mood['level'], []
 
 # %% ../../nbs/10_data.sample_store.ipynb #e7f26bc6
 def _invented_sentences(kind, p, brand, rng):
@@ -205,29 +151,22 @@ def _invented_sentences(kind, p, brand, rng):
     known = [p[a] for a in attributes if p[a]]
     n = rng.choices((1, 2, 3, 4), (10, 35, 35, 20))[0]
     mentions = rng.sample(known, min(len(known), n))
-    phrases = [rng.choice(_buyers_phrases[m]) for m in mentions]
+    phrases = [rng.choice(_invented['buyers'][m]) for m in mentions]
     if rng.random() < .6:
-        phrases.insert(0, rng.choice(_filler_phrases['openers']))
+        phrases.insert(0, rng.choice(_invented['openers']))
     if rng.random() < .2:
-        phrases.append(rng.choice(_filler_phrases['closers']))
-    slots = dict(
-        noun=kind.says,
-        sound=kind.sound,
-        brand=brand,
-        who=_filler_phrases['somebody'][0])
+        phrases.append(rng.choice(_invented['closers']))
+    slots = dict(noun=kind['says'], sound=kind['sound'], brand=brand, who=_invented['somebody'])
     text = ' '.join(_fill_in(o, rng, **slots) for o in phrases)
     return text, _level(mentions, p['purpose'], p['tier']), mentions
 
-# %% ../../nbs/10_data.sample_store.ipynb #8d22dd12
-_star_titles = 'One Star|Two Stars|Three Stars|Four Stars|Five Stars'.split('|')
-_title_levels = _read_numbers('good:4.4 meh:3.2 bad:-inf') # from which level a title of this mood is written
-
 # %% ../../nbs/10_data.sample_store.ipynb #53eaa9b2
 def _invented_headline(kind, level, rating, rng):
-    mood = next(mood for mood, least in _title_levels.items() if level >= least)
-    headlines = [*_phrases['headlines'][mood], 'my <noun>', '<noun>']
-    title = _fill_in(rng.choice(headlines), rng, noun=kind.says)
-    return _star_titles[rating - 1] if rng.random() < .02 else title
+    "A title, and once in a while what the stars are."
+    mood = 'good' if level >= 4.4 else 'meh' if level >= 3.2 else 'bad'
+    headlines = [*_invented['moods'][mood]['headlines'], 'my <noun>', '<noun>']
+    title = _fill_in(rng.choice(headlines), rng, noun=kind['says'])
+    return _invented['star_titles'][rating - 1] if rng.random() < .02 else title
 
 # %% ../../nbs/10_data.sample_store.ipynb #a681adfc
 def _invented_text(kind, p, brand, invented, rng):
@@ -381,7 +320,7 @@ def _later(r, rng):
     return r['timestamp'] + rng.randrange(1, 20 * _day)
 
 # %% ../../nbs/10_data.sample_store.ipynb #df43137b
-_extra_shares = _read_numbers('exact_duplicates:.02 second_reviews:.01 near_duplicates:.01 orphan_reviews:.002')
+_extra_shares = dict(exact_duplicates=.02, second_reviews=.01, near_duplicates=.01, orphan_reviews=.002)
 
 # %% ../../nbs/10_data.sample_store.ipynb #22d70e57
 def _extra_lines(honest, n, again, rng):
@@ -403,7 +342,7 @@ def _extra_lines(honest, n, again, rng):
 def _variant(p, page, reviews, rng):
     "A product in another colour, its page, and its copies of the reviews."
     asin, old = _id(rng), page['details']['Color']
-    colour = rng.choice([c for c in _invented_names['colours'] if c != old])
+    colour = rng.choice([c for c in _invented['colours'] if c != old])
     its_page = page | dict(
         title=page['title'].replace(f'({old})', f'({colour})'),
         parent_asin=asin,
@@ -422,14 +361,14 @@ def _variants(products, pages, reviews, n, rng):
 # %% ../../nbs/10_data.sample_store.ipynb #e99f0846
 def _products(n, rng):
     "One product of each kind, and the others by the kinds' shares."
-    shares = [k for k in _kinds.values() for _ in range(k.weight)]
+    shares = [k for k in _kinds.values() for _ in range(k['share'])]
     others = n - len(_kinds)
     chosen = [*_kinds.values(), *(shares[i * len(shares) // others]
         for i in range(others))]
     turn, products = Counter(), []
     for kind in chosen:
-        p = _hidden(kind, turn[kind.name], rng)
-        turn[kind.name] += 1
+        p = _hidden(kind, turn[kind['name']], rng)
+        turn[kind['name']] += 1
         p['family'] = p['product_id']
         p['children'] = [_id(rng) for _ in range(rng.randrange(1, 4))]
         products.append(p)
