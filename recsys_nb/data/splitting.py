@@ -7,7 +7,7 @@ __all__ = ['parts', 'named_cuts', 'cut_points', 'split_by_time', 'closest_split'
            'k_core', 'check_split']
 
 # %% ../../nbs/16_data.splitting.ipynb #57acbce7
-from itertools import pairwise
+from itertools import count, pairwise
 import ibis
 from ibis import _
 from ..core.files import RecsysError
@@ -128,16 +128,13 @@ def k_core(
     k:int,  # Reviews that each user and product must keep in training
 ):          # The reviews, those outside the core marked
     "Remove training reviews of users and products with fewer than k, until none is left to remove."
-    for i in range(1000):
+    for i in count():
         there = (t.part == 'train') & t.removed.isnull()
         few = [there.sum().over(group_by=c) < k
             for c in (whom(t), t.product_id)]
         outside = there & ibis.or_(*few)
-        t = mark(t.mutate(new=outside), outside, f'outside the {k}-core')
-        t = engine.save(t, f'core_{i}')
-        done = not engine.rows(t.agg(n=t.new.sum()))[0]['n']
-        t = t.drop('new')
-        if done: return t
+        if not engine.rows(t.filter(outside).limit(1)): return t
+        t = engine.save(mark(t, outside, f'outside the {k}-core'), f'core_{i}')
 
 # %% ../../nbs/16_data.splitting.ipynb #0b88bba4
 def _show_parts(engine, folder):
