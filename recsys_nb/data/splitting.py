@@ -35,16 +35,20 @@ def cut_points(
     return found['val'], found['test']
 
 # %% ../../nbs/16_data.splitting.ipynb #32ab2395
+def _cut(
+    column,   # Times, or other numbers
+    val,      # Where val begins
+    test,     # Where test begins
+):            # A text column: 'train', 'val' or 'test'
+    "The part of each number of a line that is cut twice."
+    return ibis.cases((column < val, 'train'), (column < test, 'val'), else_='test')
+
 def split_by_time(
     t,          # A table with a `timestamp`
     cuts:tuple, # The first timestamps of val and test
 ):              # The same with `part`
     "The past trains, the future tests."
-    part = ibis.cases(
-        (t.timestamp < cuts[0], 'train'),
-        (t.timestamp < cuts[1], 'val'),
-        else_='test')
-    return t.mutate(part=part)
+    return t.mutate(part=_cut(t.timestamp, *cuts))
 
 # %% ../../nbs/16_data.splitting.ipynb #adf714e6
 def _split_by_family(
@@ -55,12 +59,8 @@ def _split_by_family(
     "Deal whole families out to the parts."
     f = sizes.mutate(place=(ibis.literal(f'{seed}|') + sizes.family_id).hexdigest('md5'))
     upto = f.n.sum().over(order_by=['place', 'family_id'], rows=(None, 0))
-    f = f.mutate(share=(upto - f.n / 2) / f.n.sum().over())
-    part = ibis.cases(
-        (f.share < fractions[0], 'train'),
-        (f.share < fractions[0] + fractions[1], 'val'),
-        else_='test')
-    return f.select('family_id', 'n', part=part)
+    share = (upto - f.n / 2) / f.n.sum().over()
+    return f.select('family_id', 'n', part=_cut(share, fractions[0], fractions[0] + fractions[1]))
 
 # %% ../../nbs/16_data.splitting.ipynb #299830c4
 def closest_split(
@@ -68,11 +68,10 @@ def closest_split(
     sizes,           # `family_id` and `n`, its reviews
     fractions:tuple, # Shares of train, val and test
     seed:int=0,      # Another seed, another split
-    tries:int=20,    # Orders to try
 ):                   # `family_id`, `n`, `part`
-    "Split by family, in the first order that gives shares within a hundredth, or else the best of them."
+    "Split by family, in the first order that gives shares within a hundredth, or else the best of twenty."
     best, least = None, 2
-    for i in range(tries):
+    for i in range(20):
         f = _split_by_family(sizes, fractions, f'{seed}.{i}')
         n = {r['part']: r['n'] for r in engine.rows(f.group_by('part').agg(n=_.n.sum()))}
         total = max(1, sum(n.values()))
