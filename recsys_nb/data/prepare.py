@@ -26,9 +26,9 @@ from ..core.tables import markdown_table
 from .cleaning import (
     families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, newest, one_per_product, whom)
 from .reading import (
-    DuckDB, Spark, as_lines, input_files, meta_fields, meta_lists, quoted, review_fields, unusable_lines)
+    DuckDB, Spark, as_lines, input_files, meta_fields, meta_lists, review_fields, unusable_lines)
 from .splitting import (check_split, closest_split, cut_points, held_out, k_core, named_cuts, parts,
-    place_of, split_by_time, split_within_families)
+    place_of, show_written, split_by_time, split_within_families)
 from .texts import max_letters, min_informative
 from .values import shape_products, shape_reviews
 
@@ -385,7 +385,7 @@ _largest_family = """
 # %% ../../nbs/18_data.prepare.ipynb #4ffb5af0
 def _split_facts(e):
     "Size, dates and kinds of each part."
-    reviews = {r.pop('part'): r for r in e.ask(_of_parts)}
+    reviews = {parts[r.pop('part')]: r for r in e.ask(_of_parts)}
     had = {r['part']: r['n'] for r in e.ask(_had_in_parts)}
     return {p: reviews.get(p, dict(reviews=0)) | dict(interactions=had.get(p, 0))
         for p in parts}
@@ -437,16 +437,6 @@ def _missing(e, table, names):
     found = e.ask(f'SELECT {shares} FROM {table} WHERE product_id IS NOT NULL')[0]
     return {name: round(share or 0, 4) for name, share in found.items()}
 
-# %% ../../nbs/18_data.prepare.ipynb #1e10a0f3
-def _show_written(e, out):
-    "Make the written files tables of the engine."
-    reviews = ', '.join(quoted(out/f'{part}.parquet') for part in parts)
-    e.con.raw_sql(f"""
-        CREATE VIEW all_reviews AS SELECT *, parse_filename(filename, true) AS part
-        FROM read_parquet([{reviews}], filename=true)""")
-    for table in ('products', 'interactions'):
-        e.con.raw_sql(f"CREATE VIEW all_{table} AS FROM read_parquet({quoted(out/f'{table}.parquet')})")
-
 # %% ../../nbs/18_data.prepare.ipynb #a93b9c58
 _losses = """
     SELECT removed, count(*) AS n, count(CASE WHEN user_id = '' THEN 1 END) AS nameless
@@ -479,7 +469,7 @@ _product_fields = 'title brand categories features description images price aver
 def _report(e, out, r, t, counted, how, core):
     "All facts, those of what was written from the written files."
     local = e.local
-    _show_written(local, out)
+    show_written(local, out)
     return dict(
         files={kind: list(files.values()) for kind, files in counted.items()},
         steps=_rows_of_steps(e, r, t, counted),

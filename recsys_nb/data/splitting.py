@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['parts', 'named_cuts', 'cut_points', 'split_by_time', 'closest_split', 'place_of', 'held_out', 'split_within_families',
-           'k_core', 'check_split']
+           'k_core', 'show_written', 'check_split']
 
 # %% ../../nbs/16_data.splitting.ipynb #57acbce7
 from itertools import count, pairwise
@@ -12,7 +12,6 @@ import ibis
 from ibis import _
 from ..core.files import RecsysError
 from .cleaning import mark, whom
-from .reading import quoted
 from .texts import letters, min_informative, says
 
 # %% ../../nbs/16_data.splitting.ipynb #d8dcde4d
@@ -136,40 +135,42 @@ def k_core(
         t = engine.save(mark(t, outside, f'outside the {k}-core'), f'core_{i}')
 
 # %% ../../nbs/16_data.splitting.ipynb #0b88bba4
-def _show_parts(engine, folder):
-    "Make the written parts one table of the engine, `parts_written`; `part` is 0, 1 or 2."
-    read = [engine.con.read_parquet(folder/f'{p}.parquet')
-        for p in parts]
-    t = ibis.union(*(t.mutate(part=ibis.literal(i))
-        for i, t in enumerate(read)))
+def show_written(
+    engine, # A `DuckDB`
+    folder, # Holds the five tables of a prepared data set
+):
+    "Make the files views of the engine: `all_products`, `all_interactions`, and `all_reviews` with `part` 0, 1 or 2."
+    read = {t: engine.con.read_parquet(folder/f'{t}.parquet')
+        for t in ('products', 'interactions', *parts)}
+    t = ibis.union(*(read.pop(p).mutate(part=ibis.literal(i))
+        for i, p in enumerate(parts)))
     key = letters((t.text == '').ifelse(t.title, t.text))
-    engine.con.create_view(
-        'parts_written',
-        t.mutate(key=key.hash(), size=says(key)),
-        overwrite=True)
+    read['reviews'] = t.mutate(key=key.hash(), size=says(key))
+    for name, t in read.items():
+        engine.con.create_view(f'all_{name}', t, overwrite=True)
 
 # %% ../../nbs/16_data.splitting.ipynb #ab420c69
 def _in_one_part_only(engine, by, check, where='true'):
     "Check that no value of a column is in two parts."
     # smallest and largest texts of many groups have to fit into memory, those of numbers do not
-    twice = f'SELECT {by} FROM parts_written WHERE {where} GROUP BY {by} HAVING min(part) <> max(part)'
+    twice = f'SELECT {by} FROM all_reviews WHERE {where} GROUP BY {by} HAVING min(part) <> max(part)'
     n = engine.ask(f'SELECT count(*) AS n FROM ({twice})')[0]['n']
     detail = f'{n:,} in two parts'
     if n:
-        reviews = f'SELECT min(review_id) AS one FROM parts_written SEMI JOIN ({twice}) USING ({by})'
+        reviews = f'SELECT min(review_id) AS one FROM all_reviews SEMI JOIN ({twice}) USING ({by})'
         detail += f', for example that of review {engine.ask(reviews)[0]["one"]}'
     return dict(check=check, ok=not n, detail=detail)
 
 # %% ../../nbs/16_data.splitting.ipynb #ca6ecbf3
 def _none_without(engine, others, by, check):
     "Check that every row has one in another table."
-    lost = engine.ask(f'SELECT count(*) AS n FROM parts_written ANTI JOIN {others} USING ({by})')[0]['n']
+    lost = engine.ask(f'SELECT count(*) AS n FROM all_reviews ANTI JOIN {others} USING ({by})')[0]['n']
     return dict(check=check, ok=not lost, detail=f'{lost:,} without')
 
 # %% ../../nbs/16_data.splitting.ipynb #45b61d97
 def _check_order(engine):
     ends = engine.ask("""
-        SELECT part, min(timestamp) AS a, max(timestamp) AS b FROM parts_written GROUP BY part ORDER BY part""")
+        SELECT part, min(timestamp) AS a, max(timestamp) AS b FROM all_reviews GROUP BY part ORDER BY part""")
     ok = all(x['b'] < y['a']
         for x, y in pairwise(ends))
     detail = '; '.join(f'{parts[e["part"]]} {e["a"]} to {e["b"]}' for e in ends)
@@ -178,25 +179,24 @@ def _check_order(engine):
 # %% ../../nbs/16_data.splitting.ipynb #a6753358
 def check_split(
     engine,       # A `DuckDB`
-    folder,       # Holds `products.parquet` and the three parts
+    folder,       # See `show_written`
     by:str,       # How it was split: 'time', 'product' or 'review'
     core:int=0,   # Of which k-core the training part is, see `k_core`
 ) -> list:        # A dict per check: check, ok, detail
     "Look for leaks in a split as written; `RecsysError` tells of the first one."
-    _show_parts(engine, folder)
+    show_written(engine, folder)
     telling, named = f'size >= {min_informative}', "user_id <> ''"
-    products = f'read_parquet({quoted(folder/"products.parquet")})'
     found = [
         _in_one_part_only(engine, 'review_id', 'a review is in one part only'),
         _in_one_part_only(engine, 'key, size', 'no text of 30 letters or more is in two parts', telling),
         _in_one_part_only(engine, 'user_id, product_id', 'what a user says of a product is in one part only', named),
-        _none_without(engine, products, 'product_id, family_id', 'every review has its product')]
+        _none_without(engine, 'all_products', 'product_id, family_id', 'every review has its product')]
     if by == 'time':
         found.append(_check_order(engine))
     if by == 'product':
         found.append(_in_one_part_only(engine, 'family_id', 'a product family is in one part only'))
     if by == 'review' and not core:
-        known = "(SELECT DISTINCT family_id FROM parts_written WHERE part = 0)"
+        known = "(SELECT DISTINCT family_id FROM all_reviews WHERE part = 0)"
         found.append(_none_without(engine, known, 'family_id', 'every product family is in training'))
     for c in found:
         if not c['ok']:
