@@ -7,9 +7,10 @@ __all__ = ['PreparedData', 'load_prepared', 'report_text', 'PrepareSettings', 'p
 
 # %% ../../nbs/18_data.prepare.ipynb #71a5ae7c
 import gzip, shutil
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime, timezone
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Literal
 import duckdb, ibis
@@ -483,12 +484,11 @@ def _report(e, out, r, t, counted, how, core):
         distributions=_distributions(local))
 
 # %% ../../nbs/18_data.prepare.ipynb #6623b1cd
-def _table(rows, columns):
-    "Rows as a table; `columns` are keys of the rows, such as 'step why=because'."
-    pairs = [(c.split('=') * 2)[:2] for c in columns.split()]
-    cells = [[row.get(key) for key, shown in pairs]
+def _table(rows, keys, head=''):
+    "What rows have under some keys, such as 'step removed'; the head of the table, if it is another."
+    cells = [[row.get(key) for key in keys.split()]
         for row in rows]
-    return markdown_table(cells, [shown.replace('_', ' ') for key, shown in pairs])
+    return markdown_table(cells, [name.replace('_', ' ') for name in (head or keys).split()])
 
 # %% ../../nbs/18_data.prepare.ipynb #3a946d52
 def _named_rows(found, key):
@@ -634,11 +634,9 @@ def _into(path, reviews, meta, s, start):
     with replace_folder(path) as out:
         work = out/'work'
         work.mkdir()
-        e = start(work)
-        head = dict(name=path.name, engine=e.name, settings=asdict(s))
-        try:
+        with closing(start(work)) as e:
+            head = dict(name=path.name, engine=e.name, settings=asdict(s))
             report = head | _prepare_all(e, out, reviews, meta, s)
-        finally: e.close()
         write_json(out/'report.json', report)
         (out/'report.md').write_text(report_text(report), encoding='utf-8')
         shutil.rmtree(work)
@@ -668,16 +666,15 @@ def prepare(
     "Clean, split and write a data set, and account for every row; `RecsysError` where files or settings are wrong."
     plain = name and Path(name).name == name and not name.startswith('.')
     if not plain: raise RecsysError(f'name={name!r}: expected a folder name such as "electronics"')
-    if engine not in ('duckdb', 'spark'): raise RecsysError(f'engine={engine!r}: expected duckdb or spark')
+    engines = dict(
+        duckdb=partial(DuckDB, memory=memory, threads=threads),
+        spark=partial(Spark, memory=memory, master=spark_master))
+    if engine not in engines: raise RecsysError(f'engine={engine!r}: expected duckdb or spark')
     s = PrepareSettings(**kwargs)
     if s.cuts and s.split in ('product', 'review'):
         raise RecsysError(f'cuts: a split by {s.split} has none; expected --split time')
     reviews, meta = _files_of_both_kinds(reviews, meta)
     path = root_folder(root)/'data'/'preprocessed'/name
-    def start(work):
-        if engine == 'spark':
-            return Spark(work, memory, spark_master)
-        return DuckDB(work, memory, threads)
     with only_one(path, f'data set {name!r}'):
-        _into(path, reviews, meta, s, start)
+        _into(path, reviews, meta, s, engines[engine])
     return PreparedData(path)
