@@ -338,25 +338,24 @@ def _extra_lines(honest, n, again, rng):
         more.append(other | dict(asin=asin, parent_asin=asin, user_id=user))
     return more, counts
 
-# %% ../../nbs/10_data.sample_store.ipynb #04be1c94
-def _variant(p, page, reviews, rng):
-    "A product in another colour, its page, and its copies of the reviews."
-    asin, old = _id(rng), page['details']['Color']
-    colour = rng.choice([c for c in _invented['colours'] if c != old])
-    its_page = page | dict(
-        title=page['title'].replace(f'({old})', f'({colour})'),
-        parent_asin=asin,
-        details=page['details'] | {'Color': colour})
-    copies = [r | dict(asin=asin, parent_asin=asin) for r in reviews if r['parent_asin'] == p['product_id']]
-    return p | dict(product_id=asin, children=[asin]), its_page, copies
-
 # %% ../../nbs/10_data.sample_store.ipynb #d8cc51eb
 def _variants(products, pages, reviews, n, rng):
-    "`n` variants of products that have some reviews, and not too many."
+    "`n` variants of products that have some reviews, and not too many; their pages, and their copies of the reviews."
     count = Counter(r['parent_asin'] for r in reviews if r['told']['mentions'])
     most = 2 * len(reviews) / len(products)
     some = [i for i, p in enumerate(products) if 2 <= count[p['product_id']] <= most]
-    return [_variant(products[i], pages[i], reviews, rng) for i in rng.sample(some, n)]
+    variants, their_pages, copies = [], [], []
+    for i in rng.sample(some, n):
+        p, page, asin = products[i], pages[i], _id(rng)
+        old = page['details']['Color']
+        colour = rng.choice([c for c in _invented['colours'] if c != old])
+        variants.append(p | dict(product_id=asin))
+        their_pages.append(page | dict(
+            title=page['title'].replace(f'({old})', f'({colour})'),
+            parent_asin=asin,
+            details=page['details'] | {'Color': colour}))
+        copies += [r | dict(asin=asin, parent_asin=asin) for r in reviews if r['parent_asin'] == p['product_id']]
+    return variants, their_pages, copies
 
 # %% ../../nbs/10_data.sample_store.ipynb #e99f0846
 def _products(n, rng):
@@ -397,8 +396,8 @@ def _make(n_products, n_reviews, seed):
     def again(r):
         return write(r['user_id'], numbers[r['parent_asin']], when=_later(r, rng))
     reviews = [write(*bought) for bought in _purchases(products, n_reviews, rng)]
-    variants, their_pages, copies = zip(*_variants(products, pages, reviews, n_variants, rng))
-    families, copies = {p['family'] for p in variants}, sum(copies, [])
+    variants, their_pages, copies = _variants(products, pages, reviews, n_variants, rng)
+    families = {p['family'] for p in variants}
     def others(lines):
         return [o for o in lines if o['parent_asin'] not in families]
     of_reviews, free = _plant(others(reviews), _review_defects, rng)
@@ -422,28 +421,20 @@ def _write_lines(path, lines, torn, rng):
     "One JSON object a line, with some `torn` lines in between that no reader can parse."
     text = [json.dumps(o, ensure_ascii=False) for o in lines]
     for i in range(torn):
-        at, first = rng.randrange(len(text)), text[0]
-        text.insert(
-            at,
-            '<html>503 Service Unavailable</html>' if i % 2 else first[:len(first) // 2])
+        line = '<html>503 Service Unavailable</html>' if i % 2 else text[0][:len(text[0]) // 2]
+        text.insert(rng.randrange(len(text)), line)
     with write_beside(path) as p, p.open('wb') as f, gzip.GzipFile('', 'wb', mtime=0, fileobj=f) as z:
         z.write(('\n'.join(text) + '\n').encode())
 
 # %% ../../nbs/10_data.sample_store.ipynb #e551da6a
-_review_id = ['user_id', 'product_id', 'timestamp']
-
 def _truth(products, pages, reviews):
     "What the truth file says, column by column; the lines are left as they are written."
     listed = {page['parent_asin'] for page in pages if page['price'] not in (None, '—')}
     hidden = pd.DataFrame(products).drop(columns='children')
     hidden['listed'] = hidden.product_id.isin(listed)
-    told = pd.DataFrame([r.pop('told') for r in reviews])
-    bought = pd.DataFrame(reviews)[['user_id', 'parent_asin', 'timestamp']].set_axis(_review_id, axis=1)
-    told = bought.astype(dict(timestamp=int)).join(told)
-    return dict(products=hidden.to_dict('list'), reviews=told.to_dict('list'))
-
-# %% ../../nbs/10_data.sample_store.ipynb #d8a2f173
-_note = 'Synthetic: no product, review or user in this folder is real.'
+    told = [dict(user_id=r['user_id'], product_id=r['parent_asin'], timestamp=int(r['timestamp'])) | r.pop('told')
+        for r in reviews]
+    return dict(products=hidden.to_dict('list'), reviews=pd.DataFrame(told).to_dict('list'))
 
 # %% ../../nbs/10_data.sample_store.ipynb #6ad1acd2
 def make_sample_store(
@@ -459,7 +450,8 @@ def make_sample_store(
         raise RecsysError(f'n_reviews={n_reviews}: expected at least 6 for each of the {n_products} products')
     folder, rng = Path(folder), random.Random(seed)
     products, pages, reviews, counts = _make(n_products, n_reviews, seed)
-    head = dict(note=_note, seed=seed, n_reviews=n_reviews, defects=counts)
+    note = 'Synthetic: no product, review or user in this folder is real.'
+    head = dict(note=note, seed=seed, n_reviews=n_reviews, defects=counts)
     write_json(folder/'.truth.json', head | _truth(products, pages, reviews))
     for name, lines in (('reviews', reviews), ('meta', pages)):
         _write_lines(folder/f'{name}.jsonl.gz', lines, counts[name]['unreadable_lines'], rng)
@@ -491,4 +483,4 @@ class SampleStore:
     @cached_property
     def review_truth(self):
         "A row per review: user, product, time, what it mentions, the best prediction and its variance"
-        return pd.DataFrame(self._known['reviews']).drop_duplicates(_review_id)
+        return pd.DataFrame(self._known['reviews']).drop_duplicates(['user_id', 'product_id', 'timestamp'])
