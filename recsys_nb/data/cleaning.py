@@ -90,30 +90,20 @@ def in_categories(
 
 # %% ../../nbs/15_data.cleaning.ipynb #648b3849
 def _shared_texts(
-    t,           # Reviews that are still there: `product_id`, `brand`, `key`
-    most:int=50, # Texts of more products than this say nothing
-):               # `a`, `b`
+    t, # Reviews that are still there: `product_id`, `brand`, `key`
+):     # `a`, `b`
     "Pairs of products that share two review texts, or, unless their brands differ, half of what the smaller one has."
-    t = t.mutate(brand=t.brand.fill_null('').lower()).select(
-        'product_id',
-        'brand',
-        'key').distinct()
+    t = t.select('product_id', 'key', brand=t.brand.fill_null('').lower()).distinct()
     size = t.group_by('product_id', 'brand').agg(texts=_.count())
-    shared = t.group_by('key').agg(n=_.count()).filter(_.n.between(2, most))
-    t = t.join(shared, 'key').select('product_id', 'key')
-    other = t.select(b='product_id', same='key')
-    pairs = t.join(
-        other,
-        (t.key == other.same) & (t.product_id < other.b))
-    pairs = pairs.group_by(a='product_id', b='b').agg(n=_.count())
+    shared = t.group_by('key').agg(n=_.count()).filter(_.n.between(2, 50))
+    t = t.join(shared, 'key').select('key', a='product_id')
+    pairs = t.join(t.select('key', b='a'), 'key').filter(_.a < _.b)
+    pairs = pairs.group_by('a', 'b').agg(n=_.count())
     for c in 'ab':
-        its = size.select(**{c: 'product_id', f'of_{c}': 'texts', f'brand_{c}': 'brand'})
-        pairs = pairs.join(its, c)
-    differ = (pairs.brand_a != pairs.brand_b) & (pairs.brand_a != '') & (pairs.brand_b != '')
+        pairs = pairs.join(size.rename({c: 'product_id', f'of_{c}': 'texts', f'brand_{c}': 'brand'}), c)
+    differ = (_.brand_a != _.brand_b) & (_.brand_a != '') & (_.brand_b != '')
     half = _.n * 2 >= ibis.least(_.of_a, _.of_b)
-    return pairs.filter((_.n >= 2) | (half & ~differ)).select(
-        'a',
-        'b')
+    return pairs.filter((_.n >= 2) | (half & ~differ)).select('a', 'b')
 
 # %% ../../nbs/15_data.cleaning.ipynb #c176f27d
 _colours = (
@@ -136,17 +126,12 @@ def _title_key(
 
 # %% ../../nbs/15_data.cleaning.ipynb #e43c943b
 def _shared_titles(
-    t,             # Products
-    most:int=1000, # Titles of more products than this say nothing
-):                 # `a`, `b`: the first product of a title, and each other one
+    t, # Products
+):     # `a`, `b`: the first product of a title, and each other one
     "Join each product to the first one that has the same title key."
     t = t.select('product_id', key=_title_key(t)).filter(_.key.notnull())
-    keys = t.group_by('key').agg(
-        a=_.product_id.min(),
-        n=_.count()).filter(_.n.between(2, most))
-    return t.join(keys, 'key').filter(_.a != _.product_id).select(
-        'a',
-        b='product_id')
+    keys = t.group_by('key').agg(a=_.product_id.min(), n=_.count()).filter(_.n.between(2, 1000))
+    return t.join(keys, 'key').filter(_.a != _.product_id).select('a', b='product_id')
 
 # %% ../../nbs/15_data.cleaning.ipynb #e1ac505b
 def _label_neighbours(engine, edges, labels, i):
