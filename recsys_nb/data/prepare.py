@@ -113,10 +113,9 @@ _why = _of_reviews | {
     'same moment': 'the same user and product at the same time, or both without one'}
 
 # %% ../../nbs/18_data.prepare.ipynb #71920b17
-def _mark_reviews(t, products, chosen, min_chars):
+def _mark_reviews(t, products, min_chars):
     "The steps that need no families."
-    asked = products.select('product_id', chosen=in_categories(products, chosen) if chosen else True)
-    t = t.left_join(asked, 'product_id').drop('product_id_right')
+    t = t.left_join(products.select('product_id', 'chosen'), 'product_id').drop('product_id_right')
     removed = ibis.cases(
         (t.chosen.isnull(), 'unknown product'),
         (~t.chosen, 'other category'),
@@ -135,14 +134,12 @@ def _mark_copies(t, products):
 # %% ../../nbs/18_data.prepare.ipynb #b35c58d7
 def _clean_reviews(e, r, p, s):
     "Reviews with what removed them, and products with families."
-    if s.categories:
-        _require_products(e, p, s.categories)
+    p = p.mutate(chosen=in_categories(p, s.categories) if s.categories else True)
+    _require_products(e, p, s.categories)
     narrow = 'row review_id product_id user_id timestamp rating key size'.split()
     t = r.filter(_.product_id.notnull()).select(narrow)
-    t = e.save(_mark_reviews(t, p, s.categories, s.min_chars), 'marked')
-    if s.categories:
-        p = p.filter(in_categories(p, s.categories))
-    p = e.save(families(e, t, p), 'families')
+    t = e.save(_mark_reviews(t, p, s.min_chars), 'marked')
+    p = e.save(families(e, t, p.filter(_.chosen)), 'families')
     return e.save(_mark_copies(t, p), 'compared'), p
 
 # %% ../../nbs/18_data.prepare.ipynb #fd499db8
@@ -243,13 +240,13 @@ def _write_tables(e, r, t, had, p, out):
     e.export(p.select(_columns['products']), out/'products.parquet', 'product_id')
 
 # %% ../../nbs/18_data.prepare.ipynb #ec27a873
-def _require_products(e, p, chosen):
-    "Raise a `RecsysError` if no product is in the chosen categories."
-    if e.rows(p.filter(in_categories(p, chosen)).limit(1)):
+def _require_products(e, p, categories):
+    "Raise a `RecsysError` if categories are asked for and no product is in them."
+    if not categories or e.rows(p.filter(_.chosen).limit(1)):
         return
     levels = p.select(level=p.categories.unnest()).group_by('level').agg(n=_.count())
     there = ', '.join(r['level'] for r in e.rows(levels.order_by(_.n.desc(), _.level).limit(8)))
-    wanted = ' or '.join(chosen)
+    wanted = ' or '.join(categories)
     raise RecsysError(f'categories: no product is in {wanted}; the most frequent are {there or "none"}')
 
 # %% ../../nbs/18_data.prepare.ipynb #77538740
