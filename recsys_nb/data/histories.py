@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 import ibis
 from ibis import _
-from ..core.files import RecsysError
 from .reading import DuckDB
 
 # %% ../../nbs/17_data.histories.ipynb #3da3c10a
@@ -101,8 +100,6 @@ def count_histories(
     part:str|None=None,   # Of which part to know, such as 'train'; `None`: of all
 ) -> tuple:               # Frames as `followers` and `rebuys` make them
     "Count who had what after what."
-    if not Path(path).exists():
-        raise RecsysError(f'{path}: no such file; prepare the data set again')
     with tempfile.TemporaryDirectory() as work:
         engine = DuckDB(Path(work), _memory)
         t = engine.con.read_parquet(path)
