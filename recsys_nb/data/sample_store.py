@@ -150,7 +150,7 @@ def _invented_sentences(kind, p, brand, rng):
     "Sentences about some of the attributes, their level, and what was mentioned."
     known = [p[a] for a in attributes if p[a]]
     n = rng.choices((1, 2, 3, 4), (10, 35, 35, 20))[0]
-    mentions = rng.sample(known, min(len(known), n))
+    mentions = rng.sample(known, n)
     phrases = [rng.choice(_invented['buyers'][m]) for m in mentions]
     if rng.random() < .6:
         phrases.insert(0, rng.choice(_invented['openers']))
@@ -229,7 +229,7 @@ def _loved(products, rng):
 # %% ../../nbs/10_data.sample_store.ipynb #1bb30bc2
 def _purchases(products, n, rng):
     "`n` different pairs of a user and the number of a product, each with a time of its own."
-    users = [_invented_user(rng) for _ in range(max(n // 4, 4))]
+    users = [_invented_user(rng) for _ in range(n // 4)]
     busy = list(accumulate((i + 1)**-.4 for i in range(len(users))))
     loved = _loved(products, rng)
     launch = [_launch(rng) for _ in products]
@@ -387,7 +387,7 @@ def _add_averages(pages, reviews):
 # %% ../../nbs/10_data.sample_store.ipynb #c8b913cd
 def _make(n_products, n_reviews, seed):
     "Everything as Python objects: products, page lines, review lines, counts of defects."
-    rng, seen, n_variants = random.Random(seed), set(), max(1, n_products // 20)
+    rng, seen, n_variants = random.Random(seed), set(), n_products // 20
     products = _products(n_products - n_variants, rng)
     pages = [_invented_page(p, rng) for p in products]
     numbers = {p['product_id']: i for i, p in enumerate(products)}
