@@ -7,6 +7,7 @@ __all__ = ['followers', 'rebuys', 'histories_of', 'count_histories']
 
 # %% ../../nbs/17_data.histories.ipynb #79e39af8
 import tempfile
+from contextlib import closing
 from pathlib import Path
 import ibis
 from ibis import _
@@ -100,12 +101,9 @@ def count_histories(
     part:str|None=None,   # Of which part to know, such as 'train'; `None`: of all
 ) -> tuple:               # Frames as `followers` and `rebuys` make them
     "Count who had what after what."
-    with tempfile.TemporaryDirectory() as work:
-        engine = DuckDB(Path(work), _memory)
+    with tempfile.TemporaryDirectory() as work, closing(DuckDB(Path(work), _memory)) as engine:
         t = engine.con.read_parquet(path)
         if part:
             t = t.filter(t.part == part)
-        found = [engine.con.to_pyarrow(expr).to_pandas()
-            for expr in (followers(t), rebuys(t))]
-        engine.close()
-    return tuple(found)
+        return tuple(engine.con.to_pyarrow(counted).to_pandas()
+            for counted in (followers(t), rebuys(t)))

@@ -460,9 +460,6 @@ def _rows_of_steps(e, r, t, counted):
         interactions=_rows_in_and_out(lines, of_had),
         products=_rows_in_and_out(pages, of_products))
 
-# %% ../../nbs/18_data.prepare.ipynb #0542b2b7
-_product_fields = 'title brand categories features description images price average_rating'
-
 # %% ../../nbs/18_data.prepare.ipynb #7480bd01
 def _report(e, out, r, t, counted, how, core):
     "All facts, those of what was written from the written files."
@@ -477,7 +474,10 @@ def _report(e, out, r, t, counted, how, core):
         checks=check_split(local, out, how['by'], core),
         missing=dict(
             reviews=_missing(e, 'raw_reviews', 'title text user_id rating timestamp'),
-            products=_missing(local, 'all_products', _product_fields)),
+            products=_missing(
+                local,
+                'all_products',
+                'title brand categories features description images price average_rating')),
         distributions=_distributions(local))
 
 # %% ../../nbs/18_data.prepare.ipynb #6623b1cd
