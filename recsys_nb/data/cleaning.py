@@ -18,9 +18,7 @@ def mark(
     reason:str, # The step's name
 ):
     "Remove the rows for which the objection holds, telling why."
-    return t.mutate(removed=(t.removed.isnull() & objection.fill_null(False)).ifelse(
-        reason,
-        t.removed))
+    return t.mutate(removed=t.removed.fill_null(objection.ifelse(reason, None)))
 
 # %% ../../nbs/15_data.cleaning.ipynb #b16b2036
 def has_stars(
@@ -120,9 +118,7 @@ def _title_key(
         title = title.re_replace(lost, ' ')
     title = title.strip()
     key = t.brand.fill_null('').lower() + '|' + title
-    return ((title.length() >= 15) & title.contains(' ')).ifelse(
-        key,
-        ibis.null('string'))
+    return ((title.length() >= 15) & title.contains(' ')).ifelse(key, None)
 
 # %% ../../nbs/15_data.cleaning.ipynb #e43c943b
 def _shared_titles(
