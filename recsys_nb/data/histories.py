@@ -99,11 +99,11 @@ _memory = '1500MB' # What does not fit waits on disk
 def count_histories(
     path:str|Path,        # An `interactions.parquet`
     part:str|None=None,   # Of which part to know, such as 'train'; `None`: of all
-) -> tuple:               # Frames as `followers` and `rebuys` make them
-    "Count who had what after what."
+    count=followers,      # What to count: `followers` or `rebuys`
+):                        # A data frame, as that makes it
+    "Count who had what after what, or again."
     with tempfile.TemporaryDirectory() as work, closing(DuckDB(Path(work), _memory)) as engine:
         t = engine.con.read_parquet(path)
         if part:
             t = t.filter(t.part == part)
-        return tuple(engine.con.to_pyarrow(counted).to_pandas()
-            for counted in (followers(t), rebuys(t)))
+        return engine.con.to_pyarrow(count(t)).to_pandas()

@@ -13,7 +13,7 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from scipy import sparse
 from ..core.files import RecsysError, as_json, objects_of
-from ..data.histories import count_histories, histories_of
+from ..data.histories import count_histories, histories_of, rebuys
 from .certainty import bootstrap_interval
 from .fusion import Weights, mix
 from .metrics import Catalogue, rank_all, ranking_metrics
@@ -99,7 +99,8 @@ def counted(cls:HistoryModel,
 ) -> HistoryModel:
     "A model of a prepared data set."
     ids = sorted(data.products.product_id)
-    return cls.of(ids, *count_histories(_interactions(data), part), vectors)
+    path = _interactions(data)
+    return cls.of(ids, count_histories(path, part), count_histories(path, part, rebuys), vectors)
 
 # %% ../../nbs/34_evaluation.histories.ipynb #3db0785b
 def _interactions(data):

@@ -502,7 +502,7 @@ def build_index(
         index.manifest |= dict(data=data.name, model=source or 'model') | part.done('weights')
 
     file = getattr(data, 'path', Path())/'interactions.parquet' # data that only live in memory have none
-    followers = count_histories(file, 'train' if s.known == 'train' else None)[0] if file.exists() else None
+    followers = count_histories(file, 'train' if s.known == 'train' else None) if file.exists() else None
     queries, shown = fitting_queries(data)
     reviews, later = _first_and_later(data, s, shown, _families_heard(data, s.known, s.families))
     index = index_products(
