@@ -131,7 +131,8 @@ def k_core(
         few = [there.sum().over(group_by=c) < k
             for c in (whom(t), t.product_id)]
         outside = there & ibis.or_(*few)
-        if not engine.rows(t.filter(outside).limit(1)): return t
+        left = engine.rows(t.filter(outside).agg(n=_.count())) # Spark would limit before it filters
+        if not left[0]['n']: return t
         t = engine.save(mark(t, outside, f'outside the {k}-core'), f'core_{i}')
 
 # %% ../../nbs/16_data.splitting.ipynb #0b88bba4
