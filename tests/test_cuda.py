@@ -51,7 +51,7 @@ def gradient(preset, piece=None):
     task.load(task.available)
     task.model.to(task.team.device).train()
     torch.manual_seed(0)
-    loss = float(task.backward(task.train_batches(1)[0], 32))
+    loss = float(task.backward(task.train_batches(1)[0]))
     return loss, torch.cat([p.grad.flatten().cpu() for p in task.model.parameters() if p.grad is not None])
 
 def test_the_gradient_is_that_of_the_processor():

@@ -239,9 +239,9 @@ def test_training_learns_resumes_and_writes_everything(tiny_base, tmp_path, monk
     for f in ('config.json', 'metrics.csv', 'train.log', 'model_card.md', 'calibration.png', 'product_scores.parquet', 'model/model.safetensors', 'checkpoints/best', 'checkpoints/last'):
         assert (run.path/f).exists(), f
     real, count = ScoreTask.loss, iter(range(10**6))
-    def unlucky(self, batch, n):
+    def unlucky(self, examples):
         if next(count) == 32: raise KeyboardInterrupt # in the ninth step, after 24 that were tried
-        return real(self, batch, n)
+        return real(self, examples)
     monkeypatch.setattr(ScoreTask, 'loss', unlucky)
     with pytest.raises(KeyboardInterrupt): train_score(toy, config(tiny_base), root=tmp_path/'b', preset='cpu', screen=False)
     monkeypatch.setattr(ScoreTask, 'loss', real)

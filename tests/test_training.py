@@ -105,7 +105,7 @@ def test_gradient_in_pieces_is_the_plain_gradient(corner, settings):
         task = EncoderTask(data_of(corner), c)
         task.load(task.available)
         seed_step(0, 0)
-        loss = task.backward(task.train_batches(1)[0], 32)
+        loss = task.backward(task.train_batches(1)[0])
         return {n: p.grad for n, p in task.model.named_parameters() if p.grad is not None} | dict(loss=loss)
     whole, pieces = gradient(32), gradient(5)
     assert whole.keys() == pieces.keys()

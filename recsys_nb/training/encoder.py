@@ -60,13 +60,12 @@ def settle(
 def backward_in_pieces(
     pieces,   # Functions without arguments, each of which encodes a piece, (rows, dim), and the same when called again
     loss,     # Function of all rows together: a scalar
-    scale=1., # What the gradient is multiplied by
 ):            # The loss, detached
     "The gradient of all pieces with the memory of one."
     with torch.no_grad(): rows = [p() for p in pieces]
     joined = torch.cat(rows).requires_grad_()
     value = loss(joined)
-    (value*scale).backward()
+    value.backward()
     parts = joined.grad.split([len(r) for r in rows])
     for p, gradient in zip(pieces, parts): p().backward(gradient)
     return value.detach()
@@ -97,7 +96,6 @@ class EncoderTask(Task):
     settings = EncoderConfig
     metric = 'val_ndcg@10'
     higher_is_better = True
-    spans_processes = True
     symmetric = True      # Whether products pick their queries as well
     mask_families = True  # Whether other reviews of a product's family are no negatives
     least = 2
@@ -201,14 +199,11 @@ def _encoders(task, queries, products, size, seed):
     return pieces, np.argsort(np.concatenate(rows))
 
 # %% ../../nbs/43_training.encoder.ipynb #2f4c5d24
-def _contrast(task, share, queries, products, n):
-    "The loss of a batch of `n` pairs, of which this process encoded a share: (share, dim) both."
-    team = task.team
-    device = queries.device if team.count > 1 else 'cpu' # alone, nothing has to come back from the device
-    own = torch.tensor(task.pairs.family[share], dtype=torch.int64, device=device)
-    families = team.gather(own, n).tolist()
+def _contrast(task, batch, queries, products):
+    "The loss of a batch, of which this process encoded its share: (share, dim) both."
+    families = task.pairs.family[batch]
     masked = same_family(families, families) if task.mask_families else None
-    queries, products = (task.team.gather(rows, n) for rows in (queries, products))
+    queries, products = (task.team.gather(rows, len(batch)) for rows in (queries, products))
     return info_nce(queries, products, task.config.temperature, masked, task.symmetric)
 
 # %% ../../nbs/43_training.encoder.ipynb #d735d2f1
@@ -225,22 +220,21 @@ def _room(task):
 # %% ../../nbs/43_training.encoder.ipynb #e4342328
 @patch
 def backward(self:EncoderTask,
-    batch,    # Numbers of this process's pairs
-    n,        # Pairs in the whole batch
-    scale=1., # What the gradient is multiplied by
-):            # The loss of the whole batch, detached
-    "Compute the contrastive loss and its gradient, in pieces where the batch is larger than `piece`."
+    batch, # Numbers of the pairs
+):         # The loss, detached
+    "Compute the contrastive loss and this process's part of its gradient, in pieces of a batch larger than `piece`."
     piece = self.config.piece or _room(self)
     size = min(piece, 32 if self.team.device == 'cpu' else 512)
-    docs, at = np.unique(self.pairs.product[batch], return_inverse=True)
+    share = self.team.share(batch)
+    docs, at = np.unique(self.pairs.product[share], return_inverse=True)
     seed = int(torch.randint(2**31, ()))
-    pieces, order = _encoders(self, self.pairs.queries[batch], self.pairs.products[docs], size, seed)
+    pieces, order = _encoders(self, self.pairs.queries[share], self.pairs.products[docs], size, seed)
     def loss(rows):
         rows = rows[order]
-        return _contrast(self, batch, rows[:len(batch)], rows[len(batch):][at], n)
-    if n > piece*self.team.count: return backward_in_pieces(pieces, loss, scale)
+        return _contrast(self, batch, rows[:len(share)], rows[len(share):][at])
+    if len(batch) > piece*self.team.count: return backward_in_pieces(pieces, loss)
     value = loss(torch.cat([p() for p in pieces]))
-    (value*scale).backward()
+    value.backward()
     return value.detach()
 
 # %% ../../nbs/43_training.encoder.ipynb #3e3f01aa

@@ -103,14 +103,20 @@ def gather(self:Team,
 
 # %% ../../nbs/42_training.loop.ipynb #91549849
 @patch
+def total(self:Team, tensor):
+    "The sum of what all processes have."
+    if self.count == 1: return tensor
+    from accelerate.utils import reduce
+    return reduce(tensor, 'sum')
+
+@patch
 def add_up(self:Team, parameters):
     "Add the gradients of all processes, in one message."
     if self.count == 1: return
-    from accelerate.utils import reduce
     for p in parameters:
         if p.grad is None: p.grad = torch.zeros_like(p)
     grads = [p.grad for p in parameters]
-    vector_to_parameters(reduce(parameters_to_vector(grads), 'sum'), grads)
+    vector_to_parameters(self.total(parameters_to_vector(grads)), grads)
 
 # %% ../../nbs/42_training.loop.ipynb #4835644f
 @patch
@@ -126,7 +132,6 @@ class Task:
     settings = TrainingConfig # Its class of settings
     metric = 'val_loss'       # Which of the figures from `evaluate` chooses the best epoch
     higher_is_better = False  # Whether more of it is better
-    spans_processes = False   # Whether the loss is computed over all processes' rows together (see `Team.gather`)
     least = 1                 # Examples that each process needs of a batch
     unit = 'example'          # What a batch consists of
     about = ''                # What its model card says: what it is, what for, and what not
@@ -154,8 +159,8 @@ def train_batches(self:Task, epoch):
 
 # %% ../../nbs/42_training.loop.ipynb #7919cbd8
 @patch
-def loss(self:Task, batch, n):
-    "The mean loss of this process's share of a batch of `n`"
+def loss(self:Task, examples):
+    "The mean loss of some examples of a batch"
     raise NotImplementedError
 
 # %% ../../nbs/42_training.loop.ipynb #06d823bf
@@ -172,11 +177,14 @@ def parameter_groups(self:Task):
 
 # %% ../../nbs/42_training.loop.ipynb #4fbaf6e7
 @patch
-def backward(self:Task, batch, n, scale=1.):
-    "Compute the loss of a batch, send `scale` times its gradient back, and return the loss."
-    with self.team.autocast(): loss = self.loss(batch, n)
-    (loss*scale).backward()
-    return loss.detach()
+def backward(self:Task, batch):
+    "Leave this process's part of a batch's gradient in the weights, and return the loss of the whole batch."
+    share = self.team.share(batch)
+    part = torch.zeros((), device=self.team.device)
+    if share:
+        with self.team.autocast(): part = self.loss(share)*(len(share)/len(batch))
+        part.backward()
+    return self.team.total(part.detach())
 
 # %% ../../nbs/42_training.loop.ipynb #e8bee1e4
 @dataclass
@@ -219,16 +227,6 @@ def _check_finite(task, loss, norm, rate):
         why = f'the weights had already blown up; try a learning rate below {rate:.1e}'
     raise RecsysError(f'the loss is {loss} and its gradient {norm}: {why}')
 
-# %% ../../nbs/42_training.loop.ipynb #9fc0fd0a
-def _loss_and_gradient(task, batch):
-    "The loss over all processes; the gradient of this one's share is left in the weights."
-    share = task.team.share(batch)
-    if task.team.count == 1 or task.spans_processes: return float(task.backward(share, len(batch)))
-    from accelerate.utils import reduce
-    part = len(share)/len(batch)
-    loss = task.backward(share, len(batch), part) if share else torch.zeros(())
-    return float(reduce((loss*part).to(task.team.device), 'sum'))
-
 # %% ../../nbs/42_training.loop.ipynb #6e225b05
 def train_step(
     task,      # What is trained
@@ -237,7 +235,7 @@ def train_step(
     clip,      # Largest norm of the gradient
 ):             # The loss, over all processes
     "One step of the optimiser; `RecsysError` when the loss or the gradient is not finite."
-    loss = _loss_and_gradient(task, batch)
+    loss = float(task.backward(batch))
     parameters = [p for g in optimizer.param_groups for p in g['params']]
     task.team.add_up(parameters)
     norm = clip_grad_norm_(parameters, clip)

@@ -128,11 +128,11 @@ def train_batches(self:ScoreTask, epoch):
 
 # %% ../../nbs/44_training.score.ipynb #87e6bfb2
 @patch
-def loss(self:ScoreTask, batch, n):
-    "`star_loss` of a batch."
+def loss(self:ScoreTask, examples):
+    "`star_loss` of some reviews."
     device = self.team.device
-    rating = torch.tensor(self.train.rating[batch], device=device)
-    return star_loss(self.model(**self.train.batch(batch, device)), rating)
+    rating = torch.tensor(self.train.rating[examples], device=device)
+    return star_loss(self.model(**self.train.batch(examples, device)), rating)
 
 # %% ../../nbs/44_training.score.ipynb #0031520d
 @patch
