@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['like_length_batches', 'draw_evenly', 'some_rows', 'filled_up', 'smaller', 'possible_pairs', 'TrainingPairs',
-           'tokenize_pairs', 'epoch_batches']
+           'tokenize_pairs']
 
 # %% ../../nbs/41_training.datasets.ipynb #c32deff0
 from dataclasses import dataclass
@@ -140,15 +140,3 @@ def tokenize_pairs(
     texts = (list(batch.text.fillna('')) for batch in row_batches(data, 'products', rows, ['text']))
     products = [Tokens.of(tokenize(some, max_tokens, 'product')) for some in texts]
     return TrainingPairs(Tokens.join(queries), product, pairs.family.to_numpy(), Tokens.join(products))
-
-# %% ../../nbs/41_training.datasets.ipynb #f1662dbf
-def epoch_batches(
-    t:TrainingPairs, # The pairs
-    batch_size:int,  # Pairs in a batch
-    seed:int,        # The run's
-    epoch:int,       # From 1
-) -> list:           # Lists of pair numbers; none is smaller than half a batch
-    "The batches of an epoch, which depend on nothing but the arguments."
-    lengths = t.queries.lengths + t.products.lengths[t.product]
-    batches = like_length_batches(lengths, batch_size, [seed, epoch])
-    return [b.tolist() for b in batches if 2*len(b) >= min(batch_size, len(t))]

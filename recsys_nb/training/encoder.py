@@ -23,7 +23,7 @@ from ..models.dual_encoder import DualEncoderSBERT, without_dropout
 from ..models.encoding import alike
 from ..models.info_nce import info_nce, same_family
 from .datasets import (
-    draw_evenly, epoch_batches, filled_up, possible_pairs, smaller, some_rows, tokenize_pairs)
+    draw_evenly, filled_up, like_length_batches, possible_pairs, smaller, some_rows, tokenize_pairs)
 from .loop import Measured, Task, train
 from .settings import EncoderConfig
 
@@ -170,8 +170,11 @@ def load(self:EncoderTask, n):
 # %% ../../nbs/43_training.encoder.ipynb #9073dd3c
 @patch
 def train_batches(self:EncoderTask, epoch):
-    "Pairs of like length."
-    return epoch_batches(self.pairs, self.config.batch_size, self.config.seed, epoch)
+    "Pairs of like length; a rest of less than half a batch, with few negatives, is left out."
+    c, pairs = self.config, self.pairs
+    lengths = pairs.queries.lengths + pairs.products.lengths[pairs.product]
+    batches = like_length_batches(lengths, c.batch_size, [c.seed, epoch])
+    return [b.tolist() for b in batches if 2*len(b) >= min(c.batch_size, len(pairs))]
 
 # %% ../../nbs/43_training.encoder.ipynb #0d77d11e
 @patch
