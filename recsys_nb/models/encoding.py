@@ -16,7 +16,7 @@ import torch
 import numpy as np, torch.nn.functional as F
 from fastcore.basics import patch
 from torch import nn
-from ..core.files import RecsysError, progress, replace_folder
+from ..core.files import RecsysError, replace_folder
 from ..core.machine import (
     bfloat16_pays, cache_folder, fastest, find_preset, import_runtime, installed, steady_attention)
 from .dual_encoder import DualEncoderSBERT, StaticEmbedding
@@ -178,7 +178,6 @@ def read_all(
     width:int,  # Of a result
     config,     # Of the transformer that reads; `None` where torch has to be its runtime
     batch_size=None, # Texts at once; `None`: what the preset says
-    show:bool=False, # Whether to show a progress bar
     preset=None,     # Where to run; `None`: where the model is
 ) -> np.ndarray:     # (len(tokens), width) float32
     "Read texts without gradients, those of like length together, in the way that is the fastest here."
@@ -197,9 +196,9 @@ def read_all(
     try:
         way = _quickest_way(what, config, p, reader, len(tokens), tried)
         parts = alike(tokens, batch_size or p.encode_batch)
-        made, out = found(reader(way), parts), np.zeros((len(tokens), width), np.float32)
+        out = np.zeros((len(tokens), width), np.float32)
         with steady_attention():
-            for now, some in progress(made, what, len(parts), 'batch') if show else made: out[now] = some
+            for now, some in found(reader(way), parts): out[now] = some
         return out
     finally: model.train(was_training)
 
@@ -216,9 +215,7 @@ def encode(self:DualEncoderSBERT,
     texts:list,                     # Strings
     side:str='user',                # 'user' for what people say, 'product' for what products are
     batch_size=None,                # Texts at once; `None`: what the preset says
-    show:bool=False,                # Whether to show a progress bar
     preset=None,                    # Where to run; `None`: where the model is
-    dim=None,                       # Keep only the first so many dimensions
     max_tokens=None,                # A limit other than the model's own
 ) -> np.ndarray:                    # (len(texts), dim) float32, unit length, in the order of `texts`
     "Encode texts with the tower of that side, without gradients."
@@ -227,7 +224,4 @@ def encode(self:DualEncoderSBERT,
     config = tower[0].auto_model.config if plain else None
     def rows(read, now): return F.normalize(read(self.batch_of([tokens[i] for i in now], side)).float(), dim=-1)
     reader = partial(_reader, self, side)
-    out = read_all(self, 'encoding', tokens, reader, rows, self.dim, config, batch_size, show, preset)
-    if not dim: return out
-    short = out[:, :dim]
-    return short/np.maximum(np.linalg.norm(short, axis=1, keepdims=True), 1e-12)
+    return read_all(self, 'encoding', tokens, reader, rows, self.dim, config, batch_size, preset)

@@ -310,13 +310,12 @@ def _reader(self:ReviewMetadataScoreModel, way):
 def predict_inputs(self:ReviewMetadataScoreModel,
     inputs:ScoreInputs,        # Tokenised reviews
     batch_size:int|None=None,  # Reviews at once; `None`: what the preset says
-    show:bool=False,           # Whether to show a progress bar
     preset=None,               # What to run on; `None` for the model's own device
 ) -> tuple:                    # Scores (n,) and spreads (n,)
     "Scores of tokenised reviews, in their order."
     def rows(read, now): return torch.stack(score_and_spread(read(inputs.batch(now, self.device))), 1)
     config = self.encoder.config
-    found = read_all(self, 'scoring', inputs.reviews, self._reader, rows, 2, config, batch_size, show, preset)
+    found = read_all(self, 'scoring', inputs.reviews, self._reader, rows, 2, config, batch_size, preset)
     return tuple(found.T)
 
 # %% ../../nbs/23_models.score_model.ipynb #a1084fb9
@@ -325,11 +324,10 @@ def predict(self:ReviewMetadataScoreModel,
     reviews:pd.DataFrame,    # `review_id product_id title text`
     products:pd.DataFrame,   # `product_id text price`
     batch_size:int|None=None,# Reviews at once, see `predict_inputs`
-    show:bool=False,         # Whether to show a progress bar
     preset=None,             # What to run on; `None` for the model's own device
 ) -> pd.DataFrame:           # `review_id score spread`, in the order of the reviews
     "Predicted stars of reviews."
-    score, spread = self.predict_inputs(self.inputs(reviews, products), batch_size, show, preset)
+    score, spread = self.predict_inputs(self.inputs(reviews, products), batch_size, preset)
     return pd.DataFrame(dict(review_id=reviews.review_id.to_numpy(), score=score, spread=spread))
 
 # %% ../../nbs/23_models.score_model.ipynb #a1fc61b4
