@@ -176,12 +176,12 @@ def test_one_family_leaves_no_interval():
 
 def test_no_more_tokens_than_the_encoder_has_places_for(tiny_base):
     m = ReviewMetadataScoreModel(tiny_base, max_tokens=500).eval()
-    assert m.settings['max_tokens'] == 128 and m.predict(reviews, products, preset=cpu).score.notna().all()
+    assert m.max_tokens == 128 and m.predict(reviews, products, preset=cpu).score.notna().all()
 
 def test_a_roberta_has_fewer_places_than_it_says(tmp_path):
     write_base(tmp_path, 'roberta', {})
     m = ReviewMetadataScoreModel(str(tmp_path/'plain'), max_tokens=40).eval()
-    assert m.settings['max_tokens'] == 38 and m.predict(reviews, products, preset='cpu:float32').score.notna().all()
+    assert m.max_tokens == 38 and m.predict(reviews, products, preset='cpu:float32').score.notna().all()
 
 def test_a_base_in_half_precision_is_float32(tiny_base, tmp_path):
     BertModel.from_pretrained(tiny_base).half().save_pretrained(tmp_path/'half')

@@ -48,7 +48,7 @@ def scoring(
     n, repeats = (96, 1) if quick else (256, 3)
     model = ReviewMetadataScoreModel().eval()
     reviews, products = invented_reviews(n)
-    texts, max_tokens = review_texts(reviews), model.settings['max_tokens']
+    texts, max_tokens = review_texts(reviews), model.max_tokens
     pipe = _pipeline(max_tokens)
     peers = {'pipeline, as it comes': per_second(lambda: pipe(texts), n), 'pipeline, batches of 64': per_second(lambda: pipe(texts, batch_size=64), n)}
     if bfloat16_pays() and not quick: peers['pipeline in bfloat16'] = per_second(lambda p=_pipeline(max_tokens, torch.bfloat16): p(texts), n)

@@ -142,7 +142,7 @@ def score_examples(
 ):         # Dicts of arguments; the first is the one to trace
     "Inputs of several shapes for a score model."
     size = model.tokenizer.vocab_size
-    most = model.settings['max_tokens']
+    most = model.max_tokens
     nan = float('nan')
     return [
         _score_example(size, [9, 5], [4, 3], [9.99, nan]),
@@ -193,7 +193,7 @@ def export(self:ReviewMetadataScoreModel,
         inputs=list(examples[0]),
         outputs=outputs,
         tokenizer='model/tokenizer.json',
-        max_tokens=self.settings['max_tokens'])
+        max_tokens=self.max_tokens)
     return written, facts
 
 # %% ../../nbs/25_models.export.ipynb #6cef463f

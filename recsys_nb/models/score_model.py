@@ -99,12 +99,10 @@ class TokenConvolution(nn.Module):
 
 # %% ../../nbs/23_models.score_model.ipynb #5ec213dc
 class PriceNetwork(nn.Module):
-    "Prices -> (batch, width), with a place for 'not known'."
-    def __init__(self,
-        width:int=16, # Width of the result
-    ):
+    "Prices -> (batch, 16), with a place for 'not known'."
+    def __init__(self):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(2, width), nn.GELU(), nn.Linear(width, width))
+        self.layers = nn.Sequential(nn.Linear(2, 16), nn.GELU(), nn.Linear(16, 16))
         self.register_buffer('mean', torch.zeros(()))
         self.register_buffer('scale', torch.ones(()))
     def inputs(self, price):
@@ -113,7 +111,7 @@ class PriceNetwork(nn.Module):
         z = torch.log1p(price.where(known, 0)) - self.mean
         return torch.stack([(z/self.scale).where(known, 0), (~known).to(z.dtype)], 1)
     def forward(self, price):
-        "`price` (batch,) -> (batch, width)"
+        "`price` (batch,) -> (batch, 16)"
         return self.layers(self.inputs(price))
 
 # %% ../../nbs/23_models.score_model.ipynb #95f06136
@@ -132,35 +130,28 @@ def fit(self:PriceNetwork,
 # %% ../../nbs/23_models.score_model.ipynb #2789bd79
 class ReviewMetadataScoreModel(nn.Module):
     "Review, product metadata and price -> a distribution over 1 to 5 stars."
+    metadata_tokens = 64   # Tokens of the product's text that are read
+    metadata_dropout = .3  # Share of the training reviews that lose metadata and price
+    review_dropout = .05   # Share of the training reviews that lose their text
+
     def __init__(self,
-        base:str=base_encoder,     # The checkpoint that the review encoder starts from
-        max_tokens:int=192,        # Tokens of a review that are read; no more than the encoder has places for
-        metadata_tokens:int=64,    # Tokens of the product's text that are read
-        hidden:int=128,            # Width of the layer that fuses the three
-        dropout:float=0.1,         # In the fusing network
-        metadata_dropout:float=0.3,# Share of the training reviews that lose metadata and price
-        review_dropout:float=0.05, # Share of the training reviews that lose their text
-        encoder=None,              # A transformer to use instead of loading `base`
-        tokenizer=None,            # And its tokenizer
+        base:str=base_encoder, # The checkpoint that the review encoder starts from
+        max_tokens:int=192,    # Tokens of a review that are read; no more than the encoder has places for
+        encoder=None,          # A transformer to use instead of loading `base`
+        tokenizer=None,        # And its tokenizer
     ):
         super().__init__()
         if encoder is None: encoder, tokenizer = _load_encoder(base)
         if getattr(encoder, 'pooler', None) is not None: encoder.pooler = None # which nobody reads
         self.encoder = without_dropout(encoder).float()
         self.tokenizer = tokenizer
-        self.settings = dict(
-            max_tokens=min(max_tokens, readable_tokens(encoder, max_tokens)),
-            metadata_tokens=metadata_tokens,
-            hidden=hidden,
-            dropout=dropout,
-            metadata_dropout=metadata_dropout,
-            review_dropout=review_dropout)
+        self.max_tokens = min(max_tokens, readable_tokens(encoder, max_tokens))
         d = encoder.config.hidden_size
         self.metadata = TokenConvolution(d)
         self.price = PriceNetwork()
         self.fuse = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(d + 64 + 16, hidden), nn.GELU(),
-            nn.Dropout(dropout), nn.Linear(hidden, len(stars)))
+            nn.Dropout(.1), nn.Linear(d + 64 + 16, 128), nn.GELU(),
+            nn.Dropout(.1), nn.Linear(128, len(stars)))
 
 # %% ../../nbs/23_models.score_model.ipynb #a94c7d58
 def _load_encoder(base):
@@ -214,8 +205,8 @@ def forward(self:ReviewMetadataScoreModel,
 def forget(self:ReviewMetadataScoreModel, review, product, price):
     "Blank some rows' metadata and price, and some other rows' review."
     chance = torch.rand(len(review), 1, device=review.device)
-    with_product = chance >= self.settings['metadata_dropout']
-    with_review = chance < 1 - self.settings['review_dropout']
+    with_product = chance >= self.metadata_dropout
+    with_review = chance < 1 - self.review_dropout
     return review*with_review, product*with_product, price*with_product
 
 # %% ../../nbs/23_models.score_model.ipynb #2b8e878a
@@ -283,9 +274,9 @@ def inputs(self:ReviewMetadataScoreModel,
     known = products.drop_duplicates('product_id')
     at = pd.Index(known.product_id).get_indexer(reviews.product_id) # -1 for strangers
     texts = known.text.fillna('').astype(str).tolist()
-    tokens = self.token_ids(texts, self.settings['metadata_tokens']) + [[]] # the last is for strangers
+    tokens = self.token_ids(texts, self.metadata_tokens) + [[]] # the last is for strangers
     price = np.append(numbers_of(known, 'price').to_numpy(dtype=float), np.nan)
-    words = self.token_ids(review_texts(reviews, mask), self.settings['max_tokens'] - 2)
+    words = self.token_ids(review_texts(reviews, mask), self.max_tokens - 2)
     ids = [[t.cls_token_id, *r, t.sep_token_id] for r in words]
     return ScoreInputs(ids, [tokens[i] for i in at], price[at], numbers_of(reviews, 'rating').to_numpy(dtype=float))
 
@@ -338,7 +329,8 @@ def save(self:ReviewMetadataScoreModel,
     "Write `config.json`, `model.safetensors` and the tokenizer."
     with replace_folder(folder) as part:
         self.tokenizer.save_pretrained(part)
-        told = dict(model=type(self).__name__, settings=self.settings, encoder=self.encoder.config.to_diff_dict())
+        settings = dict(max_tokens=self.max_tokens)
+        told = dict(model=type(self).__name__, settings=settings, encoder=self.encoder.config.to_diff_dict())
         write_json(part/'config.json', told)
         save_model(self, part/'model.safetensors')
 
@@ -358,6 +350,7 @@ def load(cls:ReviewMetadataScoreModel,
     if found != cls.__name__:
         raise RecsysError(f'{folder/"config.json"}: model: expected {cls.__name__!r}, found {found!r}')
     encoder = AutoModel.from_config(AutoConfig.for_model(**c['encoder']))
-    self = cls(encoder=encoder, tokenizer=AutoTokenizer.from_pretrained(folder), **c['settings'])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    self = cls(max_tokens=c['settings']['max_tokens'], encoder=encoder, tokenizer=tokenizer)
     load_model(self, folder/'model.safetensors')
     return self.eval()
