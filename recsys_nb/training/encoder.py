@@ -205,7 +205,7 @@ def _encoders(task, queries, products, size, seed):
 def _contrast(task, batch, queries, products):
     "The loss of a batch, of which this process encoded its share: (share, dim) both."
     families = task.pairs.family[batch]
-    masked = same_family(families, families) if task.mask_families else None
+    masked = same_family(families) if task.mask_families else None
     queries, products = (task.team.gather(rows, len(batch)) for rows in (queries, products))
     return info_nce(queries, products, task.config.temperature, masked, task.symmetric)
 
