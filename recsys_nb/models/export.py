@@ -11,6 +11,7 @@ from importlib.util import find_spec
 import torch
 from fastcore.basics import patch
 from torch import nn
+from torch.testing import assert_close
 from ..core.files import RecsysError, write_beside, write_json
 from .dual_encoder import DualEncoderSBERT, StaticEmbedding, pad_batch, sides
 from .encoding import ExportedTower, quietly
@@ -49,20 +50,14 @@ def same_everywhere(
     module,         # The original
     program,        # A function that should do the same
     examples,       # Dicts of arguments, of various batch sizes and lengths
-):                  # The largest difference
+):
     "Compare on all examples; `RecsysError` where the results differ."
-    apart = []
     for example in examples:
         with torch.no_grad(): ours, theirs = module(**example), program(**example)
-        apart.append(float((_stacked_outputs(ours) - _stacked_outputs(theirs)).abs().max()))
-    if all(d <= 1e-4 for d in apart): return max(apart)
-    by = ', '.join(f'{d:.1e}' for d in apart)
-    raise RecsysError(f'export: the exported program differs from the model by {by}')
-
-# %% ../../nbs/25_models.export.ipynb #a1f310eb
-def _stacked_outputs(outputs):
-    "A module's output, or all of several as one tensor."
-    return outputs if isinstance(outputs, torch.Tensor) else torch.stack(outputs)
+        try: assert_close(theirs, ours, rtol=0, atol=1e-4)
+        except AssertionError as e:
+            why = ' '.join(str(e).split())
+            raise RecsysError(f'export: the exported program differs from the model: {why}') from e
 
 # %% ../../nbs/25_models.export.ipynb #9e0af95a
 def _write_jit(module, program, example, path, outputs):
