@@ -186,19 +186,15 @@ def read_all(
     if was_training or not config: p = replace(p, runtime='torch') # weights that change are not worth converting
     if was_training: model.eval()
     if p.device != here: model.to(p.device)
-    def found(read, parts):
-        work = torch.inference_mode()(lambda now: (now, rows(read, now)))
-        made = _over_cores(work, parts) if p.device == 'cpu' else _one_ahead(map(work, parts))
-        return ((now, some.cpu().numpy()) for now, some in made)
-    def tried(read, places):
-        parts = alike([tokens[i] for i in places], 4)
-        return list(found(read, [places[now] for now in parts]))
+    out = np.zeros((len(tokens), width), np.float32)
+    def work(read, places, size):
+        parts = [places[now] for now in alike([tokens[i] for i in places], size)]
+        found = torch.inference_mode()(lambda now: (now, rows(read, now)))
+        made = _over_cores(found, parts) if p.device == 'cpu' else _one_ahead(map(found, parts))
+        for now, some in made: out[now] = some.cpu().numpy()
     try:
-        way = _quickest_way(what, config, p, reader, len(tokens), tried)
-        parts = alike(tokens, batch_size or p.encode_batch)
-        out = np.zeros((len(tokens), width), np.float32)
-        with steady_attention():
-            for now, some in found(reader(way), parts): out[now] = some
+        way = _quickest_way(what, config, p, reader, len(tokens), partial(work, size=4))
+        with steady_attention(): work(reader(way), np.arange(len(tokens)), batch_size or p.encode_batch)
         return out
     finally: model.train(was_training)
 
