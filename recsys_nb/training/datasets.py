@@ -44,9 +44,8 @@ def draw_evenly(
     if n >= len(family): return np.arange(len(family))
     chance = np.random.default_rng(seed).random(len(family))
     order = np.lexsort([chance, ~informative, family])
-    starts = np.flatnonzero(np.diff(family[order], prepend=-1))
     turn = np.empty(len(family), int)
-    turn[order] = np.arange(len(family)) - np.repeat(starts, np.diff(starts, append=len(family)))
+    turn[order] = pd.Series(order).groupby(family[order]).cumcount()
     return np.sort(np.lexsort([chance, turn])[:n])
 
 # %% ../../nbs/41_training.datasets.ipynb #7740c42e
