@@ -243,8 +243,7 @@ def batch(self:ScoreInputs,
 # %% ../../nbs/23_models.score_model.ipynb #9089ff21
 def numbers_of(table, column):
     "A column as numbers, NaN where it has none or is not there."
-    if column not in table: return pd.Series(np.nan, table.index)
-    return pd.to_numeric(table[column], errors='coerce')
+    return pd.to_numeric(table.reindex(columns=[column])[column], errors='coerce')
 
 # %% ../../nbs/23_models.score_model.ipynb #c55fbc11
 @patch
