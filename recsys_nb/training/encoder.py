@@ -272,10 +272,9 @@ def affordable(self:EncoderTask,
     part:str, # 'test' or 'val'
 ):            # The data, or a part of them, see `smaller`
     "What can be measured in the time that training had."
-    most = self.plan and self.plan.texts # of each encoder
-    if not most: return self.data
+    if not self.plan.texts: return self.data
     products, reviews = (len(read_column(self.data, table, 'product_id')) for table in ('products', part))
-    most = max(2000, most)
+    most = max(2000, self.plan.texts) # of each encoder
     if 2*products + 4*min(reviews, 10_000) <= most: return self.data # products twice: for reviews, and for histories
     queries = min(2000, most//10)
     return smaller(self.data, queries, (most - 4*queries)//2, self.config.seed)

@@ -495,7 +495,7 @@ def _end_epoch(task, at, screen):
     at.done = at.epoch > task.plan.epochs or at.stale >= task.config.patience
 
 # %% ../../nbs/42_training.loop.ipynb #bd28a86d
-def _begin(task, resume):
+def _begin(task):
     "The optimiser, and where to begin."
     team, folder = task.team, task.run.checkpoints
     task.model.to(team.device)
@@ -503,7 +503,7 @@ def _begin(task, resume):
     last = recover_folder(folder/'last')
     if team.leads:
         for leftover in folder.glob('.*.part'): shutil.rmtree(leftover, ignore_errors=True)
-    if team.told(resume and last.exists()): return optimizer, _load_checkpoint(last, task.model, optimizer)
+    if team.told(last.exists()): return optimizer, _load_checkpoint(last, task.model, optimizer)
     if team.leads: _save_checkpoint(folder/'first', task.model, _Position())
     return optimizer, _Position()
 
@@ -522,9 +522,9 @@ def _watched(run, team):
             raise
 
 # %% ../../nbs/42_training.loop.ipynb #c6a2b322
-def _fit(task, resume, save_steps, max_steps, screen):
+def _fit(task, save_steps, max_steps, screen):
     "Train from the run's position to its end; the leading process gets the best epoch, and the model its weights."
-    optimizer, at = _begin(task, resume)
+    optimizer, at = _begin(task)
     def save(every=save_steps):
         if task.team.leads and at.step % every == 0:
             _save_checkpoint(task.run.checkpoints/'last', task.model, at, optimizer)
@@ -558,7 +558,7 @@ def train(
     task.run = task.team.told(_open_run(run, task, root) if task.team.leads else None)
     if task.team.leads: tell(task.run, f'plan: {task.plan}', screen)
     with _watched(task.run, task.team):
-        best = _fit(task, bool(resume), save_steps, max_steps, screen)
+        best = _fit(task, save_steps, max_steps, screen)
         if task.team.leads: _finish(task, best, screen)
     return task.run
 

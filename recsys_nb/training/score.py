@@ -144,16 +144,16 @@ def evaluate(self:ScoreTask):
 
 # %% ../../nbs/44_training.score.ipynb #729029ee
 def _score_all(
-    model,          # `ReviewMetadataScoreModel`
-    data,           # `PreparedData`
-    preset=None,    # What to run on
-    star_share=0.5, # See `product_scores`
-    limit=None,     # At most so many reviews, of as many products as possible
-    seed=0,         # Which ones, where there are more
-):                  # A data frame, see `product_scores`
+    model,      # `ReviewMetadataScoreModel`
+    data,       # `PreparedData`
+    preset,     # What to run on
+    star_share, # See `product_scores`
+    limit,      # At most so many reviews, of as many products as possible; `None`: all
+    seed,       # Which ones, where there are more
+):              # A data frame, see `product_scores`
     "Score the reviews of a data set, and from these every product."
     owners = {part: read_column(data, part, 'product_id') for part in ('train', 'val', 'test')}
-    products = np.concatenate([*owners.values()])
+    products = np.concatenate(list(owners.values()))
     drawn, start, found = _drawn(products, limit or len(products), seed), 0, []
     for part, own in owners.items():
         rows = drawn - start
@@ -198,7 +198,7 @@ def measure(self:ScoreTask, run):
 # %% ../../nbs/44_training.score.ipynb #8fdf3295
 def _affordable(task, part):
     "The data, or a part of them, see `smaller`: what can be measured in the time that training had."
-    if not (task.plan and task.plan.texts): return task.data
+    if not task.plan.texts: return task.data
     most = max(200, task.plan.texts//32) # as many of val; for the ridge about what the model has read
     def starred(part): return _starred(_ratings(task.data, part))
     if len(starred(part)) <= most: return task.data
