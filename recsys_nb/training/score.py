@@ -7,6 +7,7 @@ __all__ = ['ScoreTask', 'train_score']
 
 # %% ../../nbs/44_training.score.ipynb #12f1bddd
 import warnings
+from functools import partial
 import torch
 import numpy as np, pandas as pd
 from fastcore.basics import patch
@@ -26,18 +27,18 @@ from .settings import ScoreConfig
 def _ratings(data, part):
     "The ratings of a part as they are, NaN where there are none."
     found = [numbers_of(batch, 'rating') for batch in read_batches(data, part, ['rating', 'product_id'])]
-    return np.concatenate(found)
+    return pd.concat(found, ignore_index=True)
 
-def _starred(ratings):
+def _starred(data, part):
     "Rows of the reviews with 1 to 5 stars."
-    return np.flatnonzero((ratings >= 1) & (ratings <= 5))
+    return np.flatnonzero(_ratings(data, part).between(1, 5))
 
 # %% ../../nbs/44_training.score.ipynb #28980b07
 def _check_stars(data):
     "Raise a `RecsysError` where the stars cannot teach anything; warn where training will disappoint."
-    name, ratings = getattr(data, 'name', 'data'), _ratings(data, 'train')
-    given, n_val = ratings[~np.isnan(ratings)], len(_starred(_ratings(data, 'val')))
-    stars = ratings[_starred(ratings)]
+    name, n_val = getattr(data, 'name', 'data'), len(_starred(data, 'val'))
+    given = _ratings(data, 'train').dropna()
+    stars = given[given.between(1, 5)]
     if not len(given):
         raise RecsysError(f'{name}: no stars: the rating of every training review is missing, '
                           'so there is nothing for a score model to learn')
@@ -47,8 +48,8 @@ def _check_stars(data):
                           'at least 20 and 1 are needed')
     if (others := len(given) - len(stars)):
         warnings.warn(f'{name}: {others} training reviews have a rating outside 1 to 5 and are left out')
-    if np.ptp(stars) == 0:
-        warnings.warn(f'{name}: all training reviews have {stars[0]:g} stars, and the model can learn nothing else')
+    if stars.nunique() == 1:
+        warnings.warn(f'{name}: all training reviews have {stars.iloc[0]:g} stars, and the model can learn nothing else')
 
 # %% ../../nbs/44_training.score.ipynb #4f220cc1
 def _with_products(data, part, rows):
@@ -87,11 +88,11 @@ for the rest."""
     def __init__(self, data, config):
         super().__init__(data, config)
         _check_stars(data)
-        self.rows = _starred(_ratings(data, 'train'))
+        self.rows = _starred(data, 'train')
         self.available = len(self.rows)
         self.model = ReviewMetadataScoreModel(config.base, max_tokens=config.max_tokens)
         self.model.encoder.get_input_embeddings().requires_grad_(False)
-        self.asked = np.random.default_rng(config.seed).permutation(_starred(_ratings(data, 'val')))[:2000]
+        self.asked = np.random.default_rng(config.seed).permutation(_starred(data, 'val'))[:2000]
         self.evaluation = len(self.asked)//3
 
 # %% ../../nbs/44_training.score.ipynb #ae8265d9
@@ -189,7 +190,7 @@ def save(self:ScoreTask, run):
 @patch
 def measure(self:ScoreTask, run):
     "`evaluate_scores` on the test part if there are stars in it."
-    part = 'test' if len(_starred(_ratings(self.data, 'test'))) else 'val'
+    part = 'test' if len(_starred(self.data, 'test')) else 'val'
     data = _affordable(self, part)
     report = evaluate_scores(self.model, data, part, self.on, self.config.base)
     _draw_calibration(report, run.path/'calibration.png')
@@ -200,9 +201,8 @@ def _affordable(task, part):
     "The data, or a part of them, see `smaller`: what can be measured in the time that training had."
     if not task.plan.texts: return task.data
     most = max(200, task.plan.texts//32) # as many of val; for the ridge about what the model has read
-    def starred(part): return _starred(_ratings(task.data, part))
-    if len(starred(part)) <= most: return task.data
-    return smaller(task.data, most, 20*most, task.config.seed, 20, starred)
+    if len(_starred(task.data, part)) <= most: return task.data
+    return smaller(task.data, most, 20*most, task.config.seed, 20, partial(_starred, task.data))
 
 # %% ../../nbs/44_training.score.ipynb #9267b52b
 def _draw_calibration(report, path):
