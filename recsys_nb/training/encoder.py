@@ -6,7 +6,6 @@
 __all__ = ['settle', 'backward_in_pieces', 'blend_weights', 'EncoderTask', 'validation_sample', 'train_encoder']
 
 # %% ../../nbs/43_training.encoder.ipynb #270ee0a9
-from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
 import torch
@@ -24,7 +23,7 @@ from ..models.encoding import alike
 from ..models.info_nce import info_nce, same_family
 from .datasets import (
     draw_evenly, filled_up, like_length_batches, possible_pairs, smaller, some_rows, tokenize_pairs)
-from .loop import Measured, Task, train
+from .loop import Measured, Task, keeping_weights, train
 from .settings import EncoderConfig
 
 # %% ../../nbs/43_training.encoder.ipynb #072fb56e
@@ -80,15 +79,6 @@ def blend_weights(
     with torch.no_grad():
         for name, p in model.named_parameters():
             if name in base: p.lerp_(base[name].to(p), share)
-
-# %% ../../nbs/43_training.encoder.ipynb #b02cd75d
-@contextmanager
-def _blended(model, base, share):
-    "Inside the block, the model has blended weights; afterwards it has its own again."
-    trained = {n: p.detach().clone() for n, p in model.named_parameters() if n in base}
-    blend_weights(model, base, share)
-    try: yield
-    finally: blend_weights(model, trained, 1.)
 
 # %% ../../nbs/43_training.encoder.ipynb #13cea68b
 class EncoderTask(Task):
@@ -180,7 +170,9 @@ def train_batches(self:EncoderTask, epoch):
 @patch
 def evaluate(self:EncoderTask):
     "What the weights would find if training ended here."
-    with _blended(self.model, self.base, self.config.keep_base): return quick_validation(self.model, self.asked)
+    with keeping_weights(self.model):
+        blend_weights(self.model, self.base, self.config.keep_base)
+        return quick_validation(self.model, self.asked)
 
 # %% ../../nbs/43_training.encoder.ipynb #61aebce3
 def _encode_piece(task, tokens, side, seed):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['rate_factor', 'decay_groups', 'Team', 'Task', 'Measured', 'seed_step', 'train_step', 'Plan', 'measure_rate',
-           'same_data', 'train']
+           'same_data', 'keeping_weights', 'train']
 
 # %% ../../nbs/42_training.loop.ipynb #025aed7d
 import hashlib, math, os, random, shutil, time
@@ -476,18 +476,21 @@ def _judge(task, at, epoch, screen):
 
 # %% ../../nbs/42_training.loop.ipynb #0c085a4b
 @contextmanager
-def _as_it_began(task):
-    "Inside the block, the model has the weights from before its first step."
-    trained = {k: v.clone() for k, v in task.model.state_dict().items()}
-    if task.team.leads: _load_checkpoint(task.run.checkpoints/'first', task.model)
+def keeping_weights(
+    model, # Whose weights may change inside the block
+):
+    "Afterwards the model has the weights again that it had before."
+    kept = {k: v.clone() for k, v in model.state_dict().items()}
     try: yield
-    finally: task.model.load_state_dict(trained)
+    finally: model.load_state_dict(kept)
 
 # %% ../../nbs/42_training.loop.ipynb #5aff5de0
 def _end_epoch(task, at, screen):
     "Evaluate, and go on to the next epoch."
     if at.best is None:
-        with _as_it_began(task): _judge(task, at, 0, screen)
+        with keeping_weights(task.model):
+            if task.team.leads: _load_checkpoint(task.run.checkpoints/'first', task.model)
+            _judge(task, at, 0, screen)
     _judge(task, at, at.epoch, screen)
     at.epoch += 1
     at.batch = 0
