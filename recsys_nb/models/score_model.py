@@ -142,7 +142,7 @@ class ReviewMetadataScoreModel(nn.Module):
     ):
         super().__init__()
         if encoder is None: encoder, tokenizer = _load_encoder(base)
-        if getattr(encoder, 'pooler', None) is not None: encoder.pooler = None # which nobody reads
+        if hasattr(encoder, 'pooler'): encoder.pooler = None # which nobody reads
         self.encoder = without_dropout(encoder).float()
         self.tokenizer = tokenizer
         self.max_tokens = min(max_tokens, readable_tokens(encoder, max_tokens))

@@ -17,14 +17,13 @@ from ..models.score_model import review_texts
 
 # %% ../../nbs/41_training.datasets.ipynb #fd4a0676
 def like_length_batches(
-    lengths,         # (n,) tokens of each example
-    batch_size:int,  # Examples in a batch
-    seed,            # A number or a list of numbers
-    together:int=16, # Batches whose examples are sorted together
-) -> list:           # Arrays of indices; every example once
+    lengths:np.ndarray, # (n,) tokens of each example
+    batch_size:int,     # Examples in a batch
+    seed,               # A number or a list of numbers
+    together:int=16,    # Batches whose examples are sorted together
+) -> list:              # Arrays of indices; every example once
     "Random batches of examples that are about equally long."
     rng = np.random.default_rng(seed)
-    lengths = np.asarray(lengths)
     order = rng.permutation(len(lengths))
     batches = []
     for start in range(0, len(order), batch_size*together):

@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from fastcore.meta import delegates
 from ..core.files import RecsysError
 from ..core.runs import RunFolder
-from ..data.rows import read_batches, read_column, read_rows
+from ..data.rows import read_column, read_rows
 from ..data.tokens import Tokens
 from ..evaluation.metrics import quick_validation
 from ..evaluation.retrieval import evaluate_retrieval
@@ -137,8 +137,7 @@ def validation_sample(
     candidates=5000, # At most so many products
 ):                   # With `val` and `products`
     "A part of the validation reviews and of the products, for `quick_validation`."
-    parts = list(read_batches(data, 'val', ['informative', 'product_id']))
-    says = np.concatenate([p.get('informative', p.product_id.notna()) for p in parts]).astype(bool)
+    says = read_column(data, 'val', 'informative').astype(bool)
     if not len(says): raise RecsysError('validation part: it has no reviews, so the best epoch cannot be chosen')
     rows = some_rows(np.flatnonzero(says | (not says.any())), queries, seed)
     val = read_rows(data, 'val', rows, ['product_id', 'title', 'text', 'informative'])
@@ -244,18 +243,16 @@ def save(self:EncoderTask, run):
 def measure(self:EncoderTask, run):
     "`evaluate_retrieval` of the saved towers, on the test part if there is one."
     trained = DualEncoderSBERT.load(run)
-    figures = dict(fingerprint=trained.fingerprint, split=None)
-    there = [p for p in ('test', 'val') if any(map(len, read_batches(self.data, p, ['product_id'])))]
-    if not there: return Measured(figures)
+    part = 'test' if len(read_column(self.data, 'test', 'product_id')) else 'val'
     name = 'trained, tied' if self.config.tied else 'trained, untied'
     base = DualEncoderSBERT(self.config.base, max_tokens=self.config.max_tokens)
-    data = self.affordable(there[0])
-    report = evaluate_retrieval(data, {name: trained}, there[0], base, preset=self.on, signals=False)
+    data = self.affordable(part)
+    report = evaluate_retrieval(data, {name: trained}, part, base, preset=self.on, signals=False)
     if data is not self.data:
         report.notes.append(
             f'Measured among {len(data.products):,} products, not among all, which would take longer than training; '
             f'every figure is higher than among all: `recsys evaluate --data {data.name}` measures those.')
-    figures |= dict(split=there[0]) | report.to_dict()
+    figures = dict(fingerprint=trained.fingerprint, split=part) | report.to_dict()
     return Measured(figures, report._repr_markdown_(), report.closing()[-1])
 
 # %% ../../nbs/43_training.encoder.ipynb #0027b51e

@@ -553,7 +553,7 @@ def train(
     screen=True,    # Whether to print the log
 ) -> RunFolder:     # The finished run
     "Plan, train, measure and write it all down; `RecsysError` says what stands in the way."
-    config = replace(config or cls.settings(), data=getattr(data, 'name', ''))
+    config = replace(config or cls.settings(), data=data.name)
     run = _run_to_resume(data, config, resume, root) if resume else None
     task = _new_task(cls, data, run.config if run else config, find_preset(preset))
     task.plan = task.team.told(_plan_of(run, task))

@@ -36,7 +36,7 @@ def _starred(data, part):
 # %% ../../nbs/44_training.score.ipynb #28980b07
 def _check_stars(data):
     "Raise a `RecsysError` where the stars cannot teach anything; warn where training will disappoint."
-    name, n_val = getattr(data, 'name', 'data'), len(_starred(data, 'val'))
+    name, n_val = data.name, len(_starred(data, 'val'))
     given = _ratings(data, 'train').dropna()
     stars = given[given.between(1, 5)]
     if not len(given):
