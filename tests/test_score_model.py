@@ -136,16 +136,16 @@ def test_forgetting_is_for_training_only(model):
     with torch.no_grad(): assert torch.equal(model(**b), model(**b))
 
 def test_product_scores():
-    r = pd.DataFrame(dict(review_id=range(6), product_id=list('AAAABB'), score=[4, 4.5, 5, 4.5, 2, 2.5]))
-    s = product_scores(r, r, products).set_index('product_id')
+    r = pd.DataFrame(dict(product_id=list('AAAABB'), score=[4, 4.5, 5, 4.5, 2, 2.5]))
+    s = product_scores(r, products).set_index('product_id')
     assert s.index.tolist() == ['A', 'B', 'C'] and s['count'].tolist() == [4, 2, 0]
     assert s.notna().all().all() and (s.low <= s.score).all() and (s.score <= s.high).all() and s.low.min() >= 1 and s.high.max() <= 5
     assert s.score['B'] < s.score['C'] < s.score['A'] <= 4.5
-    with_own = product_scores(r, r.assign(rating=[1, 1, 1, 1, None, 9]), products).set_index('product_id') # neither None nor 9 is a rating
+    with_own = product_scores(r.assign(rating=[1, 1, 1, 1, None, 9]), products).set_index('product_id') # neither None nor 9 is a rating
     assert with_own.score['A'] < s.score['A'] - .5 and abs(with_own.score['B'] - s.score['B']) < .5
-    assert product_scores(r, r.assign(rating=1), products, star_share=0).equals(product_scores(r, r, products))
-    with pytest.raises(RecsysError, match='no predicted reviews'): product_scores(r[:0], r, products)
-    one = product_scores(r[:1], r, products.drop(columns='categories'))
+    assert product_scores(r.assign(rating=1), products, star_share=0).equals(product_scores(r, products))
+    with pytest.raises(RecsysError, match='no predicted reviews'): product_scores(r[:0], products)
+    one = product_scores(r[:1], products.drop(columns='categories'))
     assert np.allclose(one.score, 4)
 
 @examples(100)

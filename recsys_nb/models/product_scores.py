@@ -76,21 +76,23 @@ def _category_prior(means, category):
 
 # %% ../../nbs/24_models.product_scores.ipynb #37a609c1
 def product_scores(
-    predictions,    # `review_id score`
-    reviews,        # `review_id product_id`
+    reviews,        # `product_id score`, and `rating` where there are stars
     products,       # `product_id categories`
     star_share=0.5, # What a review's own stars count beside its predicted score; 0 where they may be bought
 ) -> pd.DataFrame:  # `product_id score count low high`, a row per product, also without reviews (count 0)
     "Mean score of the reviews per product, shrunk towards its category, with a 95% interval."
-    r = _review_scores(predictions, reviews, star_share)
+    if reviews.empty: raise RecsysError('product scores: no predicted reviews to average')
+    stars = numbers_of(reviews, 'rating')
+    stars = stars.where(stars.between(1, 5))
+    scores = reviews.score + star_share*(stars - reviews.score).fillna(0)
     category = _category_of(products)
-    g = r.groupby('product_id').score.agg(['mean', 'count', 'var'])
+    g = scores.groupby(reviews.product_id).agg(['mean', 'count', 'var'])
     g = g.reindex(category.index)
     mean = g['mean']
     count = g['count'].fillna(0).astype(int)
     known = count > 0
     prior = _category_prior(mean, category)
-    within = variance_within(g, float(r.score.var(ddof=0)))
+    within = variance_within(g, float(scores.var(ddof=0)))
     apart = (mean - prior)[known]
     between = variance_between(apart, count[known], within)
     score, error = shrink(mean.fillna(prior), count.clip(lower=1), prior, within, between)
@@ -100,15 +102,4 @@ def product_scores(
         count=count,
         low=np.clip(score - 1.96*error, 1, 5),
         high=np.clip(score + 1.96*error, 1, 5))
-    return pd.DataFrame(table, index=g.index).rename_axis('product_id').reset_index()
-
-# %% ../../nbs/24_models.product_scores.ipynb #51d4045e
-def _review_scores(predictions, reviews, star_share):
-    "`product_id score` of each review, whose own stars count for their share."
-    owner = reviews[['review_id', 'product_id']].assign(rating=numbers_of(reviews, 'rating'))
-    owner = owner.drop_duplicates('review_id')
-    r = predictions[['review_id', 'score']].merge(owner, on='review_id')
-    if r.empty: raise RecsysError('product scores: no predicted reviews to average')
-    stars = r.rating.where(r.rating.between(1, 5))
-    r['score'] += star_share*(stars - r.score).fillna(0)
-    return r
+    return pd.DataFrame(table, index=g.index).reset_index()

@@ -162,7 +162,7 @@ def _score_all(
         start += len(own)
     reviews = pd.concat(found, ignore_index=True)
     products = pd.concat(read_batches(data, 'products', ['product_id', 'categories']))
-    return product_scores(reviews, reviews, products, star_share)
+    return product_scores(reviews, products, star_share)
 
 # %% ../../nbs/44_training.score.ipynb #f7485b28
 def _score_part(model, data, part, rows, preset):
