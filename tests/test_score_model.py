@@ -204,11 +204,10 @@ def test_little_time_means_few_validation_reviews(tiny_base):
     toy.val = toy.train
     task = ScoreTask(toy, config(tiny_base))
     sizes = []
-    for share in (None, 1., .1):
-        task.plan = share and SimpleNamespace(share=share)
-        task.load(20)
+    for share in (1., .1):
+        task.load(20, share)
         sizes.append(len(task.val))
-    assert sizes == [300, 300, 100]
+    assert sizes == [300, 100]
 
 @pytest.mark.parametrize('family', ['t5', 'gpt2'])
 def test_what_does_not_begin_with_cls_is_told(tmp_path, family):

@@ -147,11 +147,11 @@ def validation_sample(
 
 # %% ../../nbs/43_training.encoder.ipynb #e77834c4
 @patch
-def load(self:EncoderTask, n):
+def load(self:EncoderTask, n, share=1.):
     "Draw and tokenise `n` pairs, and shorten the validation sample to what there is time for."
     c, p = self.config, self.possible
-    if self.plan and self.plan.share < 1:
-        sizes = (max(100, int(len(rows)*self.plan.share)) for rows in (self.asked.val, self.asked.products))
+    if share < 1:
+        sizes = (max(100, int(len(rows)*share)) for rows in (self.asked.val, self.asked.products))
         self.asked = validation_sample(self.data, c.seed, *sizes)
     drawn = draw_evenly(p.family.to_numpy(), p.informative.to_numpy(), n, c.seed)
     self.pairs = tokenize_pairs(self.data, p.iloc[drawn], self.model.tokenize, c.query_tokens, c.max_tokens)

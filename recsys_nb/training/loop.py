@@ -148,8 +148,8 @@ class Task:
 
 # %% ../../nbs/42_training.loop.ipynb #0be96e43
 @patch
-def load(self:Task, n):
-    "Draw `n` of the examples, and read them"
+def load(self:Task, n, share=1.):
+    "Draw `n` of the examples, and read them; `share` of the validation sample is evaluated on"
 
 # %% ../../nbs/42_training.loop.ipynb #67fb0224
 @patch
@@ -444,7 +444,7 @@ def _train_epoch(task, optimizer, at, save, max_steps):
         at.seconds += time.perf_counter() - start
         bar.update(len(batch))
         bar.set_postfix(loss=f'{at.loss_sum/at.batch:.3f}')
-        if max_steps and at.step >= max_steps: break
+        if at.step >= max_steps: break
         save()
     bar.close()
 
@@ -534,7 +534,7 @@ def _fit(task, save_steps, max_steps, screen):
     while not at.done:
         _train_epoch(task, optimizer, at, save, max_steps)
         _end_epoch(task, at, screen)
-        at.done |= bool(max_steps) and at.step >= max_steps
+        at.done |= at.step >= max_steps
         save(1)
         shutil.rmtree(task.run.checkpoints/'first', ignore_errors=True)
     task.model.eval()
@@ -542,22 +542,22 @@ def _fit(task, save_steps, max_steps, screen):
 
 # %% ../../nbs/42_training.loop.ipynb #50931ae5
 def train(
-    cls,            # The `Task` to train
-    data,           # `PreparedData`
-    config=None,    # Its settings; a resumed run has its own
-    root=None,      # See `root_folder`
-    preset='auto',  # What to compute on
-    resume=None,    # An interrupted run to go on with, or 'latest'
-    max_steps=None, # Stop after so many steps; 1 is a smoke test
-    save_steps=50,  # Steps between two checkpoints
-    screen=True,    # Whether to print the log
-) -> RunFolder:     # The finished run
+    cls,                # The `Task` to train
+    data,               # `PreparedData`
+    config=None,        # Its settings; a resumed run has its own
+    root=None,          # See `root_folder`
+    preset='auto',      # What to compute on
+    resume=None,        # An interrupted run to go on with, or 'latest'
+    max_steps=math.inf, # Stop after so many steps; 1 is a smoke test
+    save_steps=50,      # Steps between two checkpoints
+    screen=True,        # Whether to print the log
+) -> RunFolder:         # The finished run
     "Plan, train, measure and write it all down; `RecsysError` says what stands in the way."
     config = replace(config or cls.settings(), data=data.name)
     run = _run_to_resume(data, config, resume, root) if resume else None
     task = _new_task(cls, data, run.config if run else config, find_preset(preset))
     task.plan = task.team.told(_plan_of(run, task))
-    task.load(task.plan.examples)
+    task.load(task.plan.examples, task.plan.share)
     task.run = task.team.told(_open_run(run, task, root) if task.team.leads else None)
     if task.team.leads: tell(task.run, f'plan: {task.plan}', screen)
     with _watched(task.run, task.team):

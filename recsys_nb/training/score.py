@@ -97,9 +97,9 @@ for the rest."""
 
 # %% ../../nbs/44_training.score.ipynb #ae8265d9
 @patch
-def load(self:ScoreTask, n):
+def load(self:ScoreTask, n, share=1.):
     "Draw and tokenise `n` reviews with stars, and as many for validation as there is time for."
-    few = max(100, int(len(self.asked)*self.plan.share)) if self.plan else None
+    few = max(100, int(len(self.asked)*share))
     self.val = _read_inputs(self.model, self.data, 'val', np.sort(self.asked[:few]))
     products = read_column(self.data, 'train', 'product_id')[self.rows]
     drawn = self.rows[_drawn(products, n, self.config.seed)]
