@@ -8,7 +8,6 @@ __all__ = ['stars', 'mask_star_words', 'review_texts', 'score_and_spread', 'star
 
 # %% ../../nbs/23_models.score_model.ipynb #c5fa7c4c
 import copy, hashlib, re
-from pathlib import Path
 import torch
 import numpy as np, pandas as pd
 from fastcore.basics import patch

@@ -49,7 +49,7 @@ def _check_stars(data):
     if (others := len(given) - len(stars)):
         warnings.warn(f'{name}: {others} training reviews have a rating outside 1 to 5 and are left out')
     if stars.nunique() == 1:
-        warnings.warn(f'{name}: all training reviews have {stars.iloc[0]:g} stars, and the model can learn nothing else')
+        warnings.warn(f'{name}: all training reviews have {stars.max():g} stars, and the model can learn nothing else')
 
 # %% ../../nbs/44_training.score.ipynb #4f220cc1
 def _with_products(data, part, rows):
