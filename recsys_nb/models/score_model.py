@@ -19,7 +19,7 @@ from ..core.machine import base_encoder, resolve_base
 from ..core.runs import find_run
 from ..data.texts import review_text
 from ..data.tokens import Tokens
-from .dual_encoder import pad_batch, readable_tokens, without_bars, without_dropout
+from .dual_encoder import pad_batch, readable_tokens, token_lists, without_bars, without_dropout
 from .encoding import openvino_reader, read_all
 
 # %% ../../nbs/23_models.score_model.ipynb #76296952
@@ -244,22 +244,6 @@ def numbers_of(table, column):
     "A column as numbers, NaN where it has none or is not there."
     return pd.to_numeric(table.reindex(columns=[column])[column], errors='coerce')
 
-# %% ../../nbs/23_models.score_model.ipynb #c55fbc11
-@patch
-def token_ids(self:ReviewMetadataScoreModel,
-    texts:list, # Texts
-    limit:int,  # Most tokens of one
-) -> list:      # Lists of token ids, without special tokens
-    "Tokenise; what is over the limit is cut off."
-    def ids(texts):
-        if not len(texts): return []
-        return self.tokenizer(texts, add_special_tokens=False, truncation=True, max_length=limit)['input_ids']
-    heads = [t if len(t) <= 8*limit else t[:8*limit].rpartition(' ')[0] or t for t in texts]
-    found = ids(heads)
-    more = [i for i, head in enumerate(heads) if len(found[i]) < limit and len(head) < len(texts[i])]
-    for i, whole in zip(more, ids([texts[i] for i in more])): found[i] = whole
-    return found
-
 # %% ../../nbs/23_models.score_model.ipynb #ccdfe85a
 @patch
 def inputs(self:ReviewMetadataScoreModel,
@@ -268,14 +252,12 @@ def inputs(self:ReviewMetadataScoreModel,
     mask:bool=True,        # Whether to hide star words
 ) -> ScoreInputs:
     "Tokenise reviews and products; `average_rating` and `rating_number` are never read."
-    t = self.tokenizer
     known = products.drop_duplicates('product_id')
     at = pd.Index(known.product_id).get_indexer(reviews.product_id) # -1 for strangers
     texts = known.text.fillna('').astype(str).tolist()
-    tokens = self.token_ids(texts, self.metadata_tokens) + [[]] # the last is for strangers
+    tokens = token_lists(self.tokenizer, texts, self.metadata_tokens, special=False) + [[]] # the last is for strangers
     price = np.append(numbers_of(known, 'price').to_numpy(dtype=float), np.nan)
-    words = self.token_ids(review_texts(reviews, mask), self.max_tokens - 2)
-    ids = [[t.cls_token_id, *r, t.sep_token_id] for r in words]
+    ids = token_lists(self.tokenizer, review_texts(reviews, mask), self.max_tokens)
     return ScoreInputs(ids, [tokens[i] for i in at], price[at], numbers_of(reviews, 'rating').to_numpy(dtype=float))
 
 # %% ../../nbs/23_models.score_model.ipynb #401460f2
