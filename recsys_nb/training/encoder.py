@@ -22,7 +22,7 @@ from ..models.dual_encoder import DualEncoderSBERT, without_dropout
 from ..models.encoding import alike
 from ..models.info_nce import info_nce, same_family
 from .datasets import (
-    draw_evenly, filled_up, like_length_batches, possible_pairs, smaller, some_rows, tokenize_pairs)
+    draw_evenly, like_length_batches, possible_pairs, product_rows, smaller, some_rows, tokenize_pairs)
 from .loop import Measured, Task, keeping_weights, train
 from .settings import EncoderConfig
 
@@ -141,8 +141,7 @@ def validation_sample(
     if not len(says): raise RecsysError('validation part: it has no reviews, so the best epoch cannot be chosen')
     rows = some_rows(np.flatnonzero(says | (not says.any())), queries, seed)
     val = read_rows(data, 'val', rows, ['product_id', 'title', 'text', 'informative'])
-    own = pd.Series(read_column(data, 'products', 'product_id')).isin(val.product_id).to_numpy()
-    rows = filled_up(own, candidates, seed)
+    rows = product_rows(data, val.product_id, candidates, seed)
     return SimpleNamespace(val=val, products=read_rows(data, 'products', rows, ['product_id', 'family_id', 'text']))
 
 # %% ../../nbs/43_training.encoder.ipynb #e77834c4
