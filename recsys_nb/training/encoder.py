@@ -9,7 +9,7 @@ __all__ = ['settle', 'backward_in_pieces', 'blend_weights', 'EncoderTask', 'vali
 from functools import partial
 from types import SimpleNamespace
 import torch
-import numpy as np, pandas as pd
+import numpy as np
 from fastcore.basics import patch
 from fastcore.meta import delegates
 from ..core.files import RecsysError
