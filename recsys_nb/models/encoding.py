@@ -43,20 +43,6 @@ def _over_cores(
             yield from pool.map(work, parts)
     finally: torch.set_num_threads(n) # threads that begin later ask for the number that was set last
 
-# %% ../../nbs/22_models.encoding.ipynb #b945818e
-def _torch_reader(model, side, bfloat16):
-    "A function from a batch to unnormalised vectors, by torch."
-    tower = model.tower(side)
-    first, *rest = tower
-    if not bfloat16 or isinstance(first, StaticEmbedding): return lambda batch: tower(batch)['sentence_embedding']
-    first = copy.deepcopy(first, {id(tower.tokenizer): tower.tokenizer}).to(torch.bfloat16)
-    def read(batch):
-        batch = first(batch)
-        batch['token_embeddings'] = batch['token_embeddings'].float()
-        for module in rest: batch = module(batch)
-        return batch['sentence_embedding']
-    return read
-
 # %% ../../nbs/22_models.encoding.ipynb #dfc5e208
 class ExportedTower(nn.Module):
     "`input_ids`, `attention_mask` (batch, tokens) -> (batch, dim), unit length."
@@ -127,11 +113,22 @@ def _reader(
     side:str,               # 'user' or 'product'
     way:str,                # 'torch' or 'openvino', and 'float32' or 'bfloat16', as in 'torch float32'
 ):                          # A function from a batch, see `batch_of`, to vectors (batch, dim)
-    "Who encodes in that way."
+    "Who encodes in that way; in bfloat16 torch still pools in float32."
     runtime, precision = way.split()
-    if runtime == 'torch': return _torch_reader(model, side, precision == 'bfloat16')
-    name, example = f'{model.fingerprint}-{0 if model.tied else side}', model.batch_of([[1, 2, 3], [1, 2]], side)
-    return openvino_reader(ExportedTower(model.tower(side)), name, example, precision)
+    tower = model.tower(side)
+    if runtime == 'openvino':
+        name, example = f'{model.fingerprint}-{0 if model.tied else side}', model.batch_of([[1, 2, 3], [1, 2]], side)
+        return openvino_reader(ExportedTower(tower), name, example, precision)
+    first, *rest = tower
+    if precision == 'float32' or isinstance(first, StaticEmbedding):
+        return lambda batch: tower(batch)['sentence_embedding']
+    first = copy.deepcopy(first, {id(tower.tokenizer): tower.tokenizer}).to(torch.bfloat16)
+    def read(batch):
+        batch = first(batch)
+        batch['token_embeddings'] = batch['token_embeddings'].float()
+        for module in rest: batch = module(batch)
+        return batch['sentence_embedding']
+    return read
 
 # %% ../../nbs/22_models.encoding.ipynb #9eeb6fa6
 _few_texts = 64 # up to so many texts are encoded by torch in float32, with the weights as they are
