@@ -21,7 +21,7 @@ def like_length_batches(
     batch_size:int,     # Examples in a batch
     seed,               # A number or a list of numbers
     together:int=16,    # Batches whose examples are sorted together
-) -> list:              # Arrays of indices; every example once
+) -> list:              # Lists of indices; every example once
     "Random batches of examples that are about equally long."
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(lengths))
@@ -30,7 +30,7 @@ def like_length_batches(
         run = order[start:start + batch_size*together]
         run = run[np.argsort(lengths[run], kind='stable')]
         batches += [run[i:i + batch_size] for i in range(0, len(run), batch_size)]
-    return [batches[i] for i in rng.permutation(len(batches))]
+    return [batches[i].tolist() for i in rng.permutation(len(batches))]
 
 # %% ../../nbs/41_training.datasets.ipynb #0978d8b8
 def draw_evenly(

@@ -124,8 +124,7 @@ def parameter_groups(self:ScoreTask):
 def train_batches(self:ScoreTask, epoch):
     "Batches of reviews of like length to learn stars from, in a new order each epoch."
     c = self.config
-    batches = like_length_batches(self.train.lengths, c.batch_size, [c.seed, epoch], together=20)
-    return [b.tolist() for b in batches]
+    return like_length_batches(self.train.lengths, c.batch_size, [c.seed, epoch], together=20)
 
 # %% ../../nbs/44_training.score.ipynb #87e6bfb2
 @patch
