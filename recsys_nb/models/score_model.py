@@ -59,7 +59,7 @@ def score_and_spread(
     score = (shares*values).sum(-1)
     apart = values - score[:, None]
     variance = (shares*apart**2).sum(-1)
-    return score, variance.clamp_min(0).sqrt()
+    return score, variance.sqrt()
 
 # %% ../../nbs/23_models.score_model.ipynb #cbd48fe1
 def star_targets(

@@ -33,7 +33,7 @@ def rate_factor(
     "What the peak learning rate is multiplied by for the next step."
     rising = max(1, round(total*warmup))
     if step < rising: return (step + 1)/rising
-    return max(0., (total - step)/max(1, total - rising))
+    return (total - step)/max(1, total - rising)
 
 # %% ../../nbs/42_training.loop.ipynb #7ca37065
 def decay_groups(
@@ -274,7 +274,7 @@ def _make_plan(
     all_in_all = limit*2/3*rate
     evaluations = (config.epochs + 1)*task.evaluation
     whole.share = min(1., all_in_all/4/max(evaluations, 1))
-    affordable = max(0, all_in_all - whole.share*evaluations)
+    affordable = all_in_all - whole.share*evaluations
     whole.epochs = min(config.epochs, max(1, round(affordable/task.available)))
     n = int(affordable/whole.epochs)
     if n >= task.available: return whole
@@ -320,7 +320,7 @@ def measure_rate(
     if alone and large*size < 30: large, n_large = tried(size) # which takes three seconds at most
     one_more = min(max(large - small, 0)/max(n_large - n_small, 1), large/n_large)
     fixed = (large - one_more*n_large)/len(batches)
-    return size/max(fixed + one_more*size, 1e-6)
+    return size/(fixed + one_more*size)
 
 # %% ../../nbs/42_training.loop.ipynb #0e7e631a
 @dataclass
