@@ -226,17 +226,11 @@ def review_queries(
 # %% ../../nbs/30_evaluation.metrics.ipynb #b0c076d4
 def quick_validation(
     model,              # `DualEncoderSBERT`, or anything with `.encode(texts, side=...)`
-    data,               # `PreparedData`: its `val` and `products` are read
-    n:int=1000,         # At most so many queries
-    seed:int=0,         # Which ones
+    data,               # With `val` and `products`
 ) -> dict:              # val_ndcg@10 val_recall@1 val_recall@10 val_mrr@10 val_queries val_candidates
-    "Validation metrics over the full catalogue, on a fixed sample of reviews."
-    val = data.val
-    if 'informative' in val and val.informative.any(): val = val[val.informative]
-    if not len(val): raise RecsysError('validation part: it has no reviews to measure with')
-    val = val.sample(min(n, len(val)), random_state=seed)
+    "Validation metrics: each review of `val` asks for its product among all `products`."
     cat = Catalogue.of(data.products)
-    ranked = rank(dense_scorer(model, cat.texts), review_queries(val), len(cat), k=10, desc='validating')
-    means = ranking_metrics(ranked, cat.relevant(val), ks=(1, 10), families=cat.families).mean()
+    ranked = rank(dense_scorer(model, cat.texts), review_queries(data.val), len(cat), k=10, desc='validating')
+    means = ranking_metrics(ranked, cat.relevant(data.val), ks=(1, 10), families=cat.families).mean()
     found = {f'val_{m}': float(means[m]) for m in ('ndcg@10', 'recall@1', 'recall@10', 'mrr@10')}
-    return found | dict(val_queries=len(val), val_candidates=len(cat))
+    return found | dict(val_queries=len(data.val), val_candidates=len(cat))
