@@ -37,7 +37,7 @@ def hits(
     "Which places of each list show a relevant family for the first time, and how many such families there are."
     found = np.zeros(ranked.shape, bool)
     n = np.zeros(len(ranked), int)
-    for i, (row, wanted) in enumerate(zip(ranked, relevant)):
+    for i, (row, wanted) in enumerate(zip(ranked, relevant, strict=True)):
         wanted = np.fromiter(wanted, int)
         if families is not None: row, wanted = families[row], np.unique(families[wanted])
         found[i, np.unique(row, return_index=True)[1]] = True
@@ -80,16 +80,12 @@ def mrr(
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #98f693e1
 def ranking_metrics(
-    ranked:np.ndarray,         # (n_queries, k) positions, best first; or (n_queries, n_products) scores, as floats
+    ranked:np.ndarray,         # (n_queries, k) product positions, best first
     relevant:list,             # For each query the set of relevant positions
     ks:tuple=(1, 10, 50, 100), # Recall is taken at each of these
     families:np.ndarray=None,  # (n_products,) family of each position
 ) -> pd.DataFrame:             # A row per query: ndcg@10, mrr@10, recall@k
     "NDCG, MRR and recall of each query."
-    ranked = np.asarray(ranked)
-    if len(ranked) != len(relevant):
-        raise RecsysError(f'relevant: expected one set for each of the {len(ranked)} queries, got {len(relevant)}')
-    if ranked.dtype.kind == 'f': ranked = top_k(ranked, max(*ks, 10))
     return gain_metrics(*hits(ranked, relevant, families), ks=ks)
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #23ff2e54
@@ -177,10 +173,10 @@ def positions(
 @patch
 def relevant(
     self:Catalogue,
-    reviews:pd.DataFrame, # With `product_id`
-) -> list:                # A set per review
+    product_ids, # Of the products that were reviewed
+) -> list:       # A set per review
     "For each review the set that holds its product's position."
-    return [{i} for i in self.positions(reviews.product_id)]
+    return [{i} for i in self.positions(product_ids)]
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #2e714015
 def rank_all(
@@ -231,6 +227,6 @@ def quick_validation(
     "Validation metrics: each review of `val` asks for its product among all `products`."
     cat = Catalogue.of(data.products)
     ranked = rank(dense_scorer(model, cat.texts), review_queries(data.val), len(cat), k=10, desc='validating')
-    means = ranking_metrics(ranked, cat.relevant(data.val), ks=(1, 10), families=cat.families).mean()
+    means = ranking_metrics(ranked, cat.relevant(data.val.product_id), ks=(1, 10), families=cat.families).mean()
     found = {f'val_{m}': float(means[m]) for m in ('ndcg@10', 'recall@1', 'recall@10', 'mrr@10')}
     return found | dict(val_queries=len(data.val), val_candidates=len(cat))

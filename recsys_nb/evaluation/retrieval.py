@@ -48,7 +48,7 @@ def review_task(
     which = {'all': cold | True} if cold.any() and not cold.all() else {}
     which |= dict(cold=cold, warm=~cold)
     parts = which | {f'{k}, informative': v & informative for k, v in which.items()}
-    return QuerySet('reviews', texts, cat.relevant(reviews), reviews.family_id.to_numpy(), parts)
+    return QuerySet('reviews', texts, cat.relevant(reviews.product_id), reviews.family_id.to_numpy(), parts)
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #511400e8
 def _keywords_as_task(
@@ -356,9 +356,8 @@ def measure_histories(
     "From what somebody had to what came next; `RecsysError` where nobody has a history."
     model = HistoryModel.counted(data, vectors, 'train')
     asked = histories_in(data, part, limit)
-    relevant = [{i} for i in cat.positions(asked.next)]
     parts = dict(all=np.ones(len(asked), bool))
-    task = QuerySet('histories', asked.id.tolist(), relevant, asked.user_id.to_numpy(), parts)
+    task = QuerySet('histories', asked.id.tolist(), cat.relevant(asked.next), asked.user_id.to_numpy(), parts)
     return task, *measure(task, model.rank(asked.history, 100), cat)
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #4067cd55
