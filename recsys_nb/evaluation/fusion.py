@@ -13,7 +13,7 @@ import numpy as np, pandas as pd, qdrant_edge as edge
 from fastcore.basics import patch
 from ..core.files import RecsysError, progress
 from ..data.texts import words_apart
-from .metrics import Catalogue, ndcg, review_queries, top_k
+from .metrics import Catalogue, ndcg, padded, review_queries, top_k
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #adccf339
 def popularity_scorer(
@@ -249,15 +249,6 @@ class Trials:
         "The same without some signals."
         return replace(self, signals={s: v for s, v in self.signals.items() if s not in names})
 
-# %% ../../nbs/32_evaluation.fusion.ipynb #178dc0dd
-def _filled_up(rows, nothing):
-    "Arrays of different lengths as the rows of one"
-    width = max(map(len, rows), default=0)
-    out = np.full((len(rows), width), nothing)
-    for row, own in zip(out, rows):
-        row[:len(own)] = own
-    return out
-
 # %% ../../nbs/32_evaluation.fusion.ipynb #7c1cda5d
 @patch(cls_method=True)
 def of(cls:Trials,
@@ -268,12 +259,12 @@ def of(cls:Trials,
 ) -> Trials:
     "Trials of the candidates of some queries."
     uniques = [pd.factorize(np.asarray(f)) for f in families]
-    good = _filled_up([np.isin(own, list(r)) for (_, own), r in zip(uniques, relevant)], False)
-    place = _filled_up([code for code, _ in uniques], good.shape[1])
+    good = padded([np.isin(own, list(r)) for (_, own), r in zip(uniques, relevant)], False)
+    place = padded([code for code, _ in uniques], good.shape[1])
     names = dict.fromkeys(name for own in signals for name in own)
     nothing = np.full(place.shape[1], np.nan)
     return cls(
-        signals={name: _filled_up([own.get(name, nothing) for own in signals], np.nan) for name in names},
+        signals={name: padded([own.get(name, nothing) for own in signals], np.nan) for name in names},
         place=place,
         good=good,
         n_good=np.array([len(r) for r in relevant]),

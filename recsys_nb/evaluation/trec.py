@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 import numpy as np
 from ..core.files import RecsysError, lines_of, write_beside
-from .metrics import gain_metrics
+from .metrics import gain_metrics, padded
 
 # %% ../../nbs/36_evaluation.trec.ipynb #c9ea599e
 def _fields(path, n, expected, sep=None):
@@ -88,10 +88,8 @@ def evaluate_run(
     "Means of the metrics of a run over all judged queries."
     run, qrels = (o if isinstance(o, dict) else read(o) for o, read in ((run, read_run), (qrels, read_qrels)))
     if not set(run) & set(qrels): raise RecsysError('run: none of its queries is in the qrels')
-    gains, ideal, n = np.zeros((len(qrels), 100)), np.zeros((len(qrels), 10)), np.zeros(len(qrels), int)
-    for i, (qid, judged) in enumerate(qrels.items()):
-        got = [max(judged.get(p, 0), 0) for p, _ in run.get(qid, [])[:100]]
-        best = sorted((g for g in judged.values() if g > 0), reverse=True)
-        gains[i, :len(got)], ideal[i, :len(best)], n[i] = got, best[:10], len(best)
-    means = gain_metrics(gains > 0, n, gains=gains, ideal=ideal).mean()
+    found = [[judged.get(product, 0) for product, _ in run.get(qid, [])] for qid, judged in qrels.items()]
+    best = [sorted(judged.values(), reverse=True) for judged in qrels.values()]
+    gains, ideal = (padded(rows, 0.).clip(0) for rows in (found, best))
+    means = gain_metrics(gains > 0, (ideal > 0).sum(1), gains=gains, ideal=ideal).mean()
     return dict(metrics=means.to_dict(), n_queries=len(qrels))
