@@ -168,7 +168,7 @@ def test_bootstrap_is_the_plain_one():
     assert np.transpose(bootstrap_interval(np.c_[values, 1 - values], groups))[0] == pytest.approx(bootstrap_interval(values, groups))
 
 @fast
-@given(st.lists(st.text(max_size=30), min_size=1, max_size=6), st.lists(st.text(max_size=30), max_size=4))
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=6), st.lists(st.text(max_size=30), min_size=1, max_size=4))
 def test_word_methods_take_any_text(documents, queries):
     for scorer in (bm25_scorer(documents), tfidf_scorer(documents), popularity_scorer(Catalogue(np.arange(len(documents)), documents, np.arange(len(documents)), documents), pd.DataFrame(dict(product_id=[0])))):
         scores = scorer(queries)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 import numpy as np, pandas as pd, qdrant_edge as edge
 from fastcore.basics import patch
-from ..core.files import RecsysError, progress
+from ..core.files import progress
 from ..data.texts import words_apart
 from .metrics import Catalogue, ndcg, padded, review_queries, top_k
 
@@ -38,7 +38,7 @@ def tfidf_scorer(
     except ValueError:
         products = None # no words in any text
     def score(queries):
-        if products is None or not len(queries):
+        if products is None:
             return np.zeros((len(queries), len(texts)), np.float32)
         return np.round((bag.transform(queries) @ products).toarray(), 6)
     return score
@@ -88,10 +88,8 @@ def bm25_scorer(
     documents = columns.fit_transform([dict(zip(*keywords.document(t))) for t in texts])
     n_documents = (documents.getnnz(axis=1) > 0).sum()
     rare = idf(documents.getnnz(axis=0), n_documents)
-    worth = documents.multiply(rare).T.tocsr().astype(np.float32)
+    worth = documents.multiply(rare).T.tocsr().astype(np.float32) # the documents themselves need not stay
     def score(queries):
-        if not len(queries):
-            return np.zeros((0, worth.shape[1]), np.float32) # the documents themselves need not stay
         asked = columns.transform([dict(zip(*keywords.query(q))) for q in queries]) # without words that no text has
         return np.round((asked @ worth).toarray(), 6)
     return score
@@ -104,10 +102,9 @@ def chosen_reviews(
     per_family:int=4,     # At most so many of a family
 ) -> pd.DataFrame:        # The rows that are kept, ordered by family, the most telling first
     "A few reviews of each family that say most."
-    reviews = reviews.assign(text=reviews.text.fillna('').str[:_longest])
-    size = reviews.text.str.len()
-    order = reviews.assign(_size=size)[size > 0]
-    order = order.sort_values(['family_id', '_size', 'review_id'], ascending=[True, False, True])
+    said = reviews.assign(text=reviews.text.fillna('').str[:_longest])
+    said['_size'] = said.text.str.len()
+    order = said[said._size > 0].sort_values(['family_id', '_size', 'review_id'], ascending=[True, False, True])
     kept = order.drop_duplicates(['family_id', 'text']).groupby('family_id').head(per_family)
     return kept.drop(columns='_size').reset_index(drop=True)
 
@@ -181,9 +178,7 @@ def of(self:Weights,
     spoken=1.,  # How much the query is spoken, see `how_spoken`, or an array of such numbers
 ) -> np.ndarray:
     "The weight of a signal in a query."
-    if signal != 'meaning' and signal not in self.level:
-        raise RecsysError(f'signal {signal!r}: it has no weight; there are meaning, {", ".join(self.level)}')
-    level = self.level.get(signal, 0)
+    level = 0. if signal == 'meaning' else self.level[signal]
     more = self.spoken.get(signal, 0)*np.asarray(spoken)
     return 2.**np.clip(level + more, -40, 40)
 
@@ -340,7 +335,6 @@ def fit_weights(
     start:Weights=Weights(), # Where to begin
 ) -> Weights:
     "The weights with the best NDCG@10; kinds other than warm count only up to what they have without reviews."
-    kinds = {kind: ts for kind, ts in kinds.items() if len(ts)}
     if not kinds:
         return start
     known = set().union(*(ts.signals for ts in kinds.values()))
