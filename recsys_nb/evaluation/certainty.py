@@ -8,7 +8,6 @@ __all__ = ['bootstrap_means', 'bootstrap_interval', 'paired_interval', 'Verdict'
 # %% ../../nbs/31_evaluation.certainty.ipynb #5211082e
 from dataclasses import dataclass
 import numpy as np
-from ..core.files import RecsysError
 
 # %% ../../nbs/31_evaluation.certainty.ipynb #6d4f153a
 def bootstrap_means(values, groups=None, n=2000):
@@ -44,8 +43,6 @@ def paired_interval(
     groups=None, # See `bootstrap_interval`
 ) -> tuple:      # (low, high) of the mean of new - base
     "Bootstrap interval of a mean difference."
-    if len(new) != len(base):
-        raise RecsysError(f'paired comparison: {len(new)} and {len(base)} queries; they have to be the same ones')
     return bootstrap_interval(np.asarray(new, float) - np.asarray(base, float), groups)
 
 # %% ../../nbs/31_evaluation.certainty.ipynb #ccf03c32
