@@ -15,7 +15,7 @@ from ..core.machine import Preset, base_encoder
 from ..core.tables import markdown_table
 from .certainty import Verdict, bootstrap_means
 from ..models.dual_encoder import DualEncoderSBERT
-from ..models.score_model import ScoreInputs, review_texts
+from ..models.score_model import ScoreInputs, numbers_of, review_texts
 
 # %% ../../nbs/35_evaluation.stars.ipynb #f617c1f7
 def score_metrics(
@@ -53,7 +53,7 @@ def with_stars(
     part:pd.DataFrame, # Reviews
 ) -> pd.DataFrame:     # Those with stars
     "Leave out reviews without stars."
-    return part[pd.to_numeric(part.rating, errors='coerce').between(1, 5)] if 'rating' in part else part[:0]
+    return part[numbers_of(part, 'rating').between(1, 5)]
 
 # %% ../../nbs/35_evaluation.stars.ipynb #8f11d0fd
 def _ridge(features, data, part, alphas):
@@ -191,14 +191,14 @@ def errors_per_star(
 # %% ../../nbs/35_evaluation.stars.ipynb #5cf28937
 def score_report(
     predictions:dict,   # name -> (n,) scores; the last is the model in question
-    part:pd.DataFrame,  # The reviews, with `rating`
+    part:pd.DataFrame,  # The reviews, with `rating` and `family_id`
     base:str,           # The name of the one to beat
     name:str='test',    # What the part is called
 ) -> ScoreReport:
     "Tables and verdict from predictions."
     stars = part.rating.to_numpy(float)
     new = list(predictions)[-1]
-    draws = error_intervals(predictions, stars, part.family_id if 'family_id' in part else part.product_id)
+    draws = error_intervals(predictions, stars, part.family_id)
     table = pd.DataFrame({k: score_metrics(p, stars) for k, p in predictions.items()}).T
     table.insert(2, 'low', draws.quantile(.025))
     table.insert(3, 'high', draws.quantile(.975))
@@ -229,10 +229,13 @@ def calibration(
     stars,       # (n,)
 ) -> pd.DataFrame: # A row per group: n, mean score, mean stars and its standard error
     "Mean stars of eight groups of like score."
-    d = pd.DataFrame(dict(score=np.asarray(predicted, float), stars=np.asarray(stars, float)))
-    d = d.sort_values('score', kind='stable').reset_index(drop=True)
-    g = d.groupby(np.arange(len(d)) * 8 // len(d))
-    return pd.DataFrame(dict(n=g.size(), score=g.score.mean(), stars=g.stars.mean(), error=g.stars.sem().fillna(0)))
+    d = pd.DataFrame(dict(score=np.asarray(predicted), stars=np.asarray(stars)), dtype=float)
+    groups = d.sort_values('score', kind='stable').groupby(np.arange(len(d)) * 8 // len(d))
+    return groups.agg(
+        n=('score', 'size'),
+        score=('score', 'mean'),
+        stars=('stars', 'mean'),
+        error=('stars', 'sem')).fillna(0)
 
 # %% ../../nbs/35_evaluation.stars.ipynb #c284c5ad
 def plot_calibration(
