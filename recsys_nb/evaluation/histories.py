@@ -30,20 +30,18 @@ class HistoryModel:
 # %% ../../nbs/34_evaluation.histories.ipynb #99717f9d
 @patch(cls_method=True)
 def of(cls:HistoryModel,
-    ids,                    # Product ids
+    ids,                    # Product ids, sorted
     followers:pd.DataFrame, # `before`, `product_id`, `weight`, `damping`
     rebuys:pd.DataFrame,    # `product_id`, `again`
     vectors=None,           # (n, dim) in the order of `ids`
 ) -> HistoryModel:
     "A model of tables."
-    ids = np.asarray(ids, str)
-    order = np.argsort(ids, kind='stable')
-    known = pd.Index(ids[order])
+    known = pd.Index(ids)
     f = followers[followers.before.isin(known) & followers.product_id.isin(known)]
     cells = known.get_indexer(f.before), known.get_indexer(f.product_id)
     after = sparse.csr_matrix((f.weight*f.damping, cells), (len(known), len(known)))
     again = rebuys.set_index('product_id').again.reindex(known, fill_value=0).to_numpy()
-    return cls(known.to_numpy(), after, again, None if vectors is None else np.asarray(vectors, np.float32)[order])
+    return cls(known.to_numpy(), after, again, vectors)
 
 # %% ../../nbs/34_evaluation.histories.ipynb #a4dbf71f
 _longest_history = 10 # Products that count, the latest
