@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['together', 'metadata', 'QuerySet', 'review_task', 'measure', 'self_check', 'RetrievalReport', 'Asker',
-           'measure_reviews', 'measure_histories', 'evaluate_retrieval', 'compare_encoders']
+           'evaluate_retrieval', 'compare_encoders']
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #599f3b6c
 import time
@@ -134,13 +134,13 @@ class RetrievalReport:
 # %% ../../nbs/37_evaluation.retrieval.ipynb #d1e09e3d
 @patch
 def add(self:RetrievalReport,
-    task:QuerySet,      # What was measured
-    table:pd.DataFrame, # From `measure`
-    every:pd.DataFrame, # From `measure`
-    cat:Catalogue,      # The candidates
-    rivals:dict,        # System -> the one that it has to beat
+    task:QuerySet, # The queries
+    ranked:dict,   # system -> (n_queries, k) positions
+    cat:Catalogue, # The candidates
+    rivals:dict,   # System -> the one that it has to beat
 ):
-    "Take in the results of a task, check it, and compare."
+    "Measure a task, check it, and compare."
+    table, every = measure(task, ranked, cat)
     self.table = pd.concat([self.table, table], ignore_index=True)
     self.checks[task.name] = self_check(task, cat)
     head = _headline_part(table)
@@ -222,14 +222,10 @@ def closing(self:RetrievalReport) -> list:
     for name, w in self.weights.items():
         signals = ['words'] if name == metadata else ['words', 'reviews', 'review_words']
         lines.append(f'{name}, weights beside meaning: {_weights_in_words(w, signals)}')
-    last = []
-    for (task, system), verdict in self.verdicts.items():
-        if (task, system) == ('reviews', self.main):
-            last.append(str(verdict))
-            continue
-        said = str(verdict).removeprefix('VERDICT: ')
-        lines.append(f'{task}, {system}: {said}')
-    return self.notes + lines + last
+    said = {key: str(verdict) for key, verdict in self.verdicts.items()}
+    last = said.pop(('reviews', self.main), None)
+    lines += [f'{task}, {system}: {text.removeprefix("VERDICT: ")}' for (task, system), text in said.items()]
+    return self.notes + lines + ([last] if last else [])
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #cec461e6
 @patch
@@ -327,38 +323,40 @@ _without = {
     'review words': ['review_words']}
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #cafe150d
-def measure_reviews(
+@patch
+def add_reviews(self:RetrievalReport,
     task:QuerySet, # Reviews with star words taken out
     written:list,  # The same as they were written
     ask,           # Answers texts with the scores of all systems
     cat:Catalogue, # The candidates
-) -> tuple:        # As `measure`
-    "The review task, without star words and as written."
+    rivals:dict,   # See `add`
+):
+    "Measure the review task, without star words and as written."
     ranked = rank_all(ask, task.texts, len(cat))
-    table, every = measure(task, ranked, cat)
+    self.add(task, ranked, cat, rivals)
     differ = np.array([a != b for a, b in zip(task.texts, written)])
     if not differ.any():
-        return table, every
+        return
     for name, lists in rank_all(ask, list(compress(written, differ)), len(cat)).items():
         ranked[name][differ] = lists
     parts = {f'{k}, stars unmasked': v for k, v in task.parts.items() if 'informative' not in k}
-    more, _ = measure(replace(task, parts=parts), ranked, cat)
-    return pd.concat([table, more], ignore_index=True), every
+    table, _ = measure(replace(task, parts=parts), ranked, cat)
+    self.table = pd.concat([self.table, table], ignore_index=True)
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #23bac814
-def measure_histories(
+def _histories_as_task(
     data,             # `PreparedData`
     cat:Catalogue,    # Its catalogue
     vectors,          # (n, dim) of the catalogue
     part:str,         # 'test' or 'val'
     limit:int,        # At most so many questions
-) -> tuple:           # `QuerySet`, and as `measure`
+) -> tuple:           # `QuerySet`, and the lists of each system
     "From what somebody had to what came next; `RecsysError` where nobody has a history."
     model = HistoryModel.counted(data, vectors, 'train')
     asked = histories_in(data, part, limit)
     parts = dict(all=np.ones(len(asked), bool))
     task = QuerySet('histories', asked.id.tolist(), cat.relevant(asked.next), asked.user_id.to_numpy(), parts)
-    return task, *measure(task, model.rank(asked.history, 100), cat)
+    return task, model.rank(asked.history, 100)
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #4067cd55
 def _askers(encoders, base, cat, preset):
@@ -418,13 +416,13 @@ def evaluate_retrieval(
     asks = {name: asker.about(known) for name, asker in askers.items()}
     ask = _systems_of(data, cat, asks, report.weights)
     task = review_task(cat, reviews)
-    report.add(task, *measure_reviews(task, review_queries(reviews), ask, cat), cat, rivals)
+    report.add_reviews(task, review_queries(reviews), ask, cat, rivals)
     with report.noting():
         task = _keywords_as_task(cat, keyword_task(data.products, 'test'))
-        report.add(task, *measure(task, rank_all(ask, task.texts, len(cat)), cat), cat, rivals)
+        report.add(task, rank_all(ask, task.texts, len(cat)), cat, rivals)
     with report.noting():
-        measured = measure_histories(data, cat, askers[main].products, split, limit)
-        report.add(*measured, cat, {'all three': 'what is alike'})
+        task, ranked = _histories_as_task(data, cat, askers[main].products, split, limit)
+        report.add(task, ranked, cat, {'all three': 'what is alike'})
     return report
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #05425dc2
