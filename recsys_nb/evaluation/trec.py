@@ -16,8 +16,8 @@ from .metrics import gain_metrics, padded
 def _fields(path, n, expected, sep=None):
     "Yield where each line is, and its `n` fields"
     for where, line in lines_of(path, f'lines of {expected}'):
-        fields = line.split(sep, n - 1 if sep else -1)
-        if len(fields) != n or not fields[0].strip(): raise RecsysError(f'{where}: expected {expected}')
+        fields = [field.strip() for field in line.split(sep, n - 1 if sep else -1)]
+        if len(fields) != n or not fields[0]: raise RecsysError(f'{where}: expected {expected}')
         yield where, fields
 
 # %% ../../nbs/36_evaluation.trec.ipynb #609e96cc
@@ -34,8 +34,8 @@ def read_queries(
     "Read queries; `RecsysError` names the file and the line."
     queries = {}
     for where, (qid, text) in _fields(path, 2, 'id<TAB>text', '\t'):
-        if qid.strip() in queries: raise RecsysError(f'{where}: query {qid.strip()} was there before')
-        queries[qid.strip()] = text.strip()
+        if qid in queries: raise RecsysError(f'{where}: query {qid} was there before')
+        queries[qid] = text
     return queries
 
 # %% ../../nbs/36_evaluation.trec.ipynb #54e79c8a
