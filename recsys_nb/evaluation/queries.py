@@ -53,7 +53,7 @@ def _fits(query):
 # %% ../../nbs/33_evaluation.queries.ipynb #0e65856a
 def keyword_task(
     products:pd.DataFrame, # With product_id, family_id, title, features, brand, categories
-    part:str='all',        # 'fit' for a third of the queries (or none), to fit weights on, 'test' for the others, or 'all'
+    part:str='all',        # 'fit' for a third to fit weights on, or none, 'test' for the others, or 'all'
 ) -> pd.DataFrame:         # A row per query: query, kind ('category' or 'attribute'), relevant (a set of product ids)
     "Short queries made from the catalogue, with the products that answer them."
     p = products.sort_values('product_id').drop_duplicates('family_id')
