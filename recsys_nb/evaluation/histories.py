@@ -92,7 +92,7 @@ def scores(self:HistoryModel,
 @patch(cls_method=True)
 def counted(cls:HistoryModel,
     data,                # `PreparedData`
-    vectors=None,        # (n, dim) of its products, in the order of their ids
+    vectors,             # (n, dim) of its products, in the order of their ids
     part:str|None=None,  # Whose interactions it knows; `None`: all
 ) -> HistoryModel:
     "A model of a prepared data set."

@@ -123,18 +123,16 @@ def first_place(
 # %% ../../nbs/30_evaluation.metrics.ipynb #9aa80d8f
 def chance(
     relevant:list,             # For each query the set of relevant positions
-    n_products:int,            # Size of the catalogue
+    families:np.ndarray,       # (n_products,) family of each position
     ks:tuple=(1, 10, 50, 100), # Recall is taken at each of these
-    families:np.ndarray=None,  # (n_products,) family of each position
 ) -> dict:                     # The expected mean of each metric
     "What lists in random order score on average."
-    families = np.arange(n_products) if families is None else families
     size = np.bincount(families)
-    at = first_place(n_products, np.arange(size.max() + 1), max(*ks, 10)) # for a family of each size
+    at = first_place(len(families), np.arange(size.max() + 1), max(*ks, 10)) # for a family of each size
     sizes = [size[np.unique(families[list(wanted)])] for wanted in relevant] # of the families that each query wants
     found = np.array([at[own].sum(0) for own in sizes]) # expected new families at each place
-    means = gain_metrics(found, np.array(list(map(len, sizes))), ks).mean()
-    first = first_place(n_products, [own.sum() for own in sizes], 10) # of all products of these families
+    means = gain_metrics(found, np.array([len(own) for own in sizes]), ks).mean()
+    first = first_place(len(families), [own.sum() for own in sizes], 10) # of all products of these families
     means['mrr@10'] = first.mean(0) @ (1/(np.arange(10) + 1))
     return means.to_dict()
 

@@ -79,7 +79,7 @@ def measure(
         figures = values.mean(0), *bootstrap_interval(values, task.groups[chosen])
         by_system = np.reshape(figures, (3, len(ranked), -1))
         block = pd.DataFrame(np.concatenate(by_system, axis=1), list(ranked), columns)
-        blind = pd.DataFrame([chance(relevant, len(cat), families=cat.families)], ['chance'])
+        blind = pd.DataFrame([chance(relevant, cat.families)], ['chance'])
         blocks[task.name, part, len(relevant), len(cat)] = pd.concat([blind, block])
     sizes = ['task', 'part', 'n_queries', 'n_candidates', 'system']
     return pd.concat(blocks, names=sizes).reset_index(), every
@@ -103,7 +103,7 @@ def self_check(
         got[name] = found['ndcg@10'].mean()
     if abs(got['perfect'] - 1) > 1e-6:
         raise RecsysError(f'{task.name}: a perfect ranking scores {got["perfect"]:.4f}, not 1; the metrics are broken')
-    by_chance = chance(task.relevant, len(cat), (1,), cat.families)
+    by_chance = chance(task.relevant, cat.families, (1,))
     return got | dict(chance=by_chance['ndcg@10'])
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #942dd022
