@@ -264,7 +264,7 @@ def of(cls:Trials,
         good=good,
         n_good=np.array([len(r) for r in relevant]),
         spoken=np.array(spoken),
-        groups=[min(r, default=None) for r in relevant])
+        groups=[min(r) for r in relevant])
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #f72e3e7b
 @patch
@@ -337,8 +337,7 @@ def fit_weights(
     "The weights with the best NDCG@10; kinds other than warm count only up to what they have without reviews."
     if not kinds:
         return start
-    known = set().union(*(ts.signals for ts in kinds.values()))
-    of_reviews = [s for s in ('reviews', 'review_words') if s in known]
+    of_reviews = [s for s in ('reviews', 'review_words') if any(s in ts.signals for ts in kinds.values())]
     plain = {kind: ts.without(of_reviews) for kind, ts in kinds.items()}
     best = _climbed(plain, start, ['words'], {})
     if of_reviews and 'warm' in kinds:

@@ -65,10 +65,11 @@ def signals(self:HistoryModel,
     rows, columns, values = zip(*cells) if cells else ([], [], [])
     had = sparse.csr_matrix((values, (rows, columns)), (len(histories), len(self.ids)))
     found = dict(histories=(had @ self.after).toarray())
-    if self.vectors is None: return found, had
-    means = had @ self.vectors
-    lengths = np.linalg.norm(means, axis=1, keepdims=True)
-    return found | dict(meaning=means/np.maximum(lengths, 1e-9) @ self.vectors.T), had
+    if self.vectors is not None:
+        means = had @ self.vectors
+        lengths = np.linalg.norm(means, axis=1, keepdims=True)
+        found['meaning'] = means/np.maximum(lengths, 1e-9) @ self.vectors.T
+    return found, had
 
 # %% ../../nbs/34_evaluation.histories.ipynb #93e2ec07
 _worth_again = 4.5 # What the share of those who had it again is multiplied by
