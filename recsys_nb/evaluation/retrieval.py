@@ -434,8 +434,7 @@ def _tried(base, task, cat, max_tokens):
     ask = dense_scorer(model, cat.texts)
     seconds = time.perf_counter() - start
     table, _ = measure(task, {base: rank(ask, task.texts, len(cat))}, cat)
-    head = _headline_part(table)
-    found = table[(table.part == head) & (table.system == base)].iloc[0]
+    found = RetrievalReport(table, base).headline().set_index('system').loc[base]
     size = sum(p.nbytes for p in model.parameters())
     told = found[['part', 'n_queries', 'ndcg@10', 'ndcg@10_low', 'ndcg@10_high', 'recall@10']].to_dict()
     return told | dict(texts_per_second=len(cat)/seconds, megabytes=size/1e6, dim=model.dim, tokens=model.max_tokens)
