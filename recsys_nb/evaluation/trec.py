@@ -88,7 +88,7 @@ def evaluate_run(
     "Means of the metrics of a run over all judged queries."
     run, qrels = (o if isinstance(o, dict) else read(o) for o, read in ((run, read_run), (qrels, read_qrels)))
     if not set(run) & set(qrels): raise RecsysError('run: none of its queries is in the qrels')
-    found = [[judged.get(product, 0) for product, _ in run.get(qid, [])] for qid, judged in qrels.items()]
+    found = [[judged.get(product, 0) for product, _ in run.get(qid, [])[:100]] for qid, judged in qrels.items()]
     best = [sorted(judged.values(), reverse=True) for judged in qrels.values()]
     gains, ideal = (padded(rows, 0.).clip(0) for rows in (found, best))
     means = gain_metrics(gains > 0, (ideal > 0).sum(1), gains=gains, ideal=ideal).mean()
