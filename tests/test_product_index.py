@@ -9,7 +9,8 @@ from recsys_nb.index.build import IndexSettings, index_folder, index_products
 from recsys_nb.index.products import ProductIndex, Query, followed, index_format, with_scores
 from recsys_nb.index.qdrant import EdgeStore, ServerStore, ServerUnavailable
 from recsys_nb.evaluation.fusion import Keywords
-from recsys_nb.index.stores import Candidate, ExactStore, Filters, as_tuple, passes, payload_of
+from recsys_nb.index.stores import Candidate, Filters, as_tuple, payload_of
+from exact_store import ExactStore, passes
 
 vocabulary = 'quiet loud keyboard mouse office gaming wireless usb compact heavy light battery red blue'.split()
 
@@ -88,6 +89,11 @@ def test_the_same_answers_everywhere(backends, what, families):
             if what == 'nothing': assert [h.product_id for h in found] == [h.product_id for h in expected], name
             else: agree(found, expected)
             assert index.count(f) == reference.count(f), (name, f)
+
+def test_what_the_mask_says():
+    mouse = dict(product_id='m1', family_id='m', price=25., category_keys=['electronics', 'mice'])
+    met = [passes(f, mouse) for f in (Filters(), Filters(category=' Mice'), Filters(max_price=20), Filters(min_score=1), Filters(exclude='m1'))]
+    assert met == [True, True, False, False, False]
 
 def test_filters_mean_what_the_mask_says(backends):
     reference, others, (products, vectors, scores) = backends

@@ -28,8 +28,8 @@ from ..evaluation.metrics import word_documents
 from ..evaluation.queries import fitting_queries
 from .products import ProductIndex, Query, followed, index_format, read_manifest, signals_of, sound, with_scores
 from .qdrant import EdgeStore, ServerStore
-from .reviews import listen
-from .stores import ExactStore, payload_of
+from .reviews import listen, listen_again
+from .stores import payload_of
 from ..models.dual_encoder import DualEncoderSBERT
 from ..data.rows import read_batches, read_column, read_rows
 
@@ -440,30 +440,28 @@ def encode_shard(
 ) -> int:                    # How many products are in this part
     "Encode a part of the products and of their reviews, for `build_index` to find."
     s, (model, _) = IndexSettings(**settings), settled(model, root)
-    ids = {c: read_column(data, 'products', c) for c in ('product_id', 'family_id')}
-    order = with_scores(pd.DataFrame(ids).reset_index(names='row'), None)
-    mine = [order[start:end] for start, end in _share(_batches(order, batch), shard)]
-    if not mine: return 0
-    rows = np.sort(np.concatenate([part.row for part in mine]))
-    products = read_rows(data, 'products', rows, []).set_index('product_id', drop=False)
-    parts = [products.loc[part.product_id] for part in mine]
-    _encode_parts(parts, data, model, _place_of_parts(root, name or data.name, model.fingerprint), s)
-    return len(products)
+    order = with_scores(_products_of(data, ['product_id', 'family_id']).reset_index(names='row'), None)
+    parts = [order[start:end] for start, end in _share(_batches(order, batch), shard)]
+    if not parts: return 0
+    rows = np.sort(np.concatenate([part.row for part in parts]))
+    texts = read_rows(data, 'products', rows, ['product_id', 'text']).set_index('product_id').text.fillna('')
+    _encode_parts(parts, texts, data, model, _place_of_parts(root, name or data.name, model.fingerprint), s)
+    return len(texts)
 
-def _encode_parts(parts, data, model, folder, s):
-    "Make an index of each part in memory, and forget it."
+def _encode_parts(parts, texts, data, model, folder, s):
+    "Encode what the index of each part is going to ask for."
     product_tower = _shared(model, 'product', folder, s.tokens, write=True)
     user_tower = _shared(model, 'user', folder, write=True)
-    families, known = {f for rows in parts for f in rows.family_id}, _families_heard(data, s.known, s.families)
+    families, known = {f for part in parts for f in part.family_id}, _families_heard(data, s.known, s.families)
     if known is not None: families &= known
-    first, later = map(_of_families, _first_and_later(data, s, fitting_queries(data)[1], families))
-    with progress(None, 'encoding', sum(map(len, parts)), 'product') as bar:
-        for rows in parts:
-            index = ProductIndex(ExactStore(), dict(avg_len=1., per_family=s.per_family, sentences=s.sentences))
-            _put(index, rows, product_tower(rows.text.fillna('').tolist()), first, user_tower, s, {})
-            own = later(rows.family_id)
-            if len(own): index.add_reviews(own, user_tower, len(rows))
-            bar.update(len(rows))
+    reviews = [_of_families(r) for r in _first_and_later(data, s, fitting_queries(data)[1], families)]
+    with progress(None, 'encoding', len(texts), 'product') as bar:
+        for part in parts:
+            sound(product_tower(texts[part.product_id].tolist()), part.product_id.tolist())
+            said = {}
+            for new in (find(part.family_id) for find in reviews):
+                if len(new): said |= listen_again(said, new, user_tower, s.per_family, s.sentences)
+            bar.update(len(part))
 
 # %% ../../nbs/54_index.build.ipynb #d7afe1f4
 _short = ['product_id', 'family_id', 'title', 'brand', 'categories', 'price', 'average_rating', 'rating_number', 'url']

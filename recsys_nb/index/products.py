@@ -18,7 +18,7 @@ from ..core.files import RecsysError, read_json, recover_folder, write_json
 from ..evaluation.fusion import Keywords, Weights, chatty, how_spoken, mix
 from ..evaluation.metrics import word_documents
 from .qdrant import EdgeStore, ServerStore
-from .reviews import Said, listen, text_of
+from .reviews import Said, listen_again, text_of
 from ..evaluation.histories import recency
 from .stores import Candidate, Filters, Lookup, as_tuple, payload_of, point_id, vector_kinds
 
@@ -397,15 +397,11 @@ def add_reviews(self:ProductIndex,
 @patch
 def _add_reviews(self:ProductIndex, reviews, encode):
     products, said = self.standing(reviews.family_id.unique())
-    before = pd.DataFrame([dict(r, family_id=f) for f, own in said.items() for r in own.reviews])
-    new = reviews.filter(['family_id', 'review_id', 'title', 'text', 'rating'])
-    every = pd.concat([before, new], ignore_index=True)
-    indexed = {p['family_id'] for p, _ in products}
-    every = every[every.family_id.isin(indexed)].drop_duplicates(['family_id', 'review_id'])
-    if every.empty: return 0
+    new = reviews[reviews.family_id.isin({p['family_id'] for p, _ in products})]
+    if new.empty: return 0
     m = self.manifest
-    now = listen(every, encode, m.get('per_family', 4), m.get('sentences', 8), known=said)
-    kept = {f: s for f, s in now.items() if f not in said or s.reviews != said[f].reviews}
+    now = listen_again(said, new, encode, m.get('per_family', 4), m.get('sentences', 8))
+    kept = {f: own for f, own in now.items() if f not in said or own.reviews != said[f].reviews}
     changed = [(p, v['meaning']) for p, v in products if p['family_id'] in kept]
     if changed:
         payloads, vectors = zip(*changed)

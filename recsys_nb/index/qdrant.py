@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import numpy as np, qdrant_edge as edge
 from fastcore.basics import patch
 from ..core.files import RecsysError
-from .stores import Candidate, Filters, Lookup, conditions, point_id, vector_kinds
+from .stores import Candidate, Filters, Lookup, key_of, point_id, vector_kinds
 
 # %% ../../nbs/51_index.qdrant.ipynb #9cbaf36e
 def _has_ids(lib, ids): return lib.HasIdCondition(set(ids)) if lib is edge else lib.HasIdCondition(has_id=list(ids))
@@ -25,11 +25,16 @@ def _filter_of(
 ):             # The library's `Filter`, or `None`
     "Translate `Filters`."
     span = lib.RangeFloat if lib is edge else lib.Range
-    def condition(key, kind, value):
-        if key == 'product_id': return _has_ids(lib, map(point_id, value))
-        if kind == 'any': return lib.FieldCondition(key=key, match=lib.MatchAny(any=value))
-        return lib.FieldCondition(key=key, range=span(gte=value[0], lte=value[1]))
-    must, must_not = ([condition(*c) for c in cs] for cs in conditions(f))
+    def between(key, low, high):
+        return [] if (low, high) == (None, None) else [lib.FieldCondition(key=key, range=span(gte=low, lte=high))]
+    def any_of(key, values):
+        return [lib.FieldCondition(key=key, match=lib.MatchAny(any=list(values)))] if values else []
+    def keys(names): return [key_of(n) for n in names]
+    must = between('price', f.min_price, f.max_price) + between('score', f.min_score, None)
+    must += any_of('category_keys', keys(f.category)) + any_of('brand_key', keys(f.brand))
+    must += any_of('family_id', f.family)
+    must_not = any_of('brand_key', keys(f.not_brand)) + any_of('family_id', f.not_family)
+    if f.exclude: must_not.append(_has_ids(lib, map(point_id, f.exclude)))
     return lib.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
 
 # %% ../../nbs/51_index.qdrant.ipynb #1b2bed15
