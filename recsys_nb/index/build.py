@@ -146,18 +146,15 @@ def _average_lengths(products, reviews, per_family):
     sample = products.sample(min(len(products), 10_000), random_state=0)
     words = pd.Series(word_documents(sample), sample.index).map(count_words)
     lengths = dict(avg_len=float(words.mean()))
-    if not len(reviews) or 'family_id' not in sample: return lengths
+    if not len(reviews): return lengths
     own = chosen_reviews(reviews[reviews.family_id.isin(sample.family_id)], heard*per_family)
     said = sample.family_id.map(own.text.map(count_words).groupby(own.family_id).sum())
     return lengths | (dict(review_avg_len=float((words + said).mean())) if said.notna().any() else {})
 
 # %% ../../nbs/54_index.build.ipynb #306c8b7a
-def _families(products): return products.get('family_id', products.product_id)
-
 def _batches(products, size):
     "Starts and ends of about so many products each; no family is cut."
-    families = _families(products)
-    begins = np.flatnonzero(families.ne(families.shift()))
+    begins = np.flatnonzero(products.family_id.ne(products.family_id.shift()))
     starts = begins[np.searchsorted(begins, np.arange(0, begins[-1] + 1, size))]
     return list(itertools.pairwise([*dict.fromkeys(starts.tolist()), len(products)]))
 
@@ -170,14 +167,6 @@ def _of_families(reviews):
         return reviews.iloc[np.concatenate(own)] if own else reviews[:0]
     return find
 
-def _put(index, rows, vectors, find, encode, s, after):
-    "Put some products with the reviews of their families; whether there are any."
-    payloads = [payload_of(r) for r in rows.to_dict('records')]
-    own = find(p['family_id'] for p in payloads)
-    said = listen(own, encode, s.per_family, s.sentences) if len(own) else {}
-    index.put(payloads, sound(vectors, rows.product_id.tolist()), said, after)
-    return bool(said)
-
 # %% ../../nbs/54_index.build.ipynb #a4720975
 def _fill(index, part, products, vectors, reviews, encode, s, batch, followers):
     "Put the products that are still missing into an index"
@@ -189,17 +178,21 @@ def _fill(index, part, products, vectors, reviews, encode, s, batch, followers):
             if end <= done: continue
             rows = products[start:end]
             made = vectors(rows.text.fillna('').tolist()) if callable(vectors) else vectors[start:end]
-            if _put(index, rows, made, find, encode, s, after): part.mark('reviews', True)
+            payloads = [payload_of(r) for r in rows.to_dict('records')]
+            own = find(p['family_id'] for p in payloads)
+            said = listen(own, encode, s.per_family, s.sentences) if len(own) else {}
+            index.put(payloads, sound(made, rows.product_id.tolist()), said, after)
+            if said: part.mark('reviews', True)
             part.mark('products', end)
             bar.update(len(rows))
 
 # %% ../../nbs/54_index.build.ipynb #db2845d2
 def _hear(index, part, products, later, encode, batch):
     "Add the reviews that an index must not know while its weights are fitted."
-    families, find = _families(products), _of_families(later)
+    find = _of_families(later)
     for start, end in _batches(products, batch) if len(later) else ():
         if end <= part.done('later'): continue
-        own = find(families[start:end])
+        own = find(products.family_id[start:end])
         if len(own): index.add_reviews(own, encode, end - start)
         part.mark('later', end)
 
@@ -275,8 +268,7 @@ def _in_order(vectors, products, ordered):
     "Vectors in the order of `with_scores`"
     if len(vectors) != len(products):
         raise RecsysError(f'vectors: expected {len(products)}, one for each product, got {len(vectors)}')
-    at = pd.Series(np.arange(len(products)), index=products.product_id.to_numpy())
-    return np.asarray(vectors, np.float32)[at[ordered.product_id.to_numpy()].to_numpy()]
+    return np.asarray(vectors, np.float32)[pd.Index(products.product_id).get_indexer(ordered.product_id)]
 
 # %% ../../nbs/54_index.build.ipynb #86287da8
 def settled(

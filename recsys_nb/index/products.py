@@ -323,8 +323,8 @@ def with_scores(
     followers=None,           # See `followers`; what is had after a product counts less, the more there is
 ) -> pd.DataFrame:
     "Products in the order of their families and ids, with their predicted scores and `damping`."
-    by = [c for c in ('family_id', 'product_id') if c in products]
-    p = products.sort_values(by, kind='stable').reset_index(drop=True)
+    families = products.get('family_id', products.product_id).fillna(products.product_id)
+    p = products.assign(family_id=families).sort_values(['family_id', 'product_id'], ignore_index=True)
     for name, table in dict(products=p, scores=p[:0] if scores is None else scores).items():
         twice = table.product_id[table.product_id.duplicated()]
         if len(twice): raise RecsysError(f'{name}: {twice.iloc[0]} is there twice')
@@ -354,11 +354,10 @@ def add(self:ProductIndex,
     if (shape := np.shape(vectors)) != (len(products), self.dim):
         raise RecsysError(f'vectors: expected {len(products)} of length {self.dim}, got shape {shape}')
     vectors = sound(vectors, products.product_id.tolist())
-    p = with_scores(products.assign(_at=range(len(products))), scores)
-    at = p.pop('_at')
+    p = with_scores(products, scores)
     payloads = [payload_of(r) for r in p.to_dict('records')]
     _, said = self.standing({p['family_id'] for p in payloads})
-    self.put(payloads, vectors[at], said)
+    self.put(payloads, vectors[pd.Index(products.product_id).get_indexer(p.product_id)], said)
     self._changed()
 
 # %% ../../nbs/53_index.products.ipynb #1375e239
