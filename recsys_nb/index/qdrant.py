@@ -7,7 +7,6 @@ __all__ = ['QdrantStore', 'EdgeStore', 'ServerUnavailable', 'server_url', 'Serve
 
 # %% ../../nbs/51_index.qdrant.ipynb #9bb846b1
 import os, re, time
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 import numpy as np, qdrant_edge as edge
@@ -38,8 +37,6 @@ def _filter_of(
     return lib.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
 
 # %% ../../nbs/51_index.qdrant.ipynb #1b2bed15
-_candidate_fields = ['product_id', 'family_id', 'score', 'n_reviews'] # the rest is fetched for what is shown
-
 def _vectors_of(point, names):
     found = point.vector if names else {}
     return {n: _as_arrays(found[n]) for n in names if n in found}
@@ -52,6 +49,7 @@ def _as_arrays(vector):
 # %% ../../nbs/51_index.qdrant.ipynb #4f0b0610
 class QdrantStore:
     "What a folder and a server have in common."
+    def __init__(self): self.read = {} # what is known of candidates, by the ids of points
     def retrieve(self,
         ids,        # Of products
         vectors=(), # Names of the vectors that are wanted
@@ -59,6 +57,26 @@ class QdrantStore:
         "Read products by their ids; unknown ones are left out."
         found = self.fetch([point_id(i) for i in ids], list(vectors) or False)
         return {p.payload['product_id']: (p.payload, _vectors_of(p, vectors)) for p in found}
+
+# %% ../../nbs/51_index.qdrant.ipynb #58be91da
+@patch
+def _plain(self:QdrantStore, vector):
+    "A vector in the library's words."
+    if not isinstance(vector, tuple): return np.asarray(vector).tolist()
+    numbers, weights = vector
+    return self.lib.SparseVector(indices=numbers, values=weights)
+
+@patch
+def upsert(self:QdrantStore,
+    points:list, # Pairs of a payload and a dict of vectors; empty ones are left out
+):
+    "Add products or replace them."
+    made = []
+    for payload, vectors in points:
+        there = {n: v for n, v in vectors.items() if len(v) and (not isinstance(v, tuple) or len(v[0]))}
+        plain = {n: self._plain(v) for n, v in there.items()}
+        made.append(self.point(id=point_id(payload['product_id']), vector=plain, payload=payload))
+    self.write(made)
 
 # %% ../../nbs/51_index.qdrant.ipynb #80270d24
 @patch
@@ -82,8 +100,7 @@ def _fill_in(self:QdrantStore, lookups, found):
         among = self.lib.Filter(must=[_has_ids(self.lib, every)])
         for name, asked in q.asked.items():
             requests[i, name] = self.request(name, asked, len(every), among, True)
-    if not requests: return
-    for of, points in zip(requests, self.send(list(requests.values()))): found[of] |= _values(points)
+    for of, values in self._values(requests).items(): found[of] |= values
 
 # %% ../../nbs/51_index.qdrant.ipynb #0d296337
 @patch
@@ -92,14 +109,11 @@ def candidates(self:QdrantStore,
     exact:bool=False, # Compare with every vector instead of following the graph
 ) -> list:            # For each lookup a list of `Candidate`s
     "The best products of each lookup."
-    names = []
-    requests = []
+    requests = {}
     for i, q in enumerate(lookups):
         f = _filter_of(self.lib, q.filters)
-        for name, asked in q.asked.items():
-            names.append((i, name))
-            requests.append(self.request(name, asked, q.n, f, exact))
-    found = dict(zip(names, map(_values, self.send(requests)))) if names else {}
+        for name, asked in q.asked.items(): requests[i, name] = self.request(name, asked, q.n, f, exact)
+    found = self._values(requests)
     self._fill_in(lookups, found)
     payloads = self._payloads(set().union(*found.values()))
     def one(i, q):
@@ -111,34 +125,34 @@ def candidates(self:QdrantStore,
     return [one(i, q) for i, q in enumerate(lookups)]
 
 # %% ../../nbs/51_index.qdrant.ipynb #87d8dfb1
-def _values(points): return {p.id: p.score for p in points}
+@patch
+def _values(self:QdrantStore, requests):
+    "For each key of the requests the points that are found and their values"
+    if not requests: return {}
+    found = self.send(list(requests.values()))
+    return {key: {p.id: p.score for p in points} for key, points in zip(requests, found)}
 
 _remembered = 100_000 # points, about 50 MB
+_candidate_fields = ['product_id', 'family_id', 'score', 'n_reviews'] # the rest is fetched for what is shown
 
 @patch
 def _payloads(self:QdrantStore, ids):
     "What is known of points, by their ids; what was read before is not read again"
-    read = self.__dict__.setdefault('_read', {})
+    read = self.read # the one of now, whatever changes meanwhile
     found = {i: read[i] for i in ids if i in read}
     if new := [i for i in ids if i not in found]:
         found |= {p.id: p.payload for p in self.fetch(new, False, _candidate_fields)}
-        if len(read) > _remembered: self._forget()
+        if len(read) > _remembered: self.read = {}
         else: read |= found
     return found
-
-@patch
-def _forget(self:QdrantStore):
-    "Read everything again: something has changed"
-    self.__dict__.pop('_read', None)
 
 # %% ../../nbs/51_index.qdrant.ipynb #54820a70
 @patch
 def _highest_scored(self:QdrantStore, q):
     "What passes the filter, by predicted stars"
     f = _filter_of(self.lib, q.filters)
-    scored, others = self.send([self.request(by, None, q.n, f, False) for by in ('score', None)])
-    ids = dict.fromkeys(p.id for p in [*scored, *others])
-    found = [Candidate.of(payload, {}) for payload in self._payloads(ids).values()]
+    points = self._values({by: self.request(by, None, q.n, f, False) for by in ('score', None)})
+    found = [Candidate.of(payload, {}) for payload in self._payloads(set().union(*points.values())).values()]
     return sorted(found, key=lambda c: (-(c.score or 0), c.product_id))[:q.n]
 
 # %% ../../nbs/51_index.qdrant.ipynb #3fcb5dae
@@ -195,13 +209,14 @@ def _open_shard(folder, dim, quantise):
 # %% ../../nbs/51_index.qdrant.ipynb #483db6ae
 class EdgeStore(QdrantStore):
     "Products in a folder, opened by Qdrant Edge inside this process."
-    lib = edge
+    lib, point = edge, edge.Point
     def __init__(self,
         folder:str|Path,     # Where they are
         dim:int|None=None,   # Length of the vectors, for a new one
         quantise:bool=False, # Keep int8 copies of the vectors, in a new one
         alone:bool=False,    # To change it: nobody else may have it open
     ):
+        super().__init__()
         self.folder = Path(folder)
         self.alone = alone
         self.lock = _open_lock(self.folder, alone)
@@ -215,41 +230,24 @@ class EdgeStore(QdrantStore):
         if self.lock: self.lock.close()
         self.shard = None
 
-# %% ../../nbs/51_index.qdrant.ipynb #79bee42c
-@patch
-@contextmanager
-def changing(self:EdgeStore):
-    "Have the folder alone for a block; `RecsysError` where somebody else reads it."
-    if self.alone or not self.lock:
-        yield
-        return
-    try:
-        _lock(self.lock, self.folder, alone=True)
-        yield
-    finally: _lock(self.lock, self.folder, alone=False) # a lock that was refused is lost
-
 # %% ../../nbs/51_index.qdrant.ipynb #afb10461
 @patch
 def _update(self:EdgeStore, operation):
-    with self.changing():
+    "Change the folder; `RecsysError` where somebody else reads it"
+    shared = self.lock and not self.alone
+    try:
+        if shared: _lock(self.lock, self.folder, alone=True)
         self.shard.update(operation)
         self.shard.flush()
-        self._forget()
-
-# %% ../../nbs/51_index.qdrant.ipynb #de4e84c2
-def _writable(vectors, sparse):
-    "Vectors as lists; empty ones are left out."
-    there = {n: v for n, v in vectors.items() if len(v) and (not isinstance(v, tuple) or len(v[0]))}
-    return {n: sparse(*v) if isinstance(v, tuple) else np.asarray(v).tolist() for n, v in there.items()}
+        self.read = {}
+    finally:
+        if shared: _lock(self.lock, self.folder, alone=False) # a lock that was refused is lost
 
 # %% ../../nbs/51_index.qdrant.ipynb #bbd33c26
 @patch
-def upsert(self:EdgeStore,
-    points:list, # Pairs of a payload and a dict of vectors
-):
-    "Add products or replace them."
-    made = [edge.Point(point_id(p['product_id']), _writable(v, edge.SparseVector), p) for p, v in points]
-    self._update(edge.UpdateOperation.upsert_points(made))
+def write(self:EdgeStore, points):
+    "Add points or replace them."
+    self._update(edge.UpdateOperation.upsert_points(points))
 
 # %% ../../nbs/51_index.qdrant.ipynb #796d66b7
 @patch
@@ -292,11 +290,9 @@ def page(self:EdgeStore, at, n, vectors, f=None):
 @patch
 def request(self:EdgeStore, name, asked, n, f, exact):
     "A query by a vector, by 'score', or for anything that passes the filter."
+    query = None
     if name == 'score': query = edge.OrderBy('score', edge.Direction.Desc)
-    elif name is None: query = None
-    else:
-        wanted = edge.SparseVector(*asked) if isinstance(asked, tuple) else asked.tolist()
-        query = edge.Query.Nearest(wanted, using=name)
+    elif name: query = edge.Query.Nearest(self._plain(asked), using=name)
     params = edge.SearchParams(exact=exact, quantization=edge.QuantizationSearchParams(rescore=True, oversampling=2.))
     return edge.QueryRequest(limit=n, query=query, filter=f, params=params, with_payload=False)
 
@@ -364,15 +360,15 @@ class ServerStore(QdrantStore):
     def __init__(self,
         url:str,                # 'http://host:6333', or ':memory:' for the client's own slow imitation
         collection:str,         # Its name
-        key:str|None=None,      # `None`: environment variable `QDRANT_API_KEY`
         client=None,            # An open `QdrantClient` to use instead
     ):
         from qdrant_client import QdrantClient, models
+        super().__init__()
         self.url = server_url(url)
         self.collection = collection
-        self.lib = models
+        self.lib, self.point = models, models.PointStruct
         self.lent = client is not None
-        key = key or os.environ.get('QDRANT_API_KEY')
+        key = os.environ.get('QDRANT_API_KEY')
         remote = dict(url=self.url, api_key=key, timeout=30, check_compatibility=False)
         where = dict(location=url) if url == ':memory:' else remote
         self.client = client or QdrantClient(**where)
@@ -391,15 +387,11 @@ class ServerStore(QdrantStore):
 @patch
 def _layout(self:ServerStore, dim, quantise):
     m = self.lib
-    best = m.MultiVectorConfig(comparator=m.MultiVectorComparator.MAX_SIM)
-    unsearched = dict(
-        datatype=m.Datatype.FLOAT16,
-        on_disk=True,
-        multivector_config=best,
-        hnsw_config=m.HnswConfigDiff(m=0))
+    best = dict(comparator='max_sim')
+    unsearched = dict(datatype='float16', on_disk=True, multivector_config=best, hnsw_config=dict(m=0))
     more = dict(one=dict(on_disk=quantise), several=dict(on_disk=quantise, multivector_config=best), kept=unsearched)
-    def dense(kind): return m.VectorParams(size=dim, distance=m.Distance.COSINE, **more[kind])
-    def sparse(kind): return m.SparseVectorParams(modifier=m.Modifier.IDF if kind == 'bm25' else None)
+    def dense(kind): return m.VectorParams(size=dim, distance='Cosine', **more[kind])
+    def sparse(kind): return m.SparseVectorParams(modifier='idf' if kind == 'bm25' else None)
     return dict(vectors_config={n: dense(k) for n, k in vector_kinds.items() if k in more},
                 sparse_vectors_config={n: sparse(k) for n, k in vector_kinds.items() if k not in more})
 
@@ -413,8 +405,7 @@ def create(self:ServerStore,
 ):
     "Make the collection, empty."
     m = self.lib
-    scalar = m.ScalarQuantizationConfig(type=m.ScalarType.INT8, always_ram=True)
-    int8 = m.ScalarQuantization(scalar=scalar) if quantise else None
+    int8 = m.ScalarQuantization(scalar=dict(type='int8', always_ram=True)) if quantise else None
     self.call(
         'create_collection',
         **self._layout(dim, quantise),
@@ -428,33 +419,26 @@ def create(self:ServerStore,
 
 # %% ../../nbs/51_index.qdrant.ipynb #8dec2a29
 @patch
-def upsert(self:ServerStore,
-    points:list, # Pairs of a payload and a dict of vectors
-):
-    "Add products or replace them."
-    point, sparse = self.lib.PointStruct, self._sparse
-    made = [point(id=point_id(p['product_id']), payload=p, vector=_writable(v, sparse)) for p, v in points]
-    self.call('upsert', made, wait=True)
-    self._forget()
-
-@patch
-def _sparse(self:ServerStore, numbers, weights): return self.lib.SparseVector(indices=numbers, values=weights)
+def write(self:ServerStore, points):
+    "Add points or replace them."
+    self.call('upsert', points, wait=True)
+    self.read = {}
 
 # %% ../../nbs/51_index.qdrant.ipynb #364d55e3
 @patch
 def delete(self:ServerStore, ids):
     "Remove products."
     self.call('delete', [point_id(i) for i in ids], wait=True)
-    self._forget()
+    self.read = {}
 
 # %% ../../nbs/51_index.qdrant.ipynb #ac267ff8
 @patch
-def finish(self:ServerStore, patience:float=3600):
-    "Wait until the server says that its collection is optimised, at most `patience` seconds."
-    until = time.monotonic() + patience
+def finish(self:ServerStore):
+    "Wait until the server says that its collection is optimised, at most an hour."
+    until = time.monotonic() + 3600
     while self.url != ':memory:' and (status := self.call('get_collection').status) != 'green':
         if time.monotonic() > until:
-            raise RecsysError(f'{self.url}: the collection {self.collection} is still {status} after {patience:.0f} s')
+            raise RecsysError(f'{self.url}: the collection {self.collection} is still {status} after an hour')
         time.sleep(.5)
 
 # %% ../../nbs/51_index.qdrant.ipynb #600243eb
@@ -486,11 +470,12 @@ def page(self:ServerStore, at, n, vectors, f=None):
 def request(self:ServerStore, name, asked, n, f, exact):
     "A query by a vector, by 'score', or for anything that passes the filter."
     m = self.lib
+    query = {}
     if name == 'score': query = dict(query=m.OrderByQuery(order_by=m.OrderBy(key='score', direction='desc')))
-    elif name is None: query = {}
-    elif isinstance(asked, tuple): query = dict(query=m.SparseVector(indices=asked[0], values=asked[1]), using=name)
-    else: query = dict(query=[asked.tolist()] if vector_kinds[name] == 'several' else asked.tolist(), using=name)
-    params = m.SearchParams(exact=exact, quantization=m.QuantizationSearchParams(rescore=True, oversampling=2.))
+    elif name:
+        wanted = self._plain(asked)
+        query = dict(query=[wanted] if vector_kinds[name] == 'several' else wanted, using=name)
+    params = m.SearchParams(exact=exact, quantization=dict(rescore=True, oversampling=2.))
     return m.QueryRequest(limit=n, filter=f, params=params, with_payload=False, **query)
 
 # %% ../../nbs/51_index.qdrant.ipynb #86800924
