@@ -100,20 +100,17 @@ def _vectors_of(said):
     return known
 
 # %% ../../nbs/52_index.reviews.ipynb #62721015
-def _encoded(texts, encode, known):
-    "A dict with the vectors of all of these texts"
-    new = list(dict.fromkeys(t for t in texts if t not in known))
-    if not new:
-        return known
-    return known | dict(zip(new, encode(new)))
+def _encode_new(vectors, texts, encode):
+    "Add the vectors of those of these texts that have none."
+    new = list(dict.fromkeys(t for t in texts if t not in vectors))
+    if new: vectors.update(zip(new, encode(new)))
 
 # %% ../../nbs/52_index.reviews.ipynb #9ade3a47
 def _speaking(reviews, vectors, judge):
     "Those that praise, by their stars or else by their vectors, the most praising first"
-    praise = [judge(vectors[text_of(r)]) for r in reviews]
-    def praises(i): return reviews[i]['rating'] >= 4 if 'rating' in reviews[i] else praise[i] >= _clearly
-    order = sorted(range(len(reviews)), key=lambda i: -praise[i])
-    return [reviews[i] for i in order if praises(i)]
+    def praise(r): return judge(vectors[text_of(r)])
+    def praises(r): return r['rating'] >= 4 if 'rating' in r else praise(r) >= _clearly
+    return sorted(filter(praises, reviews), key=praise, reverse=True)
 
 # %% ../../nbs/52_index.reviews.ipynb #4f9b2efa
 def _candidates(reviews, keywords, least):
@@ -123,17 +120,17 @@ def _candidates(reviews, keywords, least):
     return list(dict.fromkeys(s for s in turns if s))
 
 # %% ../../nbs/52_index.reviews.ipynb #e888b669
-def _praise_of(families, least, praise, judge, encode, vectors):
-    "The candidates of each family that praise, and the vectors of all"
+def _praise_of(families, least, judge, encode, vectors):
+    "How much the candidates of each family praise: family -> sentence -> number"
     keywords = Keywords()
     candidates = {f: _candidates(rs, keywords, least) for f, rs in families.items()}
-    vectors = _encoded([s for c in candidates.values() for s in c], encode, vectors)
-    return {f: [s for s in c if judge(vectors[s]) >= praise] for f, c in candidates.items()}, vectors
+    _encode_new(vectors, chain.from_iterable(candidates.values()), encode)
+    return {f: {s: judge(vectors[s]) for s in own} for f, own in candidates.items()}
 
 # %% ../../nbs/52_index.reviews.ipynb #0c58ceac
-def _warm(judged):
-    "Of sentences and their praise those that praise warmly, or else all."
-    return [s for s, praise in judged if praise >= _warmly] or [s for s, _ in judged]
+def _warm(praise):
+    "Of sentences those that praise warmly, or else all that praise."
+    return [s for s, p in praise.items() if p >= _warmly] or [s for s, p in praise.items() if p >= 0]
 
 # %% ../../nbs/52_index.reviews.ipynb #8851eb9c
 def listen(
@@ -146,14 +143,14 @@ def listen(
     "Choose what is kept of what buyers say."
     families = _records(reviews, n_reviews)
     judge = praise_judge(encode)
-    vectors = _encoded([text_of(r) for rs in families.values() for r in rs], encode, _vectors_of(known or {}))
+    vectors = _vectors_of(known or {})
+    _encode_new(vectors, [text_of(r) for rs in families.values() for r in rs], encode)
     praising = {f: _speaking(rs, vectors, judge)[:n_reviews] for f, rs in families.items()}
-    told, vectors = _praise_of(praising, 4, 0, judge, encode, vectors)
-    told = {f: _warm([(s, judge(vectors[s])) for s in own]) for f, own in told.items()}
+    told = {f: _warm(praise) for f, praise in _praise_of(praising, 4, judge, encode, vectors).items()}
     silent = {f: [r for r in rs if r.get('rating', 5) >= 4] for f, rs in families.items() if not told[f]}
-    alone, vectors = _praise_of(silent, 1, _alone, judge, encode, vectors)
-    for f, found in alone.items():
-        told[f] = sorted(found, key=lambda s: -judge(vectors[s]))[:1]
+    for f, praise in _praise_of(silent, 1, judge, encode, vectors).items():
+        best = max(praise, key=praise.get, default=None)
+        if best and praise[best] >= _alone: told[f] = [best]
     def vectors_of(texts): return np.array([vectors[t] for t in texts])
     out = {}
     for f, rs in families.items():
