@@ -79,18 +79,30 @@ class Unfinished:
         write_json(self.file, self.state)
 
 # %% ../../nbs/54_index.build.ipynb #092a35d3
+def _drop_collection(m, client):
+    "Remove the collection that a manifest, or what was begun, names, if any"
+    if not m.get('url'): return
+    store = ServerStore(m['url'], m['collection'], client=client)
+    if store.exists(): store.call('delete_collection')
+    store.close()
+
+# %% ../../nbs/54_index.build.ipynb #d47f1d8b
 @contextmanager
 def resumable_folder(
-    path:str|Path, # The folder to build
-    key:str,       # What it is made of: another key starts anew
+    path:Path,   # The folder to build
+    key:str,     # What it is made of: another key starts anew
+    client=None, # An open `QdrantClient`
 ):
     "Yield an `Unfinished`: its folder takes the place of `path` when the block succeeds, and else waits to be resumed."
-    path = Path(path)
+    manifest = path/'manifest.json'
     with only_one(path, f'index "{path.name}"'):
         part = Unfinished(recover_folder(path).with_name(f'.{path.name}.building'), key)
+        old = read_json(manifest) if manifest.exists() else {}
+        _drop_collection(part.outdated, client)
         yield part
         swap_folder(part.path, path)
         (path/part.file.name).unlink(missing_ok=True)
+    _drop_collection(old, client)
 
 # %% ../../nbs/54_index.build.ipynb #4dbd017d
 def _hashes(frame):
@@ -107,25 +119,6 @@ def _key_of_data(
     h = hashlib.sha256(repr(sorted(more.items())).encode())
     for table in tables: h.update(_hashes(table[sorted(table)]).tobytes())
     return h.hexdigest()[:16]
-
-# %% ../../nbs/54_index.build.ipynb #d2307988
-def _drop_collection(m, client):
-    "Remove the collection that a manifest, or what was begun, names, if any"
-    if not m.get('url'): return
-    store = ServerStore(m['url'], m['collection'], client=client)
-    if store.exists(): store.call('delete_collection')
-    store.close()
-
-# %% ../../nbs/54_index.build.ipynb #73b93546
-@contextmanager
-def _new_index(folder, key, client):
-    "`resumable_folder` for an index: also removes the collection of the one that is replaced"
-    manifest = folder/'manifest.json'
-    with resumable_folder(folder, key) as part:
-        old = read_json(manifest) if manifest.exists() else {}
-        _drop_collection(part.outdated, client)
-        yield part
-    _drop_collection(old, client)
 
 # %% ../../nbs/54_index.build.ipynb #4c48e8cf
 def _begun_store(part, name, dim, s, client):
@@ -248,7 +241,7 @@ def index_products(
         dim = vectors.shape[1]
     del products # the largest table, often held by nobody else
     key = _key_of_data(p, reviews, later, followers, fingerprint=fingerprint, dim=dim, format=index_format, **asdict(s))
-    with _new_index(folder, key, client) as part:
+    with resumable_folder(folder, key, client) as part:
         manifest = _first_manifest(folder.name, fingerprint, dim, p, reviews, s)
         index = ProductIndex(_begun_store(part, folder.name, dim, s, client), manifest, part.path)
         try:

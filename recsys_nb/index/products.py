@@ -55,8 +55,7 @@ def _brought_by(signals):
 
 def _places(values):
     "How many are higher than each; without end where there is no value"
-    known = np.sort(values[~np.isnan(values)])
-    higher = len(known) - np.searchsorted(known, values, 'right')
+    higher = np.searchsorted(np.sort(-values), -values) # what is no number comes last
     return np.where(values > 0, higher, np.inf).tolist()
 
 # %% ../../nbs/53_index.products.ipynb #b62f0bc9
@@ -297,11 +296,7 @@ def standing(self:ProductIndex, families) -> tuple:
     found = []
     if asked.family: found = self.store.scroll(vectors=('meaning', 'reviews', 'sentences'), filters=asked)
     products = list(chain.from_iterable(found))
-    said = {}
-    for p, v in products:
-        if p['reviews'] and p['family_id'] not in said:
-            said[p['family_id']] = Said.of(p, v)
-    return products, said
+    return products, {p['family_id']: Said.of(p, v) for p, v in products if p['reviews']}
 
 # %% ../../nbs/53_index.products.ipynb #9648fed3
 def sound(
@@ -358,7 +353,7 @@ def add(self:ProductIndex,
     payloads = [payload_of(r) for r in p.to_dict('records')]
     _, said = self.standing({p['family_id'] for p in payloads})
     self.put(payloads, vectors[pd.Index(products.product_id).get_indexer(p.product_id)], said)
-    self._changed()
+    self.note()
 
 # %% ../../nbs/53_index.products.ipynb #1375e239
 @patch
@@ -367,14 +362,16 @@ def remove(self:ProductIndex,
 ):
     "Remove products by their ids."
     self.store.delete(as_tuple(ids))
-    self._changed()
+    self.note()
 
 # %% ../../nbs/53_index.products.ipynb #12920f3a
 @patch
-def _changed(self:ProductIndex, **more):
-    "Note in the manifest what has changed, and how many products there are now."
+def note(self:ProductIndex,
+    **changed, # What of the manifest is different now
+):
+    "Write into the manifest what has changed, and how many products there are."
     now = datetime.now(timezone.utc).isoformat() # what serves the index looks at this
-    self.manifest |= dict(n_products=len(self), built_at=now) | more
+    self.manifest |= dict(n_products=len(self), built_at=now) | changed
     if self.folder: write_json(self.folder/'manifest.json', self.manifest)
 
 # %% ../../nbs/53_index.products.ipynb #1942d25d
@@ -389,7 +386,7 @@ def add_reviews(self:ProductIndex,
     changed = 0
     families = reviews.family_id.factorize(sort=True)[0]
     for _, some in reviews.groupby(families//batch): changed += self._add_reviews(some, encode)
-    self._changed(has_reviews=bool(changed or self.manifest.get('has_reviews')))
+    self.note(has_reviews=bool(changed or self.manifest.get('has_reviews')))
     return changed
 
 # %% ../../nbs/53_index.products.ipynb #047a0e3a

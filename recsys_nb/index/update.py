@@ -7,11 +7,10 @@ __all__ = ['update_data', 'update_index']
 
 # %% ../../nbs/55_index.update.ipynb #9d25dd5b
 import errno, json, os, shutil
-from datetime import datetime, timezone
 from pathlib import Path
 import pandas as pd
 from ..core.files import (
-    RecsysError, only_one, progress, replace_folder, root_folder, sha256_of, write_beside, write_json)
+    RecsysError, only_one, progress, replace_folder, root_folder, sha256_of, write_beside)
 from ..data.histories import count_histories
 from ..data.prepare import PreparedData, load_prepared, prepare
 from ..data.reading import input_files
@@ -190,9 +189,4 @@ def _tell(index, data, now, scores, followers):
     "Write what the index is made of now."
     now.to_parquet(index.folder/'contents.parquet')
     shown_columns(data).to_parquet(index.folder/'products.parquet')
-    index.manifest |= dict(
-        n_products=len(index),
-        has_histories=len(followers) > 0,
-        has_scores=scores is not None,
-        built_at=datetime.now(timezone.utc).isoformat())
-    write_json(index.folder/'manifest.json', index.manifest)
+    index.note(has_histories=len(followers) > 0, has_scores=scores is not None)
