@@ -209,12 +209,6 @@ def _first_manifest(name, fingerprint, dim, products, reviews, s):
         built_at=datetime.now(timezone.utc).isoformat(timespec='seconds'),
         **_average_lengths(products, reviews, s.per_family))
 
-# %% ../../nbs/54_index.build.ipynb #21e9c8d7
-def _what_was_put(part, followers):
-    "What is known of an index once it is filled"
-    where = part.done('collection') or None
-    return dict(has_reviews=bool(part.done('reviews')), has_histories=len(followers) > 0, collection=where)
-
 # %% ../../nbs/54_index.build.ipynb #eb73b12f
 def index_products(
     folder:str|Path,          # Where the index goes; on a server only its manifest
@@ -246,7 +240,10 @@ def index_products(
         index = ProductIndex(_begun_store(part, folder.name, dim, s, client), manifest, part.path)
         try:
             _fill(index, part, p, vectors, reviews, encode, s, batch, followers)
-            index.manifest |= _what_was_put(part, followers)
+            index.manifest |= dict(
+                has_reviews=bool(part.done('reviews')),
+                has_histories=len(followers) > 0,
+                collection=part.done('collection') or None)
             if finish: finish(index, part)
             _hear(index, part, p, later, encode, batch)
             del p
@@ -324,7 +321,7 @@ def _first_and_later(data, s, shown, families=None):
     "The reviews that an index knows while its weights are fitted, and those that come after."
     if families is not None: shown = shown[shown.family_id.isin(families)]
     first = _reviews_of(data, ['train'], s.per_family, families)
-    first = pd.concat([first, chosen_reviews(shown, heard*s.per_family)]) if len(shown) else first
+    if len(shown): first = pd.concat([first, shown])
     later = _reviews_of(data, ['val', 'test'] if s.known == 'all' else [], s.per_family, families, shown.review_id)
     return first, later
 
@@ -368,19 +365,18 @@ _made_of = f"""
     ORDER BY p.product_id"""
 
 def contents(
-    data,                             # `PreparedData`
-    scores:pd.DataFrame|None=None,    # product_id and predicted score
-    followers:pd.DataFrame|None=None, # See `count_histories`
-    known:str='all',                  # Whose reviews count
-    most:int|None=None,               # Of how many families
-) -> pd.DataFrame:                    # By product id: `row`, `text`, `reviews`
+    data,                     # `PreparedData`
+    scores:pd.DataFrame|None, # product_id and predicted score
+    followers:pd.DataFrame,   # See `count_histories`
+    known:str,                # Whose reviews count
+    most:int|None,            # Of how many families; `None`: of all
+) -> pd.DataFrame:            # By product id: `row`, `text`, `reviews`
     "What an index of these data is made of."
-    none = pd.DataFrame(dict(product_id=pd.Series(dtype=str), before=pd.Series(dtype=str), weight=0., damping=0.))
     reviews = ', '.join(quoted(data.file(part)) for part in _parts_of(known))
     sql = _made_of.format(reviews=f'[{reviews}]', products=quoted(data.file('products')))
     with without_bar(duckdb.connect()) as con:
-        con.register('scores', none if scores is None else scores)
-        con.register('followers', none if followers is None else followers)
+        con.register('scores', followers[:0] if scores is None else scores) # names of columns are hashed, too
+        con.register('followers', followers)
         made = con.sql(sql).df().set_index('product_id')
     heard = _families_heard(data, known, most)
     if heard is not None:
@@ -502,11 +498,10 @@ def index_folder(
     "Where an index is; `RecsysError` lists those there are."
     root = root_folder(root)
     if (root/'manifest.json').exists() and name is None: return root
-    home = next((p for p in (root/'index', root/'outputs'/'index') if p.exists()), root/'outputs'/'index')
+    home = root/'index' if (root/'index').exists() else root/'outputs'/'index'
     for p in home.glob('.*.old'): # a build was killed while it took the old one's place
         recover_folder(p.with_name(p.name[1:-len('.old')]))
-    manifests = home.glob('[!.]*/manifest.json')
-    found = {m.parent.name: read_json(m)['built_at'] for m in manifests}
+    found = {m.parent.name: read_json(m)['built_at'] for m in home.glob('[!.]*/manifest.json')}
     if not found: raise RecsysError(f'{home}: no index here; `recsys index` builds one')
     if name is None: name = max(found, key=lambda n: (found[n], n))
     if name not in found: raise RecsysError(f'{name}: no such index in {home}; there are: {", ".join(sorted(found))}')
