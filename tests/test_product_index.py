@@ -3,6 +3,7 @@ import os, signal, subprocess, sys, time, uuid
 from pathlib import Path
 
 import numpy as np, pandas as pd, pytest
+from qdrant_client import QdrantClient
 
 from recsys_nb.core.files import RecsysError
 from recsys_nb.index.build import IndexSettings, index_folder, index_products
@@ -26,10 +27,14 @@ def catalogue(n, seed=0, dim=8):
     scored = [r['product_id'] for r in rows if rng.random() < .7]
     return pd.DataFrame(rows), vectors, pd.DataFrame(dict(product_id=scored, score=rng.integers(4, 21, len(scored))/4))
 
+def in_memory(name):
+    "A store in the client's own imitation of a server."
+    return ServerStore('memory', name, QdrantClient(':memory:'))
+
 def stores(tmp_path):
     "Every backend there is."
     yield 'edge', EdgeStore(tmp_path, dim=8)
-    memory = ServerStore(':memory:', 'test'); memory.create(8)
+    memory = in_memory('test'); memory.create(8)
     yield 'local mode', memory
     if url := os.environ.get('QDRANT_URL'):
         server = ServerStore(url, f'test-{uuid.uuid4().hex[:8]}'); server.create(8)
@@ -62,7 +67,7 @@ def backends(tmp_path_factory):
     others = {name: filled(s, *made, seed=5) for name, s in stores(tmp_path_factory.mktemp('index'))}
     yield reference, others, made
     for index in others.values():
-        if index.store.__class__ is ServerStore and index.store.url != ':memory:': index.store.client.delete_collection(index.store.collection)
+        if isinstance(index.store, ServerStore) and not index.store.lent: index.store.client.delete_collection(index.store.collection)
         index.close()
 
 def agree(a, b):
@@ -225,12 +230,11 @@ def encode(texts):
 def reviews_of(*rows): return pd.DataFrame(rows, columns=['family_id', 'review_id', 'text']).assign(title='')
 
 def test_reviews_are_searched_and_come_to_a_standing_index(tmp_path):
-    from qdrant_client import QdrantClient
     products, vectors, scores = catalogue(30)
     products['family_id'] = products.product_id
     first = reviews_of(('p0001', 'r1', 'I love how quiet the office keyboard is.'), ('p0002', 'r2', 'I hate how the wheel broke after two days.'))
     more = reviews_of(('p0001', 'r3', 'I love the big red battery of this mouse and it works for weeks.'), ('p0003', 'r4', 'It works and I love the wireless usb stick.'), ('nobody', 'r5', 'It works.'))
-    for settings in (IndexSettings(), IndexSettings(url=':memory:')):
+    for settings in (IndexSettings(), IndexSettings(url='memory')):
         how = dict(fingerprint='x', encode=encode, settings=settings, client=QdrantClient(':memory:') if settings.url else None)
         with index_products(tmp_path/'a', products, vectors, reviews=first, **how) as index:
             assert index.manifest['has_reviews'] and index.manifest['known'] == 'all'
@@ -328,14 +332,14 @@ def test_what_a_server_refuses_is_no_outage(monkeypatch, status, kind, message):
     import httpx
     from qdrant_client.http.exceptions import UnexpectedResponse
     monkeypatch.setattr(time, 'sleep', lambda s: None)
-    store = ServerStore(':memory:', 'x')
+    store = in_memory('x')
     def refuse(*_, **__): raise UnexpectedResponse(status, 'Refused', b'wrong vector', httpx.Headers())
     monkeypatch.setattr(store.client, 'count', refuse)
     with pytest.raises(RecsysError, match=message) as e: store.count()
     assert type(e.value) is kind
 
 def test_a_wrong_value_is_no_outage():
-    store = ServerStore(':memory:', 'x')
+    store = in_memory('x')
     store.create(8)
     with pytest.raises(ValueError): store.upsert([(dict(product_id='a'), dict(meaning=np.ones(3)))])
 
@@ -357,17 +361,16 @@ def test_a_server_that_comes_back():
     store.close(); server.shutdown(); server.server_close()
 
 def test_a_server_build(tmp_path):
-    from qdrant_client import QdrantClient
     products, vectors, scores = catalogue(50)
     client = QdrantClient(':memory:')
-    index = index_products(tmp_path/'idx', products, vectors, 'x', scores=scores, settings=IndexSettings(url=':memory:'), client=client)
-    assert len(index) == 50 and index.manifest['url'] == ':memory:'
+    index = index_products(tmp_path/'idx', products, vectors, 'x', scores=scores, settings=IndexSettings(url='memory'), client=client)
+    assert len(index) == 50 and index.manifest['url'] == 'memory'
     reference = filled(ExactStore(), products, vectors, scores)
     reference.weights = index.weights
     agree(index.search(vectors[3], k=3, exact=True), reference.search(vectors[3], k=3))
-    again = index_products(tmp_path/'idx', products.iloc[:20], vectors[:20], 'x', scores=scores, settings=IndexSettings(url=':memory:'), client=client)
+    again = index_products(tmp_path/'idx', products.iloc[:20], vectors[:20], 'x', scores=scores, settings=IndexSettings(url='memory'), client=client)
     assert len(again) == 20 and [c.name for c in client.get_collections().collections] == [again.store.collection], 'the replaced collection is gone'
-    def build(n=20, vectors=vectors[:20], dim=None, **settings): return index_products(tmp_path/'idx', products.iloc[:n], vectors, 'x', dim, scores, settings=IndexSettings(url=':memory:', **settings), client=client)
+    def build(n=20, vectors=vectors[:20], dim=None, **settings): return index_products(tmp_path/'idx', products.iloc[:n], vectors, 'x', dim, scores, settings=IndexSettings(url='memory', **settings), client=client)
     names = {again.store.collection, build().store.collection, build(shards=2).store.collection}
     assert len(names) == 3, 'neither the same data nor other settings go into the collection that is searched'
     def dies(texts): raise KeyboardInterrupt

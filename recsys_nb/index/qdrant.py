@@ -89,6 +89,15 @@ def scroll(self:QdrantStore, n=1000, vectors=(), filters=Filters()):
         if points: yield [(p.payload, _vectors_of(p, vectors)) for p in points]
         if at is None: return
 
+# %% ../../nbs/51_index.qdrant.ipynb #46daed43
+@patch
+def request(self:QdrantStore, name, asked, n, f, exact):
+    "A query by a vector, by 'score', or for anything that passes the filter."
+    lib = self.lib
+    params = lib.SearchParams(exact=exact, quantization=lib.QuantizationSearchParams(rescore=True, oversampling=2.))
+    query = self.query(name, asked) if name else {}
+    return lib.QueryRequest(limit=n, filter=f, params=params, with_payload=False, **query)
+
 # %% ../../nbs/51_index.qdrant.ipynb #5a838cce
 @patch
 def _fill_in(self:QdrantStore, lookups, found):
@@ -288,13 +297,10 @@ def page(self:EdgeStore, at, n, vectors, f=None):
 
 # %% ../../nbs/51_index.qdrant.ipynb #3c2eb465
 @patch
-def request(self:EdgeStore, name, asked, n, f, exact):
-    "A query by a vector, by 'score', or for anything that passes the filter."
-    query = None
-    if name == 'score': query = edge.OrderBy('score', edge.Direction.Desc)
-    elif name: query = edge.Query.Nearest(self._plain(asked), using=name)
-    params = edge.SearchParams(exact=exact, quantization=edge.QuantizationSearchParams(rescore=True, oversampling=2.))
-    return edge.QueryRequest(limit=n, query=query, filter=f, params=params, with_payload=False)
+def query(self:EdgeStore, name, asked) -> dict:
+    "What to order by: a vector, or 'score'."
+    if name == 'score': return dict(query=edge.OrderBy('score', edge.Direction.Desc))
+    return dict(query=edge.Query.Nearest(self._plain(asked), using=name))
 
 # %% ../../nbs/51_index.qdrant.ipynb #7be5bd79
 @patch
@@ -339,10 +345,9 @@ def _retried(
 
 # %% ../../nbs/51_index.qdrant.ipynb #57fe56bf
 def server_url(
-    url:str, # As somebody writes it; ':memory:' stays
+    url:str, # As somebody writes it
 ) -> str:
     "The whole address of a Qdrant server; `RecsysError` where it is none."
-    if url == ':memory:': return url
     parts = urlsplit(url.strip() if '://' in url else f'http://{url.strip()}')
     usual = dict(http=6333, https=443).get(parts.scheme)
     try: host, port = parts.hostname, usual if parts.port is None else parts.port
@@ -358,9 +363,9 @@ def server_url(
 class ServerStore(QdrantStore):
     "Products in a collection of a Qdrant server or cluster."
     def __init__(self,
-        url:str,                # 'http://host:6333', or ':memory:' for the client's own slow imitation
-        collection:str,         # Its name
-        client=None,            # An open `QdrantClient` to use instead
+        url:str,        # Such as 'http://host:6333'
+        collection:str, # Its name
+        client=None,    # An open `QdrantClient` to use instead
     ):
         from qdrant_client import QdrantClient, models
         super().__init__()
@@ -369,9 +374,7 @@ class ServerStore(QdrantStore):
         self.lib, self.point = models, models.PointStruct
         self.lent = client is not None
         key = os.environ.get('QDRANT_API_KEY')
-        remote = dict(url=self.url, api_key=key, timeout=30, check_compatibility=False)
-        where = dict(location=url) if url == ':memory:' else remote
-        self.client = client or QdrantClient(**where)
+        self.client = client or QdrantClient(url=self.url, api_key=key, timeout=30, check_compatibility=False)
     def call(self, name, *args, **kwargs):
         "Call the client's method for the collection, again if need be."
         method = getattr(self.client, name)
@@ -414,8 +417,7 @@ def create(self:ServerStore,
         hnsw_config=m.HnswConfigDiff(m=16, ef_construct=100),
         on_disk_payload=True,
         quantization_config=int8)
-    if self.url != ':memory:':
-        for name, kind in _indexed.items(): self.call('create_payload_index', name, kind.lower())
+    for name, kind in _indexed.items(): self.call('create_payload_index', name, kind.lower())
 
 # %% ../../nbs/51_index.qdrant.ipynb #8dec2a29
 @patch
@@ -436,7 +438,7 @@ def delete(self:ServerStore, ids):
 def finish(self:ServerStore):
     "Wait until the server says that its collection is optimised, at most an hour."
     until = time.monotonic() + 3600
-    while self.url != ':memory:' and (status := self.call('get_collection').status) != 'green':
+    while (status := self.call('get_collection').status) != 'green':
         if time.monotonic() > until:
             raise RecsysError(f'{self.url}: the collection {self.collection} is still {status} after an hour')
         time.sleep(.5)
@@ -467,16 +469,12 @@ def page(self:ServerStore, at, n, vectors, f=None):
 
 # %% ../../nbs/51_index.qdrant.ipynb #24f0eacf
 @patch
-def request(self:ServerStore, name, asked, n, f, exact):
-    "A query by a vector, by 'score', or for anything that passes the filter."
+def query(self:ServerStore, name, asked) -> dict:
+    "What to order by: a vector, or 'score'."
     m = self.lib
-    query = {}
-    if name == 'score': query = dict(query=m.OrderByQuery(order_by=m.OrderBy(key='score', direction='desc')))
-    elif name:
-        wanted = self._plain(asked)
-        query = dict(query=[wanted] if vector_kinds[name] == 'several' else wanted, using=name)
-    params = m.SearchParams(exact=exact, quantization=dict(rescore=True, oversampling=2.))
-    return m.QueryRequest(limit=n, filter=f, params=params, with_payload=False, **query)
+    if name == 'score': return dict(query=m.OrderByQuery(order_by=m.OrderBy(key='score', direction='desc')))
+    wanted = self._plain(asked)
+    return dict(query=[wanted] if vector_kinds[name] == 'several' else wanted, using=name)
 
 # %% ../../nbs/51_index.qdrant.ipynb #86800924
 @patch
