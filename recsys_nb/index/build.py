@@ -145,6 +145,8 @@ def _average_lengths(products, reviews, per_family):
     return lengths | (dict(review_avg_len=float((words + said).mean())) if said.notna().any() else {})
 
 # %% ../../nbs/54_index.build.ipynb #306c8b7a
+_at_a_time = 1000 # Products
+
 def _batches(products, size):
     "Starts and ends of about so many products each; no family is cut."
     begins = np.flatnonzero(products.family_id.ne(products.family_id.shift()))
@@ -161,13 +163,13 @@ def _of_families(reviews):
     return find
 
 # %% ../../nbs/54_index.build.ipynb #a4720975
-def _fill(index, part, products, vectors, reviews, encode, s, batch, followers):
+def _fill(index, part, products, vectors, reviews, encode, s, followers):
     "Put the products that are still missing into an index"
     after = followed(followers) if len(followers) else {}
     done, find = part.done('products'), _of_families(reviews)
     with progress(None, 'indexing', len(products), 'product') as bar:
         bar.update(done)
-        for start, end in _batches(products, batch):
+        for start, end in _batches(products, _at_a_time):
             if end <= done: continue
             rows = products[start:end]
             made = vectors(rows.text.fillna('').tolist()) if callable(vectors) else vectors[start:end]
@@ -180,10 +182,10 @@ def _fill(index, part, products, vectors, reviews, encode, s, batch, followers):
             bar.update(len(rows))
 
 # %% ../../nbs/54_index.build.ipynb #db2845d2
-def _hear(index, part, products, later, encode, batch):
+def _hear(index, part, products, later, encode):
     "Add the reviews that an index must not know while its weights are fitted."
     find = _of_families(later)
-    for start, end in _batches(products, batch) if len(later) else ():
+    for start, end in _batches(products, _at_a_time) if len(later) else ():
         if end <= part.done('later'): continue
         own = find(products.family_id[start:end])
         if len(own): index.add_reviews(own, encode, end - start)
@@ -224,7 +226,6 @@ def index_products(
     finish=None,              # Called with the filled index and its `Unfinished` folder, before it takes its place
     later:pd.DataFrame|None=None, # Reviews that it gets to know after that
     followers:pd.DataFrame|None=None, # What comes after what, see `data.histories`
-    batch:int=1000,           # Products at a time
 ) -> ProductIndex:
     "Build an index, all or nothing, and open it; a killed build goes on where it stopped."
     folder, p, s = Path(folder), with_scores(products, scores, followers), settings
@@ -239,13 +240,13 @@ def index_products(
         manifest = _first_manifest(folder.name, fingerprint, dim, p, reviews, s)
         index = ProductIndex(_begun_store(part, folder.name, dim, s, client), manifest, part.path)
         try:
-            _fill(index, part, p, vectors, reviews, encode, s, batch, followers)
+            _fill(index, part, p, vectors, reviews, encode, s, followers)
             index.manifest |= dict(
                 has_reviews=bool(part.done('reviews')),
                 has_histories=len(followers) > 0,
                 collection=part.done('collection') or None)
             if finish: finish(index, part)
-            _hear(index, part, p, later, encode, batch)
+            _hear(index, part, p, later, encode)
             del p
             give_back_memory()
             index.store.finish()
@@ -416,33 +417,28 @@ def encode_shard(
     shard:str='1/1',         # Which part of how many, as '3/8'
     name:str|None=None,      # Of the index; `None`: the data set's
     root:str|Path|None=None, # See `root_folder`; shared by all who encode
-    batch:int=1000,          # Products at a time, as in `index_products`
     **settings,              # See `IndexSettings`; the same for all parts and for the index
 ) -> int:                    # How many products are in this part
     "Encode a part of the products and of their reviews, for `build_index` to find."
     s, (model, _) = IndexSettings(**settings), settled(model, root)
     order = with_scores(_products_of(data, ['product_id', 'family_id']).reset_index(names='row'), None)
-    parts = [order[start:end] for start, end in _share(_batches(order, batch), shard)]
+    parts = [order[start:end] for start, end in _share(_batches(order, _at_a_time), shard)]
     if not parts: return 0
-    rows = np.sort(np.concatenate([part.row for part in parts]))
-    texts = read_rows(data, 'products', rows, ['product_id', 'text']).set_index('product_id').text.fillna('')
-    _encode_parts(parts, texts, data, model, _place_of_parts(root, name or data.name, model.fingerprint), s)
-    return len(texts)
-
-def _encode_parts(parts, texts, data, model, folder, s):
-    "Encode what the index of each part is going to ask for."
+    mine = pd.concat(parts)
+    texts = read_rows(data, 'products', np.sort(mine.row.to_numpy()), ['product_id', 'text'])
+    texts = texts.set_index('product_id').text.fillna('')
+    folder = _place_of_parts(root, name or data.name, model.fingerprint)
     product_tower = _shared(model, 'product', folder, s.tokens, write=True)
     user_tower = _shared(model, 'user', folder, write=True)
-    families, known = {f for part in parts for f in part.family_id}, _families_heard(data, s.known, s.families)
+    families, known = set(mine.family_id), _families_heard(data, s.known, s.families)
     if known is not None: families &= known
     reviews = [_of_families(r) for r in _first_and_later(data, s, fitting_queries(data)[1], families)]
-    with progress(None, 'encoding', len(texts), 'product') as bar:
-        for part in parts:
-            sound(product_tower(texts[part.product_id].tolist()), part.product_id.tolist())
-            said = {}
-            for new in (find(part.family_id) for find in reviews):
-                if len(new): said |= listen_again(said, new, user_tower, s.per_family, s.sentences)
-            bar.update(len(part))
+    for part in progress(parts, 'encoding', unit='batch'):
+        sound(product_tower(texts[part.product_id].tolist()), part.product_id.tolist())
+        said = {}
+        for new in (find(part.family_id) for find in reviews):
+            if len(new): said |= listen_again(said, new, user_tower, s.per_family, s.sentences)
+    return len(mine)
 
 # %% ../../nbs/54_index.build.ipynb #d7afe1f4
 _short = ['product_id', 'family_id', 'title', 'brand', 'categories', 'price', 'average_rating', 'rating_number', 'url']

@@ -81,14 +81,15 @@ def payload_of(
 ) -> dict:    # What is not known is left out
     "What is kept with a product's vectors."
     row = {k: v for k, v in row.items() if not pd.api.types.is_scalar(v) or pd.notna(v)}
-    row |= dict(product_id=str(row['product_id']))
-    p = dict(product_id=row['product_id'], family_id=str(row.get('family_id') or row['product_id']), title='')
+    name = str(row['product_id'])
+    p = dict(product_id=name, family_id=str(row.get('family_id') or name), title='')
     p |= {k: str(row[k]) for k in _texts if k in row}
     p |= {k: _number(row, k) for k in _numbers if k in row}
     categories = _list(row, 'categories')
     p |= dict(categories=categories, category_keys=sorted({key_of(c) for c in categories}))
     p |= dict(images=_list(row, 'images')[:3], points=[o[:300] for o in _list(row, 'features')[:6]])
-    return p | (dict(brand_key=key_of(p['brand'])) if 'brand' in p else {})
+    if 'brand' in p: p['brand_key'] = key_of(p['brand'])
+    return p
 
 # %% ../../nbs/50_index.stores.ipynb #470bb77f
 vector_kinds = dict(

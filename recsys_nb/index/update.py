@@ -133,7 +133,9 @@ def _put(index, rows, reviews, model, after):
     return len(new)
 
 # %% ../../nbs/55_index.update.ipynb #588e99fc
-def _put_all(index, data, same, scores, followers, batch):
+_at_a_time = 1000 # Products
+
+def _put_all(index, data, same, scores, followers):
     "Put all products of which something differs; how many, and how many of them were encoded."
     changed = same.index[~same.all(axis=1)]
     if not len(changed):
@@ -146,12 +148,12 @@ def _put_all(index, data, same, scores, followers, batch):
     model, m = model_of(index.folder), index.manifest
     new = set(rows.family_id[~rows.same_reviews])
     reviews = reviews_known(data, m['known'], m['per_family'], new, m.get('families'))
-    encoded, bar = 0, progress(None, 'updating', len(rows), 'product')
-    for i in range(0, len(rows), batch):
-        some = rows[i:i + batch]
-        encoded += _put(index, some, reviews, model, after)
-        bar.update(len(some))
-    bar.close()
+    encoded = 0
+    with progress(None, 'updating', len(rows), 'product') as bar:
+        for i in range(0, len(rows), _at_a_time):
+            some = rows[i:i + _at_a_time]
+            encoded += _put(index, some, reviews, model, after)
+            bar.update(len(some))
     if 10*len(rows) > len(same):
         index.store.finish()
     return dict(written=len(rows), encoded=encoded)
@@ -162,7 +164,6 @@ def update_index(
     folder:Path,                   # The standing index
     scores:pd.DataFrame|None=None, # product_id and predicted score
     client=None,                   # An open `QdrantClient`
-    batch:int=1000,                # Products at a time
 ) -> dict:                         # How many products were written, encoded and removed
     "Write into an index what has changed in its data."
     m = read_manifest(folder)
@@ -179,7 +180,7 @@ def update_index(
         with replace_folder(folder) as part:
             shutil.copytree(folder, part, copy_function=_copy, dirs_exist_ok=True)
             with ProductIndex.open(part, alone=True, client=client) as index:
-                done = _put_all(index, data, same, scores, followers, batch)
+                done = _put_all(index, data, same, scores, followers)
                 if gone:
                     index.store.delete(gone)
                 _tell(index, data, now, scores, followers)
