@@ -326,12 +326,13 @@ def _first_and_later(data, s, shown, families=None):
     later = _reviews_of(data, ['val', 'test'] if s.known == 'all' else [], s.per_family, families, shown.review_id)
     return first, later
 
-def _families_heard(data, known, most):
-    "The families whose reviews an index knows, those with the most; `None`: all."
-    if most is None: return None
+def _families_heard(data, known, most, among=None):
+    "The families whose reviews an index knows, those with the most; of these, or of all."
+    if most is None: return among
     owners = pd.Series(np.concatenate([read_column(data, p, 'family_id') for p in _parts_of(known)]), dtype=object)
     sizes = owners.value_counts().sort_index().sort_values(ascending=False, kind='stable')
-    return set(sizes.index[:most])
+    heard = set(sizes.index[:most])
+    return heard if among is None else among & heard
 
 # %% ../../nbs/54_index.build.ipynb #c9a9feb4
 def reviews_known(
@@ -342,8 +343,7 @@ def reviews_known(
     most:int|None=None, # Of so many families those with most reviews are known; `None`: all
 ) -> pd.DataFrame:
     "What an index may know of these families."
-    heard = _families_heard(data, known, most)
-    return _reviews_of(data, _parts_of(known), per_family, families if heard is None else families & heard)
+    return _reviews_of(data, _parts_of(known), per_family, _families_heard(data, known, most, families))
 
 # %% ../../nbs/54_index.build.ipynb #c8e45aec
 def _hash(o): return f'md5_number_lower({o}::VARCHAR)'
@@ -381,8 +381,8 @@ def contents(
         made = con.sql(sql).df().set_index('product_id')
     heard = _families_heard(data, known, most)
     if heard is not None:
-        family = pd.Series(read_column(data, 'products', 'family_id'), read_column(data, 'products', 'product_id'))
-        made.loc[~family[made.index].isin(heard).to_numpy(), 'reviews'] = 0
+        family = _products_of(data, ['product_id', 'family_id']).set_index('product_id').family_id
+        made['reviews'] = made.reviews.where(family[made.index].isin(heard), 0)
     return made
 
 # %% ../../nbs/54_index.build.ipynb #58259133
@@ -430,8 +430,7 @@ def encode_shard(
     folder = _place_of_parts(root, name or data.name, model.fingerprint)
     product_tower = _shared(model, 'product', folder, s.tokens, write=True)
     user_tower = _shared(model, 'user', folder, write=True)
-    families, known = set(mine.family_id), _families_heard(data, s.known, s.families)
-    if known is not None: families &= known
+    families = _families_heard(data, s.known, s.families, set(mine.family_id))
     reviews = [_of_families(r) for r in _first_and_later(data, s, fitting_queries(data)[1], families)]
     for part in progress(parts, 'encoding', unit='batch'):
         sound(product_tower(texts[part.product_id].tolist()), part.product_id.tolist())

@@ -284,7 +284,7 @@ def put(self:ProductIndex,
             sentences=own.sentence_vectors)
         kept = dict(reviews=own.reviews, n_reviews=len(own.reviews), sentences=own.sentences)
         before, _ = standing.get(payload['product_id'], ({}, {}))
-        kept |= {k: v for k, v in before.items() if k == 'damping'}
+        if 'damping' in before: kept['damping'] = before['damping']
         points.append((payload | kept, made))
     self.store.upsert(points)
 

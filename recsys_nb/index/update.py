@@ -107,29 +107,22 @@ def _copy(source, target):
         b.truncate(os.fstat(a.fileno()).st_size)
 
 # %% ../../nbs/55_index.update.ipynb #dd6291cd
-def _heard(index, rows, standing, reviews, encode):
-    "What is kept of the reviews of these products: what the index has, where nothing is new."
-    before = {i: Said.of(p, v) for i, (p, v) in standing.items()}
-    said = {rows.family_id[i]: own for i, own in before.items() if rows.same_reviews[i]}
-    new = reviews[reviews.family_id.isin(rows.family_id[~rows.same_reviews])]
-    if not len(new):
-        return said
-    m = index.manifest
-    return said | listen(new, encode, m['per_family'], m.get('sentences', 8), known=before)
-
 def _put(index, rows, reviews, model, after):
     "Put products of which something has changed; how many were encoded."
-    standing = index.store.retrieve(rows.index, ['meaning', 'reviews', 'sentences'])
-    said = _heard(index, rows, standing, reviews, model.encode) # the user tower
+    m, standing = index.manifest, index.store.retrieve(rows.index, ['meaning', 'reviews', 'sentences'])
+    before = {i: Said.of(p, v) for i, (p, v) in standing.items()}
+    said = {rows.family_id[i]: own for i, own in before.items() if rows.same_reviews[i]}
+    heard = reviews[reviews.family_id.isin(rows.family_id[~rows.same_reviews])]
+    if len(heard):
+        said |= listen(heard, model.encode, m['per_family'], m.get('sentences', 8), known=before) # the user tower
     vectors = {i: v['meaning'] for i, (_, v) in standing.items()}
     new = rows.index[~(rows.same_text & rows.index.isin(standing))].tolist()
     if new:
-        limit = index.manifest.get('tokens')
-        made = model.encode(rows.text[new].fillna('').tolist(), side='product', max_tokens=limit)
-        vectors |= dict(zip(new, sound(made, new)))
+        made = model.encode(rows.text[new].fillna('').tolist(), side='product', max_tokens=m.get('tokens'))
+        vectors |= zip(new, sound(made, new))
     payloads = [payload_of(r) for r in rows.to_dict('records')]
     index.put(payloads, [vectors[i] for i in rows.index], said, after)
-    index.manifest['has_reviews'] |= any(own.reviews for own in said.values())
+    m['has_reviews'] |= any(own.reviews for own in said.values())
     return len(new)
 
 # %% ../../nbs/55_index.update.ipynb #588e99fc
