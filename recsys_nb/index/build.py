@@ -148,10 +148,18 @@ def _average_lengths(products, reviews, per_family):
 _at_a_time = 1000 # Products
 
 def _batches(products, size):
-    "Starts and ends of about so many products each; no family is cut."
+    "Products in batches of about so many; no family is cut."
     begins = np.flatnonzero(products.family_id.ne(products.family_id.shift()))
     starts = begins[np.searchsorted(begins, np.arange(0, begins[-1] + 1, size))]
-    return list(itertools.pairwise([*dict.fromkeys(starts.tolist()), len(products)]))
+    return [products[start:end] for start, end in itertools.pairwise([*dict.fromkeys(starts.tolist()), len(products)])]
+
+def _missing(part, what, products):
+    "Batches of products that were not done yet; each is noted before the next one."
+    done = part.done(what)
+    for rows in _batches(products, _at_a_time):
+        if rows.index[-1] < done: continue
+        yield rows
+        part.mark(what, int(rows.index[-1]) + 1)
 
 # %% ../../nbs/54_index.build.ipynb #e4f4f9f4
 def _of_families(reviews):
@@ -166,30 +174,25 @@ def _of_families(reviews):
 def _fill(index, part, products, vectors, reviews, encode, s, followers):
     "Put the products that are still missing into an index"
     after = followed(followers) if len(followers) else {}
-    done, find = part.done('products'), _of_families(reviews)
+    find = _of_families(reviews)
     with progress(None, 'indexing', len(products), 'product') as bar:
-        bar.update(done)
-        for start, end in _batches(products, _at_a_time):
-            if end <= done: continue
-            rows = products[start:end]
-            made = vectors(rows.text.fillna('').tolist()) if callable(vectors) else vectors[start:end]
+        bar.update(part.done('products'))
+        for rows in _missing(part, 'products', products):
+            made = vectors(rows.text.fillna('').tolist()) if callable(vectors) else vectors[rows.index]
             payloads = [payload_of(r) for r in rows.to_dict('records')]
             own = find(p['family_id'] for p in payloads)
             said = listen(own, encode, s.per_family, s.sentences) if len(own) else {}
             index.put(payloads, sound(made, rows.product_id.tolist()), said, after)
             if said: part.mark('reviews', True)
-            part.mark('products', end)
             bar.update(len(rows))
 
 # %% ../../nbs/54_index.build.ipynb #db2845d2
 def _hear(index, part, products, later, encode):
     "Add the reviews that an index must not know while its weights are fitted."
     find = _of_families(later)
-    for start, end in _batches(products, _at_a_time) if len(later) else ():
-        if end <= part.done('later'): continue
-        own = find(products.family_id[start:end])
-        if len(own): index.add_reviews(own, encode, end - start)
-        part.mark('later', end)
+    for rows in _missing(part, 'later', products) if len(later) else ():
+        own = find(rows.family_id)
+        if len(own): index.add_reviews(own, encode, len(rows))
 
 # %% ../../nbs/54_index.build.ipynb #71a06d4f
 def _first_manifest(name, fingerprint, dim, products, reviews, s):
@@ -422,7 +425,7 @@ def encode_shard(
     "Encode a part of the products and of their reviews, for `build_index` to find."
     s, (model, _) = IndexSettings(**settings), settled(model, root)
     order = with_scores(_products_of(data, ['product_id', 'family_id']).reset_index(names='row'), None)
-    parts = [order[start:end] for start, end in _share(_batches(order, _at_a_time), shard)]
+    parts = _share(_batches(order, _at_a_time), shard)
     if not parts: return 0
     mine = pd.concat(parts)
     texts = read_rows(data, 'products', np.sort(mine.row.to_numpy()), ['product_id', 'text'])
