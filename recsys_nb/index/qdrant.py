@@ -76,7 +76,12 @@ def upsert(self:QdrantStore,
         there = {n: v for n, v in vectors.items() if len(v) and (not isinstance(v, tuple) or len(v[0]))}
         plain = {n: self._plain(v) for n, v in there.items()}
         made.append(self.point(id=point_id(payload['product_id']), vector=plain, payload=payload))
-    self.write(made)
+    self.change('upsert', made)
+
+@patch
+def delete(self:QdrantStore, ids):
+    "Remove products."
+    self.change('delete', [point_id(i) for i in ids])
 
 # %% ../../nbs/51_index.qdrant.ipynb #80270d24
 @patch
@@ -241,8 +246,9 @@ class EdgeStore(QdrantStore):
 
 # %% ../../nbs/51_index.qdrant.ipynb #afb10461
 @patch
-def _update(self:EdgeStore, operation):
-    "Change the folder; `RecsysError` where somebody else reads it"
+def change(self:EdgeStore, what, points):
+    "'upsert' points, or 'delete' them by their ids; `RecsysError` where somebody else reads the folder."
+    operation = getattr(edge.UpdateOperation, f'{what}_points')(points)
     shared = self.lock and not self.alone
     try:
         if shared: _lock(self.lock, self.folder, alone=True)
@@ -251,18 +257,6 @@ def _update(self:EdgeStore, operation):
         self.read = {}
     finally:
         if shared: _lock(self.lock, self.folder, alone=False) # a lock that was refused is lost
-
-# %% ../../nbs/51_index.qdrant.ipynb #bbd33c26
-@patch
-def write(self:EdgeStore, points):
-    "Add points or replace them."
-    self._update(edge.UpdateOperation.upsert_points(points))
-
-# %% ../../nbs/51_index.qdrant.ipynb #796d66b7
-@patch
-def delete(self:EdgeStore, ids):
-    "Remove products."
-    self._update(edge.UpdateOperation.delete_points([point_id(i) for i in ids]))
 
 # %% ../../nbs/51_index.qdrant.ipynb #b94e1c74
 @patch
@@ -421,16 +415,9 @@ def create(self:ServerStore,
 
 # %% ../../nbs/51_index.qdrant.ipynb #8dec2a29
 @patch
-def write(self:ServerStore, points):
-    "Add points or replace them."
-    self.call('upsert', points, wait=True)
-    self.read = {}
-
-# %% ../../nbs/51_index.qdrant.ipynb #364d55e3
-@patch
-def delete(self:ServerStore, ids):
-    "Remove products."
-    self.call('delete', [point_id(i) for i in ids], wait=True)
+def change(self:ServerStore, what, points):
+    "'upsert' points, or 'delete' them by their ids."
+    self.call(what, points, wait=True)
     self.read = {}
 
 # %% ../../nbs/51_index.qdrant.ipynb #ac267ff8
