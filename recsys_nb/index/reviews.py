@@ -165,7 +165,9 @@ def listen_again(
     reviews:pd.DataFrame, # New ones, see `listen`
     encode, n_reviews:int=4, n_sentences:int=8, # See `listen`
 ) -> dict:                # Family -> `Said`
-    "Choose among what is kept and new reviews."
+    "Choose among what is kept of the families of new reviews, and these."
+    families = set(reviews.family_id)
+    said = {f: own for f, own in said.items() if f in families}
     kept = pd.DataFrame([dict(r, family_id=f) for f, own in said.items() for r in own.reviews])
     new = reviews.filter(['family_id', 'review_id', 'title', 'text', 'rating'])
     every = pd.concat([kept, new], ignore_index=True).drop_duplicates(['family_id', 'review_id'])
