@@ -182,7 +182,7 @@ def _fill(index, part, products, vectors, reviews, encode, s, followers):
             payloads = [payload_of(r) for r in rows.to_dict('records')]
             own = find(p['family_id'] for p in payloads)
             said = listen(own, encode, s.per_family, s.sentences) if len(own) else {}
-            index.put(payloads, sound(made, rows.product_id.tolist()), said, after)
+            index.put(payloads, sound(made, rows.product_id), said, after)
             if said: part.mark('reviews', True)
             bar.update(len(rows))
 
@@ -231,9 +231,10 @@ def index_products(
     followers:pd.DataFrame|None=None, # What comes after what, see `data.histories`
 ) -> ProductIndex:
     "Build an index, all or nothing, and open it; a killed build goes on where it stopped."
-    folder, p, s = Path(folder), with_scores(products, scores, followers), settings
-    if not len(p): raise RecsysError('products: there are none to index')
+    folder, s = Path(folder), settings
     reviews, later, followers = (pd.DataFrame() if r is None else r for r in (reviews, later, followers))
+    p = with_scores(products, scores, followers)
+    if not len(p): raise RecsysError('products: there are none to index')
     if not callable(vectors):
         vectors = _in_order(vectors, products, p)
         dim = vectors.shape[1]
@@ -436,7 +437,7 @@ def encode_shard(
     families = _families_heard(data, s.known, s.families, set(mine.family_id))
     reviews = [_of_families(r) for r in _first_and_later(data, s, fitting_queries(data)[1], families)]
     for part in progress(parts, 'encoding', unit='batch'):
-        sound(product_tower(texts[part.product_id].tolist()), part.product_id.tolist())
+        sound(product_tower(texts[part.product_id].tolist()), part.product_id)
         said = {}
         for new in (find(part.family_id) for find in reviews):
             if len(new): said |= listen_again(said, new, user_tower, s.per_family, s.sentences)

@@ -300,14 +300,14 @@ def standing(self:ProductIndex, families) -> tuple:
 
 # %% ../../nbs/53_index.products.ipynb #9648fed3
 def sound(
-    vectors,  # (n, dim) numbers
-    ids:list, # The products that they belong to
-) -> np.ndarray:   # (n, dim) float32
+    vectors, # (n, dim) numbers
+    ids,     # The products that they belong to
+) -> np.ndarray: # (n, dim) float32
     "The vectors, or a `RecsysError` that names the first product whose vector is not finite, or zero."
     v = np.asarray(vectors, np.float32)
     wrong = ~np.isfinite(v).all(1) | ~v.any(1)
     if wrong.any():
-        raise RecsysError(f'vectors: that of product {ids[wrong.argmax()]} is not finite, or zero; '
+        raise RecsysError(f'vectors: that of product {list(ids)[wrong.argmax()]} is not finite, or zero; '
                           'did the training diverge?')
     return v
 
@@ -315,7 +315,7 @@ def sound(
 def with_scores(
     products:pd.DataFrame,    # The products table
     scores:pd.DataFrame|None, # product_id, score and count, or `None`
-    followers=None,           # See `followers`; what is had after a product counts less, the more there is
+    followers=(),             # See `followers`; what is had after a product counts less, the more there is
 ) -> pd.DataFrame:
     "Products in the order of their families and ids, with their predicted scores and `damping`."
     families = products.get('family_id', products.product_id).fillna(products.product_id)
@@ -323,7 +323,7 @@ def with_scores(
     for name, table in dict(products=p, scores=p[:0] if scores is None else scores).items():
         twice = table.product_id[table.product_id.duplicated()]
         if len(twice): raise RecsysError(f'{name}: {twice.iloc[0]} is there twice')
-    if followers is not None and len(followers):
+    if len(followers):
         p['damping'] = p.product_id.map(followers.drop_duplicates('before').set_index('before').damping)
     if scores is None: return p
     known = scores.rename(columns=dict(count='score_count')).filter(['product_id', 'score', 'score_count'])
@@ -348,7 +348,7 @@ def add(self:ProductIndex,
     _check_columns(products, 'products', ('product_id', 'title', 'text'))
     if (shape := np.shape(vectors)) != (len(products), self.dim):
         raise RecsysError(f'vectors: expected {len(products)} of length {self.dim}, got shape {shape}')
-    vectors = sound(vectors, products.product_id.tolist())
+    vectors = sound(vectors, products.product_id)
     p = with_scores(products, scores)
     payloads = [payload_of(r) for r in p.to_dict('records')]
     _, said = self.standing({p['family_id'] for p in payloads})
