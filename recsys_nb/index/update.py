@@ -54,28 +54,25 @@ def update_data(
     "Prepare a data set again with what is new; the same files again change nothing."
     folder = root_folder(root)/'data'/'updates'/load_prepared(name, root).path.name
     with only_one(folder, f'update of "{folder.name}"'):
-        return _updated(load_prepared(name, root), folder, reviews, meta, removed, root, how)
-
-def _updated(data, folder, reviews, meta, removed, root, how):
-    "Copy what is new into the folder, and prepare the data again if there is anything."
-    folder.mkdir(exist_ok=True)
-    for left in folder.glob('.*.part'): # of a killed update
-        left.unlink()
-    new_reviews = [_kept(f, folder) for f in input_files(reviews, 'reviews')]
-    new_meta = [_kept(f, folder) for f in input_files(meta, 'meta')]
-    if removed:
-        new_meta.append(_removal(removed, folder))
-    all_reviews = _joined(data, 'reviews', new_reviews)
-    all_meta = _joined(data, 'meta', new_meta)
-    if (all_reviews, all_meta) == (_joined(data, 'reviews'), _joined(data, 'meta')):
-        with only_one(data.path, f'data set "{data.name}"'): # clears what a killed one left
-            return data
-    settings, split = dict(data.report['settings']), data.report['split']
-    updates = {*(settings.get('updates') or ()), *map(str, new_meta)}
-    settings['updates'] = [str(f) for f in all_meta if str(f) in updates]
-    if split['by'] == 'time':
-        settings |= dict(split='time', cuts=split['cuts'])
-    return prepare(all_reviews, all_meta, data.path.name, root, **how, **settings)
+        data = load_prepared(name, root) # as the one before has left it
+        folder.mkdir(exist_ok=True)
+        for left in folder.glob('.*.part'): # of a killed update
+            left.unlink()
+        new_reviews = [_kept(f, folder) for f in input_files(reviews, 'reviews')]
+        new_meta = [_kept(f, folder) for f in input_files(meta, 'meta')]
+        if removed:
+            new_meta.append(_removal(removed, folder))
+        all_reviews = _joined(data, 'reviews', new_reviews)
+        all_meta = _joined(data, 'meta', new_meta)
+        if (all_reviews, all_meta) == (_joined(data, 'reviews'), _joined(data, 'meta')):
+            with only_one(data.path, f'data set "{data.name}"'): # clears what a killed one left
+                return data
+        settings, split = dict(data.report['settings']), data.report['split']
+        updates = {*(settings.get('updates') or ()), *map(str, new_meta)}
+        settings['updates'] = [str(f) for f in all_meta if str(f) in updates]
+        if split['by'] == 'time':
+            settings |= dict(split='time', cuts=split['cuts'])
+        return prepare(all_reviews, all_meta, data.path.name, root, **how, **settings)
 
 # %% ../../nbs/55_index.update.ipynb #a41199e6
 def _same(now, then):
