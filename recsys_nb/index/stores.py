@@ -25,7 +25,11 @@ def key_of(name) -> str:
     return ' '.join(str(name).casefold().split())
 
 # %% ../../nbs/50_index.stores.ipynb #d68b57d6
-def _not_negative(v): return isinstance(v, Real) and 0 <= v < np.inf
+def _number(name, v):
+    "A number that is not negative; `RecsysError` where it is something else."
+    if isinstance(v, np.generic): v = v.item()
+    if isinstance(v, Real) and 0 <= v < np.inf: return v
+    raise RecsysError(f'{name}={v!r}: expected a number that is not negative')
 
 # %% ../../nbs/50_index.stores.ipynb #76089e79
 @dataclass(frozen=True)
@@ -45,9 +49,7 @@ class Filters:
         for f in ('category', 'brand', 'not_brand', 'family', 'exclude', 'not_family'):
             object.__setattr__(self, f, as_tuple(getattr(self, f)))
         for f in ('min_price', 'max_price', 'min_score'):
-            v = getattr(self, f)
-            if v is not None and not _not_negative(v):
-                raise RecsysError(f'{f}={v!r}: expected a number that is not negative')
+            if getattr(self, f) is not None: _number(f, getattr(self, f))
         if None not in (self.min_price, self.max_price) and self.min_price > self.max_price:
             raise RecsysError(f'min_price={self.min_price:g} is above max_price={self.max_price:g}')
 
@@ -61,12 +63,6 @@ def point_id(
 # %% ../../nbs/50_index.stores.ipynb #b3854718
 _numbers = ('price', 'average_rating', 'rating_number', 'score', 'score_count', 'damping')
 _texts = ('title', 'brand', 'url', 'text')
-
-def _number(row, field):
-    v = row[field]
-    v = v.item() if hasattr(v, 'item') else v
-    if _not_negative(v): return v
-    raise RecsysError(f'product {row["product_id"]}: {field}={v!r}: expected a number that is not negative')
 
 # %% ../../nbs/50_index.stores.ipynb #aece544b
 def _list(row, field):
@@ -84,7 +80,7 @@ def payload_of(
     name = str(row['product_id'])
     p = dict(product_id=name, family_id=str(row.get('family_id') or name), title='')
     p |= {k: str(row[k]) for k in _texts if k in row}
-    p |= {k: _number(row, k) for k in _numbers if k in row}
+    p |= {k: _number(f'product {name}: {k}', row[k]) for k in _numbers if k in row}
     categories = _list(row, 'categories')
     p |= dict(categories=categories, category_keys=sorted({key_of(c) for c in categories}))
     p |= dict(images=_list(row, 'images')[:3], points=[o[:300] for o in _list(row, 'features')[:6]])
