@@ -45,13 +45,10 @@ def signals_of(
 # %% ../../nbs/53_index.products.ipynb #cc7ce0de
 _brought = 10 # A signal brought what is among its first ten
 
-def _brought_by(signals):
-    "For each candidate the signals that have it among their first ones, or else the one that has it highest"
-    names = [name for name in signals if name != 'stars']
-    def of(places):
-        best = sorted((place, name) for place, name in zip(places, names) if place < np.inf)
-        return [name for place, name in best if place < _brought] or [name for _, name in best[:1]]
-    return list(map(of, zip(*(_places(signals[name]) for name in names))))
+def _brought_by(names, places):
+    "The signals that have a candidate among their first ones, or else the one that has it highest"
+    best = sorted((place, name) for place, name in zip(places, names) if place < np.inf)
+    return [name for place, name in best if place < _brought] or [name for _, name in best[:1]]
 
 def _places(values):
     "How many are higher than each; without end where there is no value"
@@ -68,8 +65,8 @@ def ordered(
     "Order candidates by the mixture of their signals."
     signals = signals_of(found, asked)
     values = mix(signals, weights, spoken)
-    because = _brought_by(signals) if asked else [[] for _ in found]
-    hits = [Hit(**vars(c), value=float(v), because=b) for c, v, b in zip(found, values, because)]
+    rows = zip(found, values.tolist(), *(_places(signals[name]) for name in asked))
+    hits = [Hit(**vars(c), value=v, because=_brought_by(asked, places)) for c, v, *places in rows]
     return sorted(hits, key=lambda h: (-h.value, h.product_id))
 
 # %% ../../nbs/53_index.products.ipynb #b8078d7e
