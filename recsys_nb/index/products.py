@@ -191,17 +191,15 @@ def search_many(self:ProductIndex,
     check_k(k)
     weights = self.weights if words is None else self.weights.with_words(words)
     n = n or max(100, 4*k)
-    out = {}
-    todo = list(range(len(queries)))
-    while todo:
+    out = [None]*len(queries)
+    while todo := [i for i, settled in enumerate(out) if settled is None]:
         lookups = [self.lookup(queries[i], n) for i in todo]
         for i, q, found in zip(todo, lookups, self.store.candidates(lookups, exact=exact)):
             hits = ordered(found, q.asked, weights, how_spoken(queries[i].text))
             kept = _best_of_families(hits) if families else hits
-            out[i] = kept[:k] if enough(hits, kept, k, n) else None
-        todo = [i for i in todo if out[i] is None]
+            if enough(hits, kept, k, n): out[i] = kept[:k]
         n = 4*n
-    return [out[i] for i in range(len(queries))]
+    return out
 
 # %% ../../nbs/53_index.products.ipynb #6268293c
 @patch
