@@ -327,7 +327,7 @@ def _first_and_later(data, s, shown, families=None):
     if families is not None: shown = shown[shown.family_id.isin(families)]
     first = _reviews_of(data, ['train'], s.per_family, families)
     if len(shown): first = pd.concat([first, shown])
-    later = _reviews_of(data, ['val', 'test'] if s.known == 'all' else [], s.per_family, families, shown.review_id)
+    later = _reviews_of(data, _parts_of(s.known)[1:], s.per_family, families, shown.review_id)
     return first, later
 
 def _families_heard(data, known, most, among=None):
@@ -499,7 +499,7 @@ def index_folder(
     if (root/'manifest.json').exists() and name is None: return root
     home = root/'index' if (root/'index').exists() else root/'outputs'/'index'
     for p in home.glob('.*.old'): # a build was killed while it took the old one's place
-        recover_folder(p.with_name(p.name[1:-len('.old')]))
+        recover_folder(p.with_name(p.stem[1:]))
     found = {m.parent.name: read_json(m)['built_at'] for m in home.glob('[!.]*/manifest.json')}
     if not found: raise RecsysError(f'{home}: no index here; `recsys index` builds one')
     if name is None: name = max(found, key=lambda n: (found[n], n))

@@ -157,11 +157,10 @@ def update_index(
 ) -> dict:                         # How many products were written, encoded and removed
     "Write into an index what has changed in its data."
     m = read_manifest(folder)
-    known = m.get('known', 'all')
     file = folder/'contents.parquet'
     with only_one(folder, f'index "{folder.name}"'):
-        followers = count_histories(data.file('interactions'), 'train' if known == 'train' else None)
-        now = contents(data, scores, followers, known, m.get('families'))
+        followers, _ = count_histories(data.file('interactions'), 'train' if m['known'] == 'train' else None)
+        now = contents(data, scores, followers, m['known'], m.get('families'))
         then = pd.read_parquet(file) if file.exists() else now[:0]
         same = _same(now, then)
         gone = then.index.difference(now.index).tolist()
