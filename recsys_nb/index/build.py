@@ -231,9 +231,8 @@ def index_products(
     followers:pd.DataFrame|None=None, # What comes after what, see `data.histories`
 ) -> ProductIndex:
     "Build an index, all or nothing, and open it; a killed build goes on where it stopped."
-    folder, s = Path(folder), settings
     reviews, later, followers = (pd.DataFrame() if r is None else r for r in (reviews, later, followers))
-    p = with_scores(products, scores, followers)
+    folder, p, s = Path(folder), with_scores(products, scores, followers), settings
     if not len(p): raise RecsysError('products: there are none to index')
     if not callable(vectors):
         vectors = _in_order(vectors, products, p)
@@ -245,10 +244,8 @@ def index_products(
         index = ProductIndex(_begun_store(part, folder.name, dim, s, client), manifest, part.path)
         try:
             _fill(index, part, p, vectors, reviews, encode, s, followers)
-            index.manifest |= dict(
-                has_reviews=bool(part.done('reviews')),
-                has_histories=len(followers) > 0,
-                collection=part.done('collection') or None)
+            index.manifest |= dict(has_reviews=bool(part.done('reviews')), has_histories=len(followers) > 0)
+            index.manifest['collection'] = part.done('collection') or None
             if finish: finish(index, part)
             _hear(index, part, p, later, encode)
             del p
