@@ -11,10 +11,12 @@ def passes(f, payload):
         return value is not None and (low is None or value >= low) and (high is None or value <= high)
     def keys(names): return set(map(key_of, names))
     brand, family = payload.get('brand_key'), payload['family_id']
-    wanted = ((f.category, keys(f.category) & set(payload['category_keys'])), (f.brand, brand in keys(f.brand)), (f.family, family in f.family))
-    unwanted = brand in keys(f.not_brand) or family in f.not_family or payload['product_id'] in f.exclude
-    inside = within(payload.get('price'), f.min_price, f.max_price) and within(payload.get('score'), f.min_score, None)
-    return inside and not unwanted and all(met for asked, met in wanted if asked)
+    if not within(payload.get('price'), f.min_price, f.max_price): return False
+    if not within(payload.get('score'), f.min_score, None): return False
+    if f.category and not keys(f.category) & set(payload['category_keys']): return False
+    if f.brand and brand not in keys(f.brand): return False
+    if f.family and family not in f.family: return False
+    return brand not in keys(f.not_brand) and family not in f.not_family and payload['product_id'] not in f.exclude
 
 class ExactStore:
     "All products in memory."
@@ -33,7 +35,7 @@ class ExactStore:
     def close(self): "Nothing to close"
 
     def values(self, name, asked):
-        "Product id -> cosine, of several vectors the best one; of a sparse one the sum over its words, a rare word counting more."
+        "Product id -> cosine, of several vectors the best; of a sparse one the sum over its words, rare ones counting more."
         own = {i: v[name] for i, (_, v) in self.points.items() if len(v.get(name, ()))}
         if vector_kinds[name] in ('one', 'several'):
             return {i: float(np.max(np.atleast_2d(v) @ asked)) for i, v in own.items()}
