@@ -35,7 +35,7 @@ class ExactStore:
     def close(self): "Nothing to close"
 
     def values(self, name, asked):
-        "Product id -> cosine, of several vectors the best; of a sparse one the sum over its words, rare ones counting more."
+        "Product id -> cosine, the best of several; of a sparse vector the sum over its words, rare ones counting more."
         own = {i: v[name] for i, (_, v) in self.points.items() if len(v.get(name, ()))}
         if vector_kinds[name] in ('one', 'several'):
             return {i: float(np.max(np.atleast_2d(v) @ asked)) for i, v in own.items()}
