@@ -88,7 +88,7 @@ def cost_of_signals(
     "What each signal takes."
     wishes = [rec.read(t, history) for t in texts]
     rec.encode(wishes)
-    lookups = [rec.index.lookup(w.query()) for w in wishes]
+    lookups = [rec.index.lookup(w) for w in wishes]
     def took(names):
         some = [replace(q, asked={k: v for k, v in q.asked.items() if k in names}) for q in lookups]
         return milliseconds(lambda q: rec.index.store.candidates([q]), some)()

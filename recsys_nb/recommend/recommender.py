@@ -110,36 +110,26 @@ def load(cls:Recommender,
 
 # %% ../../nbs/63_recommend.recommender.ipynb #f6ba18be
 @dataclass
-class Wish:
-    "Preferences, read but not yet encoded."
+class Wish(Query):
+    "Preferences, read but not yet encoded: what the index is asked, and what its answer needs beside."
     wanted:list=()    # Texts that are searched for
     unwanted:list=()  # Texts of what is not wanted
     liked:list=()     # Vectors of liked products
     disliked:list=()  # Vectors of disliked products
-    filters:Filters=Filters() # Conditions
     understood:dict=field(default_factory=dict) # How the text was read
     notes:list=field(default_factory=list)      # What could not be done
     k:int=5                # How many products
     diversity:float=0.     # How much they should differ
-    history:dict=field(default_factory=dict) # Id of a product that they had -> what it counts
-    titles:dict=field(default_factory=dict) # Theirs
-    vector:np.ndarray|None=None # (dim,) unit length, once it is encoded; `None` where there is nothing to go by
+    titles:dict=field(default_factory=dict)     # Of the products of the history
 
-    @property
-    def words(self) -> str:
-        "What keywords are taken from."
-        return ' '.join(self.wanted)
     @property
     def named_unwanted(self) -> list:
         "What no title should name: “not Instant” may mean the brand, and may not."
         return [*self.unwanted, *self.filters.not_brand]
-    def query(self) -> Query:
-        "What the index is asked."
-        return Query(self.vector, self.words, self.filters, self.history)
     def is_empty(self) -> bool:
         "Whether there is nothing to search for and nothing to filter by."
         asked = replace(self.filters, not_family=(), not_brand=())
-        return self.vector is None and not self.words and asked == Filters()
+        return self.vector is None and not self.text and asked == Filters()
 
 # %% ../../nbs/63_recommend.recommender.ipynb #c39ea80c
 @patch
@@ -241,6 +231,7 @@ def read(self:Recommender,
     gone = {p['family_id'] for p, _ in seen}
     filters = replace(self._conditions(parts, limits, notes), not_family=tuple(sorted(gone)))
     return Wish(
+        text=' '.join(wanted),
         wanted=wanted,
         unwanted=unwanted + [d for u in parts for d in u.dislike],
         liked=[v['meaning'] for _, v in liked],
@@ -284,13 +275,13 @@ def misspelt(self:Recommender, filters) -> list:
 def tightness(self:Recommender, filters, n_found) -> list:
     "How many products there would be without each condition, and without all of them."
     names = ('min_price', 'max_price', 'min_score', 'category', 'brand')
-    tight = [n for n in names if getattr(filters, n) not in (None, ())]
+    tight = {n: v for n in names if (v := getattr(filters, n)) not in (None, ())}
     if not tight: return []
     def without(*names):
         free = {n: getattr(Filters, n) for n in names}
         return self.index.count(replace(filters, **free))
-    counts = [f'{without(n):,} without “{spoken({n: getattr(filters, n)})}”' for n in tight]
-    if tight[1:]: counts.append(f'{without(*tight):,} without any of these')
+    counts = [f'{without(n):,} without “{spoken({n: v})}”' for n, v in tight.items()]
+    if len(tight) > 1: counts.append(f'{without(*tight):,} without any of these')
     passing = without()
     so_far = 'No product passes all conditions'
     if n_found: so_far = f'Only {passing:,} passed all conditions'
@@ -305,7 +296,7 @@ def advice(self:Recommender,
 ) -> str|None:
     "What to change when there are fewer products than wanted."
     notes = [*wish.notes, *self.misspelt(wish.filters)]
-    if wish.vector is None and not wish.words:
+    if wish.vector is None and not wish.text:
         more = 'and these will be ordered by how well they fit.' if n_found else 'or name a product that you like.'
         notes.append(f'Say what you are looking for, {more}')
     if n_found < wish.k: notes += self.tightness(wish.filters, n_found)
@@ -328,9 +319,9 @@ def _reason(payload, vectors, wish, common, taken):
     said, fit = None, 0.
     if wish.vector is not None and 'sentences' in vectors:
         said, fit = best_sentence(
-            payload['sentences'], vectors['sentences'], wish.vector, wish.words, title, common, taken)
+            payload['sentences'], vectors['sentences'], wish.vector, wish.text, title, common, taken)
     points = payload.get('points') or []
-    point = fitting_point(points, wish.words, title)
+    point = fitting_point(points, wish.text, title)
     if said and (fit >= _least_fit or not point): return dict(why=said, why_from='review')
     known = stems(title)
     if not point: point = max(points, key=lambda p: len(stems(p) & known), default=None)
@@ -394,8 +385,8 @@ def _followed(wish, vectors):
     "The title of the product that they had which a result follows most, if it follows any"
     after = dict(zip(*vectors['histories']))
     numbers, weights = remembered(wish.history)
-    worth = [w*after.get(n, 0) for n, w in zip(numbers, weights)]
-    return wish.titles[list(wish.history)[int(np.argmax(worth))]]
+    worth = {i: w*after.get(n, 0) for i, n, w in zip(wish.history, numbers, weights)}
+    return wish.titles[max(worth, key=worth.get)]
 
 # %% ../../nbs/63_recommend.recommender.ipynb #f7eea8ec
 @patch
@@ -473,7 +464,7 @@ def _search(self:Recommender, wishes, **how):
     for i, wish in enumerate(wishes):
         if not wish.is_empty(): same_size.setdefault(_pool(wish), []).append(i)
     for size, places in same_size.items():
-        found = self.index.search_many([wishes[i].query() for i in places], size, **how)
+        found = self.index.search_many([wishes[i] for i in places], size, **how)
         for i, own in zip(places, found): hits[i] = own
     return hits
 
