@@ -341,32 +341,32 @@ def _names_one_of(unwanted):
     pattern = re.compile(rf'\b(?:{"|".join(filter(None, phrases)) or "(?!)"})(?:e?s)?\b', re.I)
     return lambda title: bool(pattern.search(_is_without.sub(' ', title)))
 
-@patch
-def _without_unwanted(self:Recommender, hits, wish):
-    "The hits whose title names nothing unwanted, and the others"
-    if not wish.named_unwanted: return hits, []
-    found = self.index.store.retrieve([h.product_id for h in hits])
-    names = _names_one_of(wish.named_unwanted)
-    named = {i for i, (payload, _) in found.items() if names(payload['title'])}
-    return [[h for h in hits if (h.product_id in named) == is_named] for is_named in (False, True)]
-
 
 # %% ../../nbs/63_recommend.recommender.ipynb #62ea29bd
 @patch
+def _fetched(self:Recommender, hits, vectors):
+    "The hits that are there, each with its payload and vectors"
+    found = self.index.store.retrieve([h.product_id for h in hits], vectors)
+    return [(h, *found[h.product_id]) for h in hits if h.product_id in found]
+
+@patch
+def _reordered(self:Recommender, hits, wish):
+    "Hits as different as wanted, then those whose title names something unwanted"
+    names = _names_one_of(wish.named_unwanted)
+    found = self._fetched(hits, ['meaning'] if wish.diversity else [])
+    hits, named = ([o for o in found if names(o[1]['title']) == is_named] for is_named in (False, True))
+    if wish.diversity and hits:
+        vectors = np.stack([v['meaning'] for *_, v in hits])
+        chosen = diversify(vectors, [h.value for h, *_ in hits], wish.k, wish.diversity)
+        hits = [hits[i] for i in chosen]
+    return [h for h, *_ in hits + named]
+
+@patch
 def _picked(self:Recommender, hits, wish):
     "The hits to show, each with its payload and vectors"
-    fetch = self.index.store.retrieve
-    hits, named = self._without_unwanted(hits, wish)
-    if wish.diversity and hits:
-        found = fetch([h.product_id for h in hits], ['meaning'])
-        hits = [h for h in hits if h.product_id in found]
-        vectors = np.stack([found[h.product_id][1]['meaning'] for h in hits])
-        chosen = diversify(vectors, [h.value for h in hits], wish.k, wish.diversity)
-        hits = [hits[i] for i in chosen]
-    hits = (hits + named)[:wish.k]
+    if wish.diversity or wish.named_unwanted: hits = self._reordered(hits, wish)
     vectors = ['meaning', 'sentences', 'histories'] if wish.history else ['meaning', 'sentences']
-    to_explain = fetch([h.product_id for h in hits], vectors)
-    return [(h, *to_explain[h.product_id]) for h in hits if h.product_id in to_explain]
+    return self._fetched(hits[:wish.k], vectors)
 
 # %% ../../nbs/63_recommend.recommender.ipynb #6258e74f
 def _pool(wish):
