@@ -469,11 +469,13 @@ def _search(self:Recommender, wishes, **how):
     return hits
 
 # %% ../../nbs/63_recommend.recommender.ipynb #8c3f39aa
+_batch = 64 # Requests that are answered together
+
 @patch
-def _found(self:Recommender, requests, k, batch, **how):
+def _found(self:Recommender, requests, k, **how):
     "A wish and its hits for each request"
-    for i in progress(range(0, len(requests), batch), 'recommending', unit='batch'):
-        wishes = [self._read_request(r, k) for r in requests[i:i+batch]]
+    for i in progress(range(0, len(requests), _batch), 'recommending', unit='batch'):
+        wishes = [self._read_request(r, k) for r in requests[i:i+_batch]]
         self.encode(wishes)
         yield from zip(wishes, self._search(wishes, **how))
 
@@ -482,10 +484,9 @@ def _found(self:Recommender, requests, k, batch, **how):
 def answer_all(self:Recommender,
     requests:list,  # Dicts with the arguments of `recommend`, and perhaps an `id`
     k:int=5,        # How many products, where a request does not say
-    batch:int=64,   # Requests at a time
 ) -> list:          # `Recommendations` for each
     "Recommendations for several people."
-    found = self._found(requests, k, batch, families=True)
+    found = self._found(requests, k, families=True)
     return [self.answer(wish, hits) for wish, hits in found]
 
 # %% ../../nbs/63_recommend.recommender.ipynb #6d35aa24
@@ -493,11 +494,10 @@ def answer_all(self:Recommender,
 def rank(self:Recommender,
     queries:dict, # id -> text, or a request as `answer_all` takes it
     k:int=100,    # Length of the lists
-    batch:int=64, # Queries at a time
 ) -> dict:        # id -> [(product id, value), ...], best first
     "Rankings for many queries, as `write_run` takes them."
     requests = [q if isinstance(q, dict) else dict(text=q) for q in queries.values()]
-    found = self._found([r | dict(k=k, diversity=0) for r in requests], k, batch)
+    found = self._found([r | dict(k=k, diversity=0) for r in requests], k)
     ranked = ([(h.product_id, h.value) for h in hits[:k]] for _, hits in found)
     return dict(zip(queries, ranked))
 
