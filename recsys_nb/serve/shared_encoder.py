@@ -8,6 +8,7 @@ __all__ = ['SharedEncoder']
 # %% ../../nbs/71_serve.shared_encoder.ipynb #1fecb742
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from fastcore.basics import GetAttr, patch
 
 # %% ../../nbs/71_serve.shared_encoder.ipynb #a3c9c1a1
@@ -39,13 +40,12 @@ class SharedEncoder(GetAttr):
 
 # %% ../../nbs/71_serve.shared_encoder.ipynb #08c9c1ac
 @patch
-def _take(self:SharedEncoder):
-    "The jobs that wait, but no more than make a batch."
+def _work(self:SharedEncoder):
+    "Encode the jobs that wait, but no more than make a batch; an earlier call may have taken them along."
     jobs = []
-    while sum(len(texts) for texts, _ in jobs) < self.max_batch:
-        try: jobs.append(self._jobs.popleft())
-        except IndexError: break
-    return jobs
+    with suppress(IndexError): # none is left
+        while sum(len(texts) for texts, _ in jobs) < self.max_batch: jobs.append(self._jobs.popleft())
+    if jobs: self._encode(jobs)
 
 # %% ../../nbs/71_serve.shared_encoder.ipynb #c8cf42b1
 @patch
@@ -59,9 +59,3 @@ def _encode(self:SharedEncoder, jobs):
     for texts, own in jobs:
         own.set_result(rows[:len(texts)])
         rows = rows[len(texts):]
-
-# %% ../../nbs/71_serve.shared_encoder.ipynb #bad9b828
-@patch
-def _work(self:SharedEncoder):
-    "Encode what waits, if an earlier call has not taken it along."
-    if jobs := self._take(): self._encode(jobs)
