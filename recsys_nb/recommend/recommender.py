@@ -439,7 +439,7 @@ def recommend(self:Recommender,
                          category=category, brand=brand, min_score=min_score)
         self.encode([wish])
     with _clock(seconds, 'search'):
-        hits, = self._search([wish], families=True)
+        hits, = self._search([wish])
     return self.answer(wish, hits, seconds)
 
 # %% ../../nbs/63_recommend.recommender.ipynb #8d17eb5d
@@ -457,14 +457,14 @@ def _read_request(self:Recommender, request, k):
 
 # %% ../../nbs/63_recommend.recommender.ipynb #e8dae1d8
 @patch
-def _search(self:Recommender, wishes, **how):
-    "Hits for each wish; those that want the same number are searched for together"
+def _search(self:Recommender, wishes, families=True):
+    "Hits for each wish, of each family the best or all; those that want the same number are searched for together"
     hits = [[]]*len(wishes)
     same_size = {}
     for i, wish in enumerate(wishes):
         if not wish.is_empty(): same_size.setdefault(_pool(wish), []).append(i)
     for size, places in same_size.items():
-        found = self.index.search_many([wishes[i] for i in places], size, **how)
+        found = self.index.search_many([wishes[i] for i in places], size, families=families)
         for i, own in zip(places, found): hits[i] = own
     return hits
 
@@ -472,12 +472,12 @@ def _search(self:Recommender, wishes, **how):
 _batch = 64 # Requests that are answered together
 
 @patch
-def _found(self:Recommender, requests, k, **how):
+def _found(self:Recommender, requests, k, families=True):
     "A wish and its hits for each request"
     for i in progress(range(0, len(requests), _batch), 'recommending', unit='batch'):
         wishes = [self._read_request(r, k) for r in requests[i:i+_batch]]
         self.encode(wishes)
-        yield from zip(wishes, self._search(wishes, **how))
+        yield from zip(wishes, self._search(wishes, families))
 
 # %% ../../nbs/63_recommend.recommender.ipynb #4eb7ae27
 @patch
@@ -486,8 +486,7 @@ def answer_all(self:Recommender,
     k:int=5,        # How many products, where a request does not say
 ) -> list:          # `Recommendations` for each
     "Recommendations for several people."
-    found = self._found(requests, k, families=True)
-    return [self.answer(wish, hits) for wish, hits in found]
+    return [self.answer(wish, hits) for wish, hits in self._found(requests, k)]
 
 # %% ../../nbs/63_recommend.recommender.ipynb #6d35aa24
 @patch
@@ -497,7 +496,7 @@ def rank(self:Recommender,
 ) -> dict:        # id -> [(product id, value), ...], best first
     "Rankings for many queries, as `write_run` takes them."
     requests = [q if isinstance(q, dict) else dict(text=q) for q in queries.values()]
-    found = self._found([r | dict(k=k, diversity=0) for r in requests], k)
+    found = self._found([r | dict(k=k, diversity=0) for r in requests], k, families=False)
     ranked = ([(h.product_id, h.value) for h in hits[:k]] for _, hits in found)
     return dict(zip(queries, ranked))
 
@@ -518,7 +517,7 @@ def similar(self:Recommender,
     (payload, vectors), = self.known([product_id], 'product', ['meaning'])
     others = Filters(not_family=payload['family_id'])
     wish = Wish(filters=others, k=k, vector=vectors['meaning'])
-    hits, = self._search([wish], families=True)
+    hits, = self._search([wish])
     return self.answer(wish, hits)
 
 # %% ../../nbs/63_recommend.recommender.ipynb #c2653598

@@ -33,7 +33,6 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from .. import __version__
 from ..core.files import RecsysError
 from ..core.settings import Settings, setting
-from ..data.texts import clean
 from ..index.qdrant import ServerUnavailable
 from .messages import (
     Answer, Answers, Batch, FieldError, Found, Preferences, ProductPage, field_error, max_body, max_k, problem)
@@ -143,7 +142,7 @@ class _Service:
     def message(self, found, id=None):
         "Recommendations as a message, with the time of each stage noted."
         for stage, seconds in getattr(found, 'seconds', {}).items(): self.metrics.stages.labels(stage).observe(seconds)
-        return Answer(id=id, recommendations=found, understood=found.understood or {}, advice=found.advice)
+        return Answer(id=id, recommendations=found, understood=found.understood, advice=found.advice)
     async def recommend(self, preferences):
         "Products for preferences."
         wanted = preferences.model_dump(exclude={'id'})
@@ -200,7 +199,7 @@ def _add_products(app, service):
 
     @app.get('/products', summary='Find products by their title', **about)
     async def find(search:_Words, k:_K=10) -> Found:
-        return Found(products=await run(live.find, clean(search), k))
+        return Found(products=await run(live.find, search, k))
 
     @app.get('/products/{product_id:path}/similar', summary='Products like it', **about)
     async def similar(product_id:_ProductId, k:_K=5) -> Answer:
