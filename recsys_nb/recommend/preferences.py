@@ -27,9 +27,7 @@ class Understood:
     unclear:list=field(default_factory=list)   # Amounts of money that set no limit
     def to_dict(self) -> dict:
         "What was understood, without what was not said."
-        said = {k: v for k, v in asdict(self).items() if v not in (None, '', [])}
-        said.pop('unclear', None)
-        return said
+        return {k: v for k, v in asdict(self).items() if k != 'unclear' and v not in (None, '', [])}
 
 # %% ../../nbs/60_recommend.preferences.ipynb #c4b6994f
 _number = (r'\d{1,3}(?:,\d{2,3})+(?:\.\d{1,2})?(?![.,]?\d)|'

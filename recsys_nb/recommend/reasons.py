@@ -21,14 +21,14 @@ _shared = .05 # What each word that a sentence shares with the preferences is wo
 def best_sentence(
     sentences:list,      # Of a product's reviews
     vectors:np.ndarray,  # (n, dim) theirs, unit length
-    wish:np.ndarray,     # (dim,) the preferences, unit length
+    wish:np.ndarray|None,# (dim,) the preferences, unit length; `None` where there is nothing to go by
     words:str='',        # Their words
     title:str='',        # The product's title: its words say nothing new
     common=None,         # (dim,) what all products of the answer have in common
     taken=(),            # Sentences that were said already
 ) -> tuple:              # (sentence, how well it fits), or (None, 0.) where there is none
     "The sentence that fits the preferences best."
-    if not len(sentences): return None, 0.
+    if wish is None or not sentences: return None, 0.
     beyond = wish if common is None else wish - (wish @ common)*common
     fits = vectors @ beyond
     wanted = stems(words) - stems(title)

@@ -316,11 +316,9 @@ _least_fit = .15 # Below this similarity to the preferences a sentence is praise
 def _reason(payload, vectors, wish, common, taken):
     "`why` and `why_from`: the sentence of a review that fits best, or a bullet point that fits better"
     title = ' '.join([payload['title'], *payload['categories'][-1:]])
-    said, fit = None, 0.
-    if wish.vector is not None and 'sentences' in vectors:
-        said, fit = best_sentence(
-            payload['sentences'], vectors['sentences'], wish.vector, wish.text, title, common, taken)
-    points = payload.get('points') or []
+    said, fit = best_sentence(
+        payload['sentences'], vectors.get('sentences'), wish.vector, wish.text, title, common, taken)
+    points = payload['points']
     point = fitting_point(points, wish.text, title)
     if said and (fit >= _least_fit or not point): return dict(why=said, why_from='review')
     known = stems(title)
@@ -409,7 +407,7 @@ def answer(self:Recommender,
             similarity = hit.signals.get('meaning')
             items.append(as_recommendation(
                 payload,
-                similarity=None if similarity is None else round(similarity, 4),
+                similarity=similarity and round(similarity, 4),
                 value=hit.value,
                 because=list(dict.fromkeys(_brought_by[b] for b in hit.because)),
                 follows=_followed(wish, vectors) if 'histories' in hit.because else None,

@@ -163,12 +163,11 @@ def _respond(shelf, text, *fields):
 # %% ../../nbs/74_serve.demo.ipynb #f96185e2
 def _boxes(shelf, text, ticked):
     "Products to tick: those ticked already, then those whose title fits."
-    text = (text or '')[:200]
+    text = text or ''
     ticked = ticked or []
-    rec = shelf.rec
     titles = {i: i for i in ticked}
-    known = [p for p, _ in rec.index.store.retrieve(ticked).values()] if ticked else []
-    fitting = rec.find(text, 6) if len(text) > 1 else []
+    known = [p for p, _ in shelf.rec.index.store.retrieve(ticked).values()] if ticked else []
+    fitting = shelf.rec.find(text, 6) if len(text) > 1 else []
     for p in known + fitting: titles[p['product_id']] = p['title']
     choices = [(title if len(title) <= 70 else f'{title[:69]}…', i) for i, title in titles.items()]
     return dict(choices=choices, visible=bool(titles))
