@@ -305,10 +305,10 @@ def advice(self:Recommender,
 # %% ../../nbs/63_recommend.recommender.ipynb #6e995e4d
 @contextmanager
 def _clock(seconds:dict, stage:str):
-    "Add the time of a block to a stage."
+    "Note the time that a block takes, as that of a stage."
     start = time.perf_counter()
     yield
-    seconds[stage] = seconds.get(stage, 0) + time.perf_counter() - start
+    seconds[stage] = time.perf_counter() - start
 
 # %% ../../nbs/63_recommend.recommender.ipynb #556ebfa0
 _least_fit = .15 # Below this similarity to the preferences a sentence is praise like any other

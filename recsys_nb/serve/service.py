@@ -69,17 +69,16 @@ class Live(GetAttr):
     "The recommender in use, which can be replaced while it is asked."
     _default = 'current'
     def __init__(self, rec, max_batch=64):
-        self.current = None
-        self.max_batch = max_batch
+        self.encoder = SharedEncoder(rec.model, max_batch)
         self.take(rec)
     def take(self, rec):
         "Answer from this recommender from now on."
-        old = self.current
+        old = self.encoder
+        if rec.model is not old.model: self.encoder = SharedEncoder(rec.model, old.max_batch)
         new = copy.copy(rec)
-        same = old is not None and old.model.model is rec.model
-        new.model = old.model if same else SharedEncoder(rec.model, self.max_batch)
+        new.model = self.encoder
         self.current = new
-        if old and not same: old.model.close()
+        if self.encoder is not old: old.close()
 
 # %% ../../nbs/72_serve.service.ipynb #08ea3ad4
 def _try_later(why): return StarletteHTTPException(503, why, {'Retry-After': '1'})
@@ -476,7 +475,7 @@ def create_app(
         threading.Thread(target=warm_up, args=(service.live, service.desk), daemon=True).start()
         yield
         service.desk.close()
-        service.live.model.close()
+        service.live.encoder.close()
     app = FastAPI(
         title='recsys_nb',
         version=__version__,
