@@ -35,13 +35,14 @@ class Recommendation:
     follows:str|None=None      # Title of the product they had that brought it, where a history did
 
 # %% ../../nbs/62_recommend.results.ipynb #a45516f6
+_columns = [f.name for f in fields(Recommendation)]
+
 def as_recommendation(
     payload:dict, # What the index keeps
     **more,       # `similarity`, `why`, ...
 ) -> Recommendation:
     "A result from a payload."
-    names = [f.name for f in fields(Recommendation)]
-    return Recommendation(**{k: payload[k] for k in names if k in payload} | more)
+    return Recommendation(**{k: payload[k] for k in _columns if k in payload} | more)
 
 # %% ../../nbs/62_recommend.results.ipynb #3ede64f6
 class Recommendations(list):
@@ -54,8 +55,7 @@ class Recommendations(list):
 
     def to_frame(self) -> pd.DataFrame:
         "A table, a row per product."
-        names = [f.name for f in fields(Recommendation)]
-        return pd.DataFrame(list(self), columns=names)
+        return pd.DataFrame(list(self), columns=_columns)
 
     def to_dict(self) -> dict:
         "What JSON can hold."
@@ -77,14 +77,6 @@ def _quote(r):
     "Why, as it is shown"
     return f'“{r.why}”' if r.why and r.why_from == 'review' else r.why or ''
 
-# %% ../../nbs/62_recommend.results.ipynb #8fdba024
-def _notes(r):
-    "Where a result and its reason are from"
-    notes = ['from the description'] if r.why_from == 'description' else []
-    if r.because: notes.append(f'found by {", ".join(r.because)}')
-    if r.follows: notes.append(f'because you have {r.follows}')
-    return notes
-
 # %% ../../nbs/62_recommend.results.ipynb #c88cec30
 def _spoken_value(v):
     if isinstance(v, (list, tuple)): return ', '.join(v)
@@ -98,7 +90,7 @@ def spoken(understood:dict) -> str:
 @cache
 def _table():
     env = Environment(loader=PackageLoader('recsys_nb', 'recommend'), autoescape=True)
-    env.globals |= dict(figures=_figures, quote=_quote, notes=_notes, spoken=spoken)
+    env.globals |= dict(figures=_figures, quote=_quote, spoken=spoken)
     return env.get_template('results.html')
 
 @patch
