@@ -89,11 +89,10 @@ class Recommender:
         "The products table, without texts."
         return pd.read_parquet(self.index.folder/'products.parquet')
     @cached_property
-    def titles(self) -> list:
-        "(id, title in lower case, between spaces) of all products."
-        table = self.products
-        titles = (' ' + table.title.fillna('') + ' ').str.casefold()
-        return list(zip(table.product_id, titles))
+    def titles(self) -> pd.Series:
+        "The titles of all products by their ids, in lower case, between spaces."
+        table = self.products.set_index('product_id')
+        return (' ' + table.title.fillna('') + ' ').str.casefold()
 
 # %% ../../nbs/63_recommend.recommender.ipynb #f0e9011a
 @patch(cls_method=True)
@@ -527,10 +526,8 @@ def find(self:Recommender,
     "Products whose title has these words, for a search box."
     words = clean(title[:200]).casefold().split()
     if not words: return []
-    fits = []
-    for product_id, title in self.titles:
-        if not all(w in title for w in words): continue
-        inside = sum(f' {w}' not in title for w in words) # words that only stand inside another one
-        fits.append((inside, len(title), product_id))
-    best = [i for *_, i in sorted(fits)[:k]]
+    fits = self.titles
+    for w in words: fits = fits[fits.str.contains(w, regex=False)]
+    inside = sum(~fits.str.contains(f' {w}', regex=False) for w in words) # words that only stand inside another one
+    best = [i for *_, i in sorted(zip(inside, fits.str.len(), fits.index))[:k]]
     return [p for p, _ in self.known(best, 'product', notes=[])]
