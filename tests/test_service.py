@@ -383,7 +383,7 @@ def test_below_a_path_whether_or_not_the_proxy_takes_it_away(prefix):
 
 def test_a_rebuilt_index_is_taken_over_and_no_request_is_lost(tmp_path):
     class First(Shop): index = SimpleNamespace(manifest=dict(built_at='1'))
-    class Other(Shop): titles = {'N1': 'New'}
+    class Other(Shop): titles, index = {'N1': 'New'}, SimpleNamespace(manifest=dict(built_at='3'))
     manifest = tmp_path/'manifest.json'
     manifest.write_text('{"built_at": "2"}') # it was built again while the first was opened
     app, stop, tries = create_app(First()), threading.Event(), []

@@ -264,7 +264,7 @@ def misspelt(self:Recommender, filters) -> list:
         for v in getattr(filters, name):
             key = key_of(v) # `there` holds the most frequent ones
             if key in there or self.index.count(Filters(**{name: v})): continue
-            near = ' or '.join(map(repr, get_close_matches(key, list(there)[:5000], 3, .6)))
+            near = ' or '.join(map(repr, get_close_matches(key, list(there)[:5000])))
             hint = f'; did you mean {near}?' if near else '.'
             notes.append(f'There is no {name} {v[:60]!r}{hint}')
     return notes
@@ -510,7 +510,6 @@ def similar(self:Recommender,
     k:int=5,        # How many others
 ) -> Recommendations:
     "Products like this one, of other families."
-    check_k(k)
     (payload, vectors), = self.known([product_id], 'product', ['meaning'])
     others = Filters(not_family=payload['family_id'])
     wish = Wish(filters=others, k=k, vector=vectors['meaning'])

@@ -66,18 +66,15 @@ def follow(
 ):
     "Take over an index whenever it has been built anew."
     log = logging.getLogger('recsys_nb.serve.running')
-    known = live.index.manifest['built_at']
     while not stop.wait(pause):
         try: now = read_json(folder/'manifest.json')['built_at']
         except (RecsysError, OSError): continue # it is being replaced at this moment
-        if now == known: continue
+        if now == live.index.manifest['built_at']: continue
         try: live.take(load())
         except Exception:
             log.exception('the new index cannot be opened; the old one goes on')
             stop.wait(10*pause)
-        else:
-            log.info('the new index is in use', extra=dict(built_at=now))
-            known = now
+        else: log.info('the new index is in use', extra=dict(built_at=now))
 
 # %% ../../nbs/75_serve.running.ipynb #8bf566d0
 def served_names(
