@@ -39,8 +39,6 @@ def _short(
 _web = re.compile(r'https?://[^\s]', re.I)
 _picture = re.compile(r'https?://[^\s]|data:image/(png|jpeg|gif|webp|svg\+xml)[;,]', re.I)
 
-def _is_web(address): return bool(address and _web.match(address))
-def _is_picture(address): return bool(_picture.match(address))
 def _is_given(v): return v is not None and v == v # NaN is not
 
 # %% ../../nbs/73_serve.cards.ipynb #c2f2c61a
@@ -49,7 +47,7 @@ def _macros():
     "What the template can write."
     env = Environment(loader=PackageLoader('recsys_nb', 'serve'), autoescape=True, finalize=safe)
     env.filters['short'] = _short
-    env.tests |= dict(web=_is_web, picture=_is_picture, given=_is_given)
+    env.tests |= dict(web=_web.match, picture=_picture.match, given=_is_given)
     return env.get_template('answer.html').module
 
 # %% ../../nbs/73_serve.cards.ipynb #0aa5d8cc
