@@ -8,7 +8,7 @@ __all__ = ['query_vector', 'diversify', 'Recommender', 'Wish']
 # %% ../../nbs/63_recommend.recommender.ipynb #7ca662ff
 import re, time
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from numbers import Real
@@ -108,18 +108,18 @@ def load(cls:Recommender,
     return cls(ProductIndex.open(folder, url, client=client), model or model_of(folder))
 
 # %% ../../nbs/63_recommend.recommender.ipynb #f6ba18be
-@dataclass
+@dataclass(kw_only=True)
 class Wish(Query):
     "Preferences, read but not yet encoded: what the index is asked, and what its answer needs beside."
-    wanted:list=()    # Texts that are searched for
-    unwanted:list=()  # Texts of what is not wanted
-    liked:list=()     # Vectors of liked products
-    disliked:list=()  # Vectors of disliked products
-    understood:dict=field(default_factory=dict) # How the text was read
-    notes:list=field(default_factory=list)      # What could not be done
-    k:int=5                # How many products
-    diversity:float=0.     # How much they should differ
-    titles:dict=field(default_factory=dict)     # Of the products of the history
+    wanted:list     # Texts that are searched for
+    unwanted:list   # Texts of what is not wanted
+    liked:list      # Vectors of liked products
+    disliked:list   # Vectors of disliked products
+    understood:dict # How the text was read
+    notes:list      # What could not be done
+    k:int           # How many products
+    diversity:float # How much they should differ
+    titles:dict     # Of the products of the history
 
     @property
     def named_unwanted(self) -> list:
@@ -509,12 +509,9 @@ def similar(self:Recommender,
     product_id:str, # A product
     k:int=5,        # How many others
 ) -> Recommendations:
-    "Products like this one, of other families."
-    (payload, vectors), = self.known([product_id], 'product', ['meaning'])
-    others = Filters(not_family=payload['family_id'])
-    wish = Wish(filters=others, k=k, vector=vectors['meaning'])
-    hits, = self._search([wish])
-    return self.answer(wish, hits)
+    "Products like this one, of other families; an unknown id is a `RecsysError`."
+    self.product(product_id)
+    return self.recommend(like=[product_id], k=k)
 
 # %% ../../nbs/63_recommend.recommender.ipynb #c2653598
 @patch
