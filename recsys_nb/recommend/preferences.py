@@ -253,23 +253,21 @@ def take_dislikes(
     brands:frozenset=frozenset(), # Known brands, as `key_of` writes them
 ) -> str:                 # The sentence without them
     "Find what is not wanted."
-    for m in reversed(list(_negated.finditer(text))):
+    def taken(m):
         before = text[:m.start('how')]
         how = m['how'].lower()
         what = m['what']
-        if how == 'without' and _twice.search(before): continue
-        if _is_told(m, before, brands): continue
+        if how == 'without' and _twice.search(before): return m[0]
+        if _is_told(m, before, brands): return m[0]
         degree = _degree.match(what) if how == 'not' else None
-        end = m.start('what') + degree.end() if degree else m.end()
         parts = re.split(r'\s*(?:\bn?or\b|,|/)\s*', degree[1] if degree else what)
         parts = [_leading.sub('', w.strip()) for w in parts if w.strip()]
-        if not parts or any(len(w.split()) > 5 for w in parts): continue
-        for w in parts[::-1]:
+        if not parts or any(len(w.split()) > 5 for w in parts): return m[0]
+        for w in parts:
             kind = u.not_brand if key_of(w) in brands else u.dislike
-            kind.insert(0, w)
-        between = ' ' if degree else ' , '
-        text = text[:m.start()] + between + text[end:]
-    return text
+            kind.append(w)
+        return f' {what[degree.end():]}' if degree else ' , '
+    return _negated.sub(taken, text)
 
 # %% ../../nbs/60_recommend.preferences.ipynb #16b9e74f
 _longest_order = 40     # Words, of 25 characters on average at most: in longer texts no limits are looked for
