@@ -101,10 +101,10 @@ _limits = [(kind, re.compile(rf'(?<![\w.]){p}', re.I)) for kind, p in _limits]
 def _amounts(m):
     "The one or two numbers of a match; in '1-2k' both are thousands"
     said = m.groupdict()
-    found = [_to_number(said['num1'], said['k1'])]
-    if said.get('num2'): found.append(_to_number(said['num2'], said['k2']))
-    if not said.get('k2') or said['k1'] or found[0] >= _to_number(said['num2']): return found
-    return [_to_number(said['num1'], said['k2']), found[1]]
+    first = _to_number(said['num1'], said['k1'])
+    if 'num2' not in said: return [first]
+    if not said['k1'] and first < _to_number(said['num2']): first = _to_number(said['num1'], said['k2'])
+    return [first, _to_number(said['num2'], said['k2'])]
 
 # %% ../../nbs/60_recommend.preferences.ipynb #11e2e270
 def _currency(m):
@@ -179,9 +179,8 @@ def take_prices(
             if limit != 'lower': u.max_price = high
             if limit != 'upper': u.min_price = low
             u.currency = _currency(m) or u.currency
-            before = text[:(no or m).start()]
-            kept = no['kept'] if no else None
-            text = f'{before}{kept or ""} , {text[m.end():]}'
+            kept = no and no['kept'] or ''
+            text = f'{text[:(no or m).start()]}{kept} , {text[m.end():]}'
     return text
 
 # %% ../../nbs/60_recommend.preferences.ipynb #f6981f5a
@@ -211,7 +210,7 @@ def take_stars(
         m = pattern.search(text)
         if not m: continue
         u.min_score = float(m['n'])
-        return text[:m.start()] + ' , ' + text[m.end():]
+        return pattern.sub(' , ', text, count=1)
     return text
 
 # %% ../../nbs/60_recommend.preferences.ipynb #886976f0
@@ -278,8 +277,8 @@ _priced = re.compile(rf'(?<![\w.])(?:{_money}\s?(?:{_number})|(?:{_number})\s?{_
 
 def _unclear(text):
     "Amounts of money that set no limit; pounds may be a weight"
-    found = [m for m in _priced.finditer(text) if not _paid.search(text[:m.start()])]
-    return [m[0] for m in found if 'pound' not in m[0].lower()]
+    found = _priced.finditer(text)
+    return [m[0] for m in found if 'pound' not in m[0].lower() and not _paid.search(text[:m.start()])]
 
 # %% ../../nbs/60_recommend.preferences.ipynb #2aed3bf2
 _left = [ # What is left where something was taken out of a sentence
