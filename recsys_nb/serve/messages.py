@@ -28,11 +28,9 @@ _Ids = Annotated[list[_Id], Field(max_length=1000)]
 _Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 # %% ../../nbs/70_serve.messages.ipynb #c80b1419
-_ways = 'one', 'several' # To give a text, a category or a brand
+def _which(v): return 'several' if isinstance(v, list) else 'one'
 
-def _which(v): return _ways[isinstance(v, list)]
-
-_One, _Several = Annotated[_Text, Tag(_ways[0])], Annotated[_Texts, Tag(_ways[1])]
+_One, _Several = Annotated[_Text, Tag('one')], Annotated[_Texts, Tag('several')]
 _OneOrMore = Annotated[_One | _Several, Discriminator(_which)]
 
 _examples = [
@@ -138,7 +136,7 @@ def field_error(
     error:dict, # One of those that pydantic found
 ) -> FieldError:
     "A mistake in words, with its field as the sender wrote it: without the way of giving it that pydantic tried."
-    where = '.'.join(str(o) for o in error['loc'] if o not in _ways)
+    where = '.'.join(str(o) for o in error['loc'] if o not in ('one', 'several'))
     return FieldError(field=clean(where)[:100], message=clean(error['msg'].removeprefix('Value error, ')))
 
 # %% ../../nbs/70_serve.messages.ipynb #f130a0e3
