@@ -6,7 +6,6 @@
 __all__ = ['setting', 'Settings']
 
 # %% ../../nbs/05_core.settings.ipynb #05c0a005
-from dataclasses import fields
 from typing import Annotated
 from fastcore.basics import patch
 from pydantic import ConfigDict, Field, ValidationError, model_validator
@@ -28,9 +27,9 @@ def _complaint(cls, error):
     "What is wrong with the first setting that is."
     first = error.errors()[0]
     name, value = first['loc'][0], first['input']
-    known = {f.name: f for f in fields(cls)}
+    known = cls.__pydantic_fields__
     if name not in known: return f'{name}: no such setting; there are: {", ".join(known)}'
-    return f'{name}={value!r}: expected {cls.__pydantic_fields__[name].description}'
+    return f'{name}={value!r}: expected {known[name].description}'
 
 # %% ../../nbs/05_core.settings.ipynb #05c0a008
 @dataclass(config=ConfigDict(extra='forbid'))

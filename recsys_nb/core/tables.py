@@ -26,13 +26,10 @@ def _rule(column):
 # %% ../../nbs/04_core.tables.ipynb #22545371
 def markdown_table(
     rows,      # A data frame, whose index is left out, or lists of cells
-    head=None, # The columns' names; a frame has its own
+    head=None, # The columns' names, with lists
 ) -> str:      # Lines, the last one with its end
     "A table in Markdown."
-    if hasattr(rows, 'itertuples'):
-        head = rows.columns if head is None else head
-        rows = rows.itertuples(index=False)
-    rows = [list(r) for r in rows]
-    rules = [_rule(c) for c in zip(*rows)] or ['---'] * len(head)
-    lines = [map(_cell, head), rules, *(map(_cell, r) for r in rows)]
+    frame = rows if head is None else pd.DataFrame(list(rows), columns=head, dtype=object)
+    rules = [_rule(column) for _, column in frame.items()]
+    lines = [map(_cell, frame), rules, *frame.astype(object).map(_cell).itertuples(index=False, name=None)]
     return ''.join('| ' + ' | '.join(line) + ' |\n' for line in lines)
