@@ -37,7 +37,7 @@ notebooks: .venv ## Execute all notebooks in place, in fresh kernels, and clean 
 	$(BIN)/nbdev_clean
 
 readme: .venv ## Write README.md from nbs/index.ipynb
-	@$(BIN)/python -c 'from recsys_nb.site import write_readme; write_readme()'
+	@$(BIN)/python -c 'from recsys_nb.site import readme_of; text = readme_of("nbs/index.ipynb"); open("README.md", "w", encoding="utf-8").write(text)'
 
 sync: .venv ## Export the library, clean the notebooks, write README.md: before every commit
 	$(BIN)/nbdev_export
