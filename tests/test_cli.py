@@ -210,7 +210,7 @@ bad = [
     ('train-encoder --data shop --set keep_base=2', 'less than 1'),
     ('train-encoder --data shop --set dim=0', "dim='0'"),
     ('train-encoder --data shop --set time=long', 'such as 90s'),
-    ('train-encoder --data shop --set data=other', 'NAME=VALUE'),
+    ('train-encoder --data shop --set data=other', 'data: given twice'),
     ('train-score --data shop --set temperature=1', 'head_lr'),
     ('train-score --data shop --set star_share=2', '0 to 1'),
     ('train-score --data shop --resume yesterday', 'yesterday'),
@@ -275,8 +275,9 @@ def test_names_of_a_proxy_reach_the_service(monkeypatch):
     got = {}
     monkeypatch.setattr('recsys_nb.serve.running.serve', lambda root, **kw: got.update(kw))
     assert recsys('serve', '--hosts', 'shop.example', '--hosts', 'www.shop.example', '--port', 8000) == 0
-    assert got['hosts'] == ('shop.example', 'www.shop.example') and (got['host'], got['port']) == ('127.0.0.1', 8000)
-    assert recsys('serve') == 0 and (got['hosts'], got['demo'], got['url']) == ((), True, None)
+    assert got['hosts'] == ['shop.example', 'www.shop.example'] and (got['host'], got['port']) == ('127.0.0.1', 8000)
+    got.clear()
+    assert recsys('serve') == 0 and got['demo'] and not {'hosts', 'origins', 'url'} & set(got)
     assert recsys('serve', '--no-demo', '--url', 'http://db:6333') == 0 and (got['demo'], got['url']) == (False, 'http://db:6333')
 
 @pytest.mark.parametrize('command', 'demo download prepare train-encoder train-score export evaluate index update recommend serve run plot'.split())

@@ -60,10 +60,13 @@ def _data(name):
     return load_prepared(name, _root())
 
 # %% ../../nbs/81_command.cli.ipynb #0901e243
+def _given(options):
+    "Those options that somebody gave."
+    return {name: value for name, value in options.items() if value not in (None, [])}
+
 def _refuse_both(name, others):
     "Refuse an option that was given beside others; `others` holds their names and values."
-    for other, value in others.items():
-        if value in (None, []): continue
+    for other in _given(others):
         raise RecsysError(f'--{name} does not go with --{other.replace("_", "-")}: leave out one of them')
 
 # %% ../../nbs/81_command.cli.ipynb #a3c922d4
@@ -147,10 +150,9 @@ def _prepared(reviews, meta, split, engine, spark_master, names, **settings):
     from recsys_nb.data.prepare import prepare
     if not reviews and not meta: raise RecsysError('expected --reviews, --meta or both')
     if spark_master and engine != 'spark': raise RecsysError('--spark-master: only with --engine spark')
-    given = {n: v for n, v in settings.items() if v not in (None, [])}
     how = dict(split='time', cuts='blair') if split == 'blair' else dict(split=split)
-    given |= dict(reviews=reviews, meta=meta, engine=engine, spark_master=spark_master, columns=_columns_of(names))
-    return prepare(root=_root(), **how, **given)
+    how |= dict(reviews=reviews, meta=meta, engine=engine, spark_master=spark_master, columns=_columns_of(names))
+    return prepare(root=_root(), **how, **_given(settings))
 
 # %% ../../nbs/81_command.cli.ipynb #540e0ebf
 def _tell_data(data, to=print):
@@ -196,8 +198,6 @@ _Settings = _several('Any other setting; a wrong name lists them', '--set', meta
 # %% ../../nbs/81_command.cli.ipynb #6315c6fb
 def _trained(train, cls, data, preset, resume, words, **given):
     "Train on a data set, and print where the run is."
-    if any(w.startswith('data=') for w in words or ()):
-        raise RecsysError('--set: expected NAME=VALUE of another setting; the data are named by --data')
     if resume: _refuse_both('resume', dict(set=words, **given))
     config = cls.of(words, data=data, **given)
     print(train(_data(data), config, root=_root(), preset=preset, resume=resume).path)
@@ -264,24 +264,18 @@ def _evaluate_index(index, queries, qrels):
     return '\n'.join([*lines, f'{found["n_queries"]} queries']), found
 
 # %% ../../nbs/81_command.cli.ipynb #a22a173c
-def _evaluate_run(data, run):
-    "What a person and what a script reads of a model's test."
+def _evaluate_run(data, run, histories):
+    "What a person and what a script reads of a model's test, or of how well it finds what comes next in histories."
     from recsys_nb.command.pipeline import evaluate_model, run_for
-    prepared = _data(data)
-    found = None if run == 'base' else run_for(prepared, None, run, _root())
-    report = evaluate_model(prepared, found)
-    return report, report.to_dict()
-
-# %% ../../nbs/81_command.cli.ipynb #a0ca9a5e
-def _evaluate_asked(data, run, file):
-    "How well a run finds what comes next in the histories of a file."
-    from recsys_nb.command.pipeline import run_for
     from recsys_nb.evaluation.histories import evaluate_histories
     from recsys_nb.models.dual_encoder import DualEncoderSBERT
     prepared = _data(data)
-    source = run if run == 'base' else run_for(prepared, 'encoder', run, _root())
-    table = evaluate_histories(prepared, DualEncoderSBERT.load(source), file)
-    return table.to_string(index=False), table.to_dict('records')
+    found = None if run == 'base' else run_for(prepared, 'encoder' if histories else None, run, _root())
+    if histories:
+        table = evaluate_histories(prepared, DualEncoderSBERT.load(found or 'base'), histories)
+        return table.to_string(index=False), table.to_dict('records')
+    report = evaluate_model(prepared, found)
+    return report, report.to_dict()
 
 # %% ../../nbs/81_command.cli.ipynb #a0ca9a5f
 _Queries = _option('Lines of an id, a tab and a text, all answered', kind=Path)
@@ -299,8 +293,7 @@ def _evaluate(
     "Measure a run on its test data, or an index on given queries."
     if data: _refuse_both('data', dict(index=index, queries=queries, qrels=qrels))
     if index: _refuse_both('index', dict(run=run, histories=histories))
-    if data and histories: shown, found = _evaluate_asked(data, run or 'latest', histories)
-    elif data: shown, found = _evaluate_run(data, run or 'latest')
+    if data: shown, found = _evaluate_run(data, run or 'latest', histories)
     elif index and queries and qrels: shown, found = _evaluate_index(index, queries, qrels)
     else: raise RecsysError('expected --data NAME, or --index NAME with --queries and --qrels')
     _print_json(found) if as_json else print(shown)
@@ -322,7 +315,7 @@ def _compare(
     names = [b.strip() for b in bases.split(',') if b.strip()]
     if not names: raise RecsysError('--bases: expected encoders, as all-MiniLM-L6-v2,FOLDER')
     found = compare_encoders(_data(data), names, max_tokens=max_tokens)
-    rows = [{k: v for k, v in row.items() if v == v} for row in found.to_dict('records')]
+    rows = [row.dropna().to_dict() for _, row in found.iterrows()]
     if as_json: return _print_json(dict(data=data, bases=rows))
     title = f'{rows[0]["n_queries"]:,} validation reviews ({rows[0]["part"]}), 95% intervals'
     shown = found[list(_compared)].dropna(subset='ndcg@10').infer_objects().rename(columns=_compared)
@@ -499,8 +492,7 @@ def _answer(preferences, index, k, queries, requests, out, as_json, **filters):
     if as_json: _refuse_both('json', dict(out=out))
     if out and out.suffix not in _endings:
         raise RecsysError(f'--out {out}: expected a name ending in {", ".join(_endings)}')
-    shared = {n: v for n, v in filters.items() if v not in (None, [])}
-    asked = _requests(_asked(preferences, queries, requests), shared, k)
+    asked = _requests(_asked(preferences, queries, requests), _given(filters), k)
     from recsys_nb.recommend.recommender import Recommender
     with Recommender.load(_root(), index=index) as rec:
         if out: _write(out, rec, asked)
@@ -523,10 +515,9 @@ def _serve(
     url:_option('Address of the Qdrant server, where it has moved')=None,
 ):
     "Serve the HTTP API and the demo page. With RECSYS_API_KEY set, every request needs that key."
-    given = locals()
+    given = _given(locals())
     from recsys_nb.serve.running import serve
     if not demo: _refuse_both('no-demo', dict(frames=frames))
-    for name in ('hosts', 'origins', 'frames'): given[name] = tuple(given[name] or ())
     serve(_root(), **given)
 
 # %% ../../nbs/81_command.cli.ipynb #acf13c04
