@@ -10,6 +10,7 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
+from fastcore.basics import listify
 from matplotlib.ticker import MaxNLocator
 from ..core.plots import axes_or_new, finish_plot, muted, plot_style
 from ..core.files import RecsysError, read_json, write_beside
@@ -40,8 +41,7 @@ def _labels(runs):
     told = [asdict(r.config) for r in runs]
     differ = [k for k in told[0] if len({str(settings[k]) for settings in told}) > 1]
     labels = [', '.join(_setting(k, settings[k]) for k in differ) for settings in told]
-    unique = all(labels) and len(set(labels)) == len(runs)
-    return labels if unique else [r.name for r in runs]
+    return labels if differ and len(set(labels)) == len(runs) else [r.name for r in runs]
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #a0f0b4fb
 _titles = {
@@ -80,10 +80,10 @@ def _run_style(i):
 _chosen_by = {'val_ndcg@10', 'val_rmse'} # what the best epoch of an encoder and of a score model is chosen by
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #e5f5e988
-def _best_epoch(d, column):
+def _best_epoch(figure):
     "Epoch and value of a run's best row."
-    at = d[column].idxmin() if _better(column) == 'lower' else d[column].idxmax()
-    return d.epoch[at], d[column][at]
+    at = figure.idxmin() if _better(figure.name) == 'lower' else figure.idxmax()
+    return at, figure[at]
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #538db501
 def _mark_best(ax, at, above, colour, ring):
@@ -115,7 +115,7 @@ def _chance(ax, level):
 # %% ../../nbs/analysis/plot_metrics.ipynb #84f58f16
 def _mark_all(ax, shown, column):
     "Mark the best epoch of each run, on the better side, or where there is room."
-    best = {i: _best_epoch(d, column) for i, d in shown.items()}
+    best = {i: _best_epoch(figure) for i, figure in shown.items()}
     for i, (epoch, value) in best.items():
         rivals = [v for e, v in best.values() if e == epoch]
         above = value == max(rivals) if len(rivals) > 1 else _better(column) == 'higher'
@@ -140,12 +140,11 @@ def plot_metric(
     shown = {}
     for i, (label, d) in enumerate(frames.items()):
         if column not in d or d[column].isna().all(): continue
-        shown[i] = d.dropna(subset=column)
-        ax.plot(shown[i].epoch, shown[i][column], marker='o', ms=4, label=label, **_run_style(i))
+        shown[i] = d.set_index('epoch')[column].dropna()
+        ax.plot(shown[i], marker='o', ms=4, label=label, **_run_style(i))
     if way: _mark_all(ax, shown, column)
     if column == 'val_recall@1':
-        known = [d.val_candidates.iloc[-1] for d in shown.values() if 'val_candidates' in d]
-        for n in set(known): _chance(ax, 1/n)
+        for n in {d.val_candidates.iloc[-1] for d in frames.values() if 'val_candidates' in d}: _chance(ax, 1/n)
     _over_epochs(ax, max([1, *(d.epoch.max() for d in frames.values())]))
     if shown and 'seconds' in column: ax.set_ylim(0, 1.15*ax.dataLim.y1)
     title = _titles.get(column, column)
@@ -168,11 +167,6 @@ def _plot_rate(runs, ax):
     return finish_plot(ax, 'Learning rate, in 10⁻⁵', xlabel='epochs done')
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #7b4af9c5
-def _runs_given(runs, root):
-    "The `RunFolder`s of whatever they were given as."
-    runs = runs if isinstance(runs, (list, tuple)) else [runs]
-    return [r if isinstance(r, RunFolder) else find_run(r, root=root) for r in runs]
-
 def _axes_grid(n):
     "A figure with `n` axes, three in a row."
     rows = -(-n//3)
@@ -187,7 +181,7 @@ def plot_runs(
     root=None, # See `root_folder`
 ):             # The figure
     "Everything there is about one or more runs, over their epochs."
-    runs = _runs_given(runs, root)
+    runs = [find_run(r, root=root) for r in listify(runs)]
     if not runs: raise RecsysError('no run was given, so there is nothing to plot')
     if len({r.kind for r in runs}) > 1:
         raise RecsysError('encoder and score runs have no figures in common; plot them apart')
@@ -208,7 +202,7 @@ def plot_run(
     root=None, # See `root_folder`
 ) -> Path:     # The picture, `curves.png` in the run's folder
     "Draw a run's curves into its folder."
-    run, = _runs_given(run, root)
+    run = find_run(run, root=root)
     fig = plot_runs(run)
     with write_beside(run.path/'curves.png') as p: fig.savefig(p, format='png', dpi=120)
     plt.close(fig)

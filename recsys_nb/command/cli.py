@@ -249,7 +249,7 @@ def _export(run:_Run):
 def _plot(run:_Run):
     "Draw a run's training curves into its folder."
     from recsys_nb.analysis.plot_metrics import plot_run
-    print(plot_run(find_run(run, root=_root())))
+    print(plot_run(run, root=_root()))
 
 # %% ../../nbs/81_command.cli.ipynb #621368ff
 def _evaluate_index(index, queries, qrels):

@@ -24,6 +24,7 @@ class RunFolder:
     "One training run's folder: `config.json metrics.csv train.log checkpoints/ evaluation.json model_card.md`."
     path:Path # The folder
     def __post_init__(self): self.path = Path(self.path)
+    def __fspath__(self): return str(self.path)
 
     @property
     def kind(self) -> str:
@@ -100,7 +101,7 @@ def all_runs(
 
 # %% ../../nbs/02_core.runs.ipynb #be290f0f
 def find_run(
-    name='latest',           # 'latest', a timestamp, or a run's folder
+    name='latest',           # 'latest', a timestamp, or a run or its folder
     kind=None,               # 'encoder', 'score', or `None` for either
     root=None,               # See `root_folder`
 ) -> RunFolder:
