@@ -8,7 +8,7 @@ __all__ = ['plot_ratings', 'plot_lengths', 'plot_prices', 'plot_activity', 'plot
 # %% ../../nbs/analysis/visualize_data.ipynb #621c8e95
 import numpy as np, pandas as pd, seaborn as sns
 from matplotlib.dates import ConciseDateFormatter, DateFormatter
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 from ..core.plots import accent, axes_or_new, finish_plot, muted, part_colours, say_nothing, star_colours
 from ..data.prepare import PreparedData
 
@@ -24,7 +24,7 @@ def _counts_on(*axes):
     for axis in axes:
         decades = np.ptp(np.log10(axis.get_view_interval()))
         axis.set_major_locator(LogLocator(subs=(1,) if decades > 2.5 else (1, 2, 5)))
-        axis.set_major_formatter(FuncFormatter(_axis_number))
+        axis.set_major_formatter(_axis_number)
         axis.set_minor_formatter(NullFormatter())
 
 # %% ../../nbs/analysis/visualize_data.ipynb #031a50b6
@@ -244,7 +244,7 @@ def plot_removed(
     told = [f'{n:,}  ({n / total:.1%})'
         for n in gone]
     ax.bar_label(bars, told, padding=5, fontsize=9, color='#52606d')
-    ax.xaxis.set_major_formatter(FuncFormatter(_axis_number))
+    ax.xaxis.set_major_formatter(_axis_number)
     ax.grid(False, axis='y')
     return finish_plot(
         ax,
