@@ -171,9 +171,8 @@ def _axes_grid(n):
     "A figure with `n` axes, three in a row."
     rows = -(-n//3)
     with plot_style():
-        fig, axs = plt.subplots(rows, 3, figsize=(13, 3.1*rows + .5), dpi=84, layout='constrained', squeeze=False)
-    for ax in axs.flat[n:]: ax.remove()
-    return fig, axs.flat[:n]
+        fig = plt.figure(figsize=(13, 3.1*rows + .5), dpi=84, layout='constrained')
+        return fig, [fig.add_subplot(rows, 3, i + 1) for i in range(n)]
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #a11b9487
 def plot_runs(
@@ -187,7 +186,7 @@ def plot_runs(
         raise RecsysError('encoder and score runs have no figures in common; plot them apart')
     named = dict(zip(_labels(runs), runs))
     frames = {label: run_metrics(r) for label, r in named.items()}
-    columns = _figures_of(list(frames.values()))
+    columns = _figures_of(frames)
     fig, axs = _axes_grid(len(columns) + 1)
     for column, ax in zip(columns, axs): plot_metric(frames, column, ax)
     _plot_rate(named, axs[-1])

@@ -108,11 +108,10 @@ def _print_frame(
     Console(width=width, highlight=False, force_jupyter=False).print(table)
 
 # %% ../../nbs/81_command.cli.ipynb #e3ebe585
-_shown = dict(title='product', price='price', similarity='similarity', score='stars', why='why')
-
 def _print_recommendations(recs, query=''):
     "Print recommendations as a table: product, price, similarity, predicted score and why."
-    frame = recs.to_frame()[list(_shown)].rename(columns=_shown)
+    frame = recs.to_frame()[['title', 'price', 'similarity', 'score', 'why']]
+    frame = frame.rename(columns=dict(title='product', score='stars'))
     title = f'"{query}"' if query else ''
     if recs: _print_frame(frame, title, dict(price=',.2f', stars='.2f'), show_lines=True)
     if recs.advice: print(recs.advice)
@@ -417,8 +416,7 @@ def _rows_of_answers(answers):
 # %% ../../nbs/81_command.cli.ipynb #9c3ee295
 def _json_lines(answers):
     "A JSON object a line."
-    told = [dict(id=i) | found.to_dict() for i, found in answers.items()]
-    return ''.join(as_json(o) + '\n' for o in told)
+    return ''.join(as_json(dict(id=i) | found.to_dict()) + '\n' for i, found in answers.items())
 
 # %% ../../nbs/81_command.cli.ipynb #ec83736e
 _endings = '.run', '.jsonl', '.csv', '.parquet'

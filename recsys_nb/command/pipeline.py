@@ -239,18 +239,17 @@ demo_preferences = [
     'something small and sturdy to record my podcast on the road']
 
 def sample_preferences(
-    data,    # `PreparedData`
-    n:int=3, # How many
-) -> list:   # Texts
+    data, # `PreparedData`
+) -> list:# Texts, three at most
     "Preferences made of the largest categories and of what people wrote about their products, outside of training."
     kind = data.products.set_index('product_id').categories.str[-1]
     asked = pd.concat([data.test, data.val]).query('informative').sort_values('review_id')
     about = asked.product_id.map(kind)
     found = []
-    for name in kind.value_counts().index[:n]:
+    for name in kind.value_counts().index[:3]:
         said = [s for text in asked.text[about == name] for s in sentences(text) if len(s) <= 160]
         found.append(f'{category_words(name)}: {max(said, key=len)}' if said else category_words(name))
-    return found or list(data.products.title[:n])
+    return found or list(data.products.title[:3])
 
 # %% ../../nbs/80_command.pipeline.ipynb #b697b027
 @dataclass

@@ -139,17 +139,14 @@ def cores() -> int:
     return len(usable(0)) if usable else os.cpu_count() or 1
 
 def _machine_facts():
-    "What a measurement holds for: processor, cores, limits set in the environment, versions."
-    return dict(
-        cpu=cpu_name(),
-        cores=cores(),
-        limits={k: os.environ[k] for k in _limits if k in os.environ},
-        versions={k: installed(k) for k in _runtimes})
+    "Processor, cores, and limits set in the environment."
+    limits = {k: os.environ[k] for k in _limits if k in os.environ}
+    return dict(cpu=cpu_name(), cores=cores(), limits=limits)
 
 # %% ../../nbs/01_core.machine.ipynb #aa3cd393
 def _key():
-    "This machine as it is now."
-    facts = json.dumps(_machine_facts())
+    "This machine as it is now: what a measurement holds for."
+    facts = json.dumps(_machine_facts() | dict(versions={k: installed(k) for k in _runtimes}))
     return hashlib.sha256(facts.encode()).hexdigest()[:12]
 
 # %% ../../nbs/01_core.machine.ipynb #b91dc245
@@ -345,8 +342,6 @@ def _network_problem():
 # %% ../../nbs/01_core.machine.ipynb #f1653051
 def doctor() -> Doctor:
     "Look at this machine; nothing is changed, and what takes long is not measured here."
-    facts = _machine_facts()
-    del facts['versions']
     found, broken = {}, {}
     for name in _runtimes: found[name], broken[name] = _look_at(name)
     device = 'unknown' if broken['torch'] else _have()[0]
@@ -357,7 +352,7 @@ def doctor() -> Doctor:
         if not installed('openvino'):
             problems.append('openvino is not installed: some processors encode faster with it')
     choices = {question: str(c) for question, c in _known_choices().items()}
-    return Doctor(facts, found, device, where, choices, [p for p in problems if p])
+    return Doctor(_machine_facts(), found, device, where, choices, [p for p in problems if p])
 
 # %% ../../nbs/01_core.machine.ipynb #1f5999bf
 @patch
