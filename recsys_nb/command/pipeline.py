@@ -80,11 +80,8 @@ def evaluate_model(
 # %% ../../nbs/80_command.pipeline.ipynb #454c9b69
 def _product_scores(data, score_run, root):
     "The predicted scores of a score run as a data frame, or `None` where there is no run."
-    try: run = run_for(data, 'score', score_run or 'latest', root)
-    except RecsysError:
-        if score_run: raise
-        return None
-    return pd.read_parquet(run.path/'product_scores.parquet')
+    runs = [run_for(data, 'score', score_run, root)] if score_run else _finished(data, 'score', root)
+    return pd.read_parquet(runs[-1].path/'product_scores.parquet') if runs else None
 
 # %% ../../nbs/80_command.pipeline.ipynb #dd69a23e
 def _plan_file(name, root): return root_folder(root)/'outputs'/'index'/f'.{name}.plan.json'
@@ -194,12 +191,12 @@ def plan_index(
         from recsys_nb.index.build import settled
         rates = _encoding_rates(data, settled(_encoder_of(data, run, base, root), root)[0], preset)
     products, reviews = rates
-    took = n/products
-    if limit and took > limit:
+    took, limit = n/products, limit or np.inf
+    if took > limit:
         plan.tokens = 64
         took /= 2
-    left = limit and reviews*max(limit/3, min(limit, 2*limit - took)) # so many reviews
-    if limit and work > left:
+    left = reviews*max(limit/3, min(limit, 2*limit - took)) # so many reviews
+    if work > left:
         plan.reviews, plan.sentences = 2, 4
         done = _reviews_to_encode(sizes, 2).cumsum()
         fit = int(np.searchsorted(done, left, side='right'))
@@ -267,8 +264,7 @@ def _tell_encoder(result, measured):
     columns = 'system ndcg@10 recall@1 recall@10 mrr@10 n_queries n_candidates'.split()
     rows = found[(found.task == 'reviews') & (found.part == part)]
     result.tables[f'Finding the product of a test review ({part} reviews)'] = rows[columns]
-    told = {k: v for k, v in measured['verdicts'].items() if k.startswith('reviews: trained')}
-    result.notes += [f'{k}: {v}' for k, v in told.items()]
+    result.notes += [f'{k}: {v}' for k, v in measured['verdicts'].items() if k.startswith('reviews: trained')]
 
 # %% ../../nbs/80_command.pipeline.ipynb #1453486d
 def _tell_score(result, measured):
