@@ -257,7 +257,7 @@ def find_preset(
     if isinstance(name, Preset): return name
     if not re.fullmatch('(auto|cpu|cuda|mps)(:float32|:bfloat16)?', str(name)):
         raise RecsysError(f'preset {name!r}: expected auto, cpu, cuda or mps, perhaps with :float32 or :bfloat16')
-    device, _, form = name.partition(':')
+    device, _, form = str(name).partition(':')
     have = _have()
     if device == 'auto': device = have[0]
     if device not in have: raise RecsysError(f'preset {name!r}: this machine has none (it has {", ".join(have)})')
