@@ -79,25 +79,6 @@ def _run_style(i):
 # %% ../../nbs/analysis/plot_metrics.ipynb #da20b856
 _chosen_by = {'val_ndcg@10', 'val_rmse'} # what the best epoch of an encoder and of a score model is chosen by
 
-# %% ../../nbs/analysis/plot_metrics.ipynb #e5f5e988
-def _best_epoch(figure):
-    "Epoch and value of a run's best row."
-    at = figure.idxmin() if _better(figure.name) == 'lower' else figure.idxmax()
-    return at, figure[at]
-
-# %% ../../nbs/analysis/plot_metrics.ipynb #538db501
-def _mark_best(ax, at, above, colour, ring):
-    "Write a run's best value, in a ring or not."
-    if ring: ax.plot(*at, 'o', ms=11, mfc='none', mec=colour, mew=1.6)
-    ax.annotate(
-        f'{at[1]:.3g}', at,
-        xytext=(0, 10 if above else -10),
-        textcoords='offset points',
-        ha='center',
-        va='bottom' if above else 'top',
-        fontsize=9,
-        color=colour)
-
 # %% ../../nbs/analysis/plot_metrics.ipynb #5d8b7248
 def _chance(ax, level):
     "A dotted line for a model that recommends at random."
@@ -113,20 +94,23 @@ def _chance(ax, level):
         color='#7b8794')
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #84f58f16
-def _mark_all(ax, shown, column):
-    "Mark the best epoch of each run, on the better side, or where there is room."
-    best = {i: _best_epoch(figure) for i, figure in shown.items()}
-    for i, (epoch, value) in best.items():
-        rivals = [v for e, v in best.values() if e == epoch]
-        above = value == max(rivals) if len(rivals) > 1 else _better(column) == 'higher'
-        _mark_best(ax, (epoch, value), above, _run_style(i)['color'], column in _chosen_by)
-
-# %% ../../nbs/analysis/plot_metrics.ipynb #1ef512b1
-def _over_epochs(ax, last):
-    "Whole epochs, from before training, in all plots alike."
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.margins(.08, .18)
-    ax.set_xlim(-.08*last, 1.08*last)
+def _mark_best(ax, shown, column):
+    "Write the best value of each run, on the better side, or where there is room."
+    lower = _better(column) == 'lower'
+    best = {i: figure.idxmin() if lower else figure.idxmax() for i, figure in shown.items()}
+    for i, epoch in best.items():
+        value, colour = shown[i][epoch], _run_style(i)['color']
+        rivals = [shown[j][e] for j, e in best.items() if e == epoch]
+        above = value == max(rivals) if len(rivals) > 1 else not lower
+        if column in _chosen_by: ax.plot(epoch, value, 'o', ms=11, mfc='none', mec=colour, mew=1.6)
+        ax.annotate(
+            f'{value:.3g}', (epoch, value),
+            xytext=(0, 10 if above else -10),
+            textcoords='offset points',
+            ha='center',
+            va='bottom' if above else 'top',
+            fontsize=9,
+            color=colour)
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #fb883030
 def plot_metric(
@@ -142,10 +126,13 @@ def plot_metric(
         if column not in d or d[column].isna().all(): continue
         shown[i] = d.set_index('epoch')[column].dropna()
         ax.plot(shown[i], marker='o', ms=4, label=label, **_run_style(i))
-    if way: _mark_all(ax, shown, column)
+    if way: _mark_best(ax, shown, column)
     if column == 'val_recall@1':
         for n in {d.val_candidates.iloc[-1] for d in frames.values() if 'val_candidates' in d}: _chance(ax, 1/n)
-    _over_epochs(ax, max([1, *(d.epoch.max() for d in frames.values())]))
+    last = max([1, *(d.epoch.max() for d in frames.values())])
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.margins(.08, .18)
+    ax.set_xlim(-.08*last, 1.08*last) # from before training, in all plots alike
     if shown and 'seconds' in column: ax.set_ylim(0, 1.15*ax.dataLim.y1)
     title = _titles.get(column, column)
     below = 'epoch'

@@ -364,21 +364,17 @@ def _update(
     if done is None: return print('no index of that name; `recsys index` builds one')
     print('index: {written:,} products written, {encoded:,} of them encoded, {removed:,} removed'.format(**done))
 
-# %% ../../nbs/81_command.cli.ipynb #14d7ec91
-def _wrong_request(where, wrong):
-    "What pydantic found wrong, in one line."
-    from recsys_nb.serve.messages import field_error
-    found = field_error(wrong)
-    if isinstance(wrong['input'], (int, float, str)): found.message += f', got {str(wrong["input"])[:40]!r}'
-    return ': '.join(o for o in (where, found.field, found.message) if o)
-
 # %% ../../nbs/81_command.cli.ipynb #63c25264
 def _checked(where, asked, k):
     "A request as arguments of `recommend`, or a `RecsysError` about the first field that cannot be used."
     from pydantic import ValidationError
-    from recsys_nb.serve.messages import Preferences
+    from recsys_nb.serve.messages import Preferences, field_error
     try: p = Preferences.model_validate(asked)
-    except ValidationError as e: raise RecsysError(_wrong_request(where, e.errors()[0])) from None
+    except ValidationError as e:
+        wrong = e.errors()[0]
+        found, value = field_error(wrong), wrong['input']
+        if isinstance(value, (int, float, str)): found.message += f', got {str(value)[:40]!r}'
+        raise RecsysError(': '.join(o for o in (where, found.field, found.message) if o)) from None
     return dict(k=k) | p.model_dump(exclude_unset=True, exclude_none=True)
 
 # %% ../../nbs/81_command.cli.ipynb #b5b7c71f
@@ -413,11 +409,6 @@ def _rows_of_answers(answers):
     flat = pd.concat(frames, names=['id', 'place']).reset_index()
     return flat.assign(place=flat.place + 1)
 
-# %% ../../nbs/81_command.cli.ipynb #9c3ee295
-def _json_lines(answers):
-    "A JSON object a line."
-    return ''.join(as_json(dict(id=i) | found.to_dict()) + '\n' for i, found in answers.items())
-
 # %% ../../nbs/81_command.cli.ipynb #ec83736e
 _endings = '.run', '.jsonl', '.csv', '.parquet'
 
@@ -438,7 +429,9 @@ def _write(path, rec, requests):
         with write_beside(path) as part:
             if path.suffix == '.csv': _rows_of_answers(answers).to_csv(part, index=False)
             elif path.suffix == '.parquet': _rows_of_answers(answers).to_parquet(part)
-            else: part.write_text(_json_lines(answers), encoding='utf-8', errors='replace')
+            else:
+                lines = [as_json(dict(id=i) | found.to_dict()) + '\n' for i, found in answers.items()]
+                part.write_text(''.join(lines), encoding='utf-8', errors='replace')
     _say(f'{len(requests)} answered in {path}')
 
 # %% ../../nbs/81_command.cli.ipynb #49f95c42

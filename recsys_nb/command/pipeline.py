@@ -40,14 +40,6 @@ def run_for(
     instead = '' if kind == 'score' else ', or use --run base'
     raise RecsysError(f'no finished {kind or "encoder"} run on data set {data.name!r}: train one{instead}')
 
-# %% ../../nbs/80_command.pipeline.ipynb #dec1c481
-def _refuse_another_split(data, run):
-    "Raise a `RecsysError` where data were split again since the run."
-    from recsys_nb.training.loop import same_data
-    if run.config.data != data.name or same_data(run, data): return
-    raise RecsysError(f'run {run.name} learned from other reviews than {data.name!r} has now for training '
-                      '(prepared again since?), and may have learned from some of the test part: train again')
-
 # %% ../../nbs/80_command.pipeline.ipynb #4c1e2862
 def _evaluate_encoder(data, run):
     "Measure an encoder; `run` is `None` for the base encoder before training."
@@ -73,7 +65,10 @@ def evaluate_model(
     run=None, # `RunFolder` of either kind, or `None` for the base encoder
 ):            # A report: it shows itself, and has `to_dict`
     "Measure a model on the test part, beside everything that it has to beat."
-    if run: _refuse_another_split(data, run)
+    from recsys_nb.training.loop import same_data
+    if run and run.config.data == data.name and not same_data(run, data):
+        raise RecsysError(f'run {run.name} learned from other reviews than {data.name!r} has now for training '
+                          '(prepared again since?), and may have learned from some of the test part: train again')
     measure = _evaluate_score if run and run.kind == 'score' else _evaluate_encoder
     return measure(data, run)
 
@@ -358,13 +353,9 @@ def run_demo(
     data = prepare([store.reviews], [store.meta], 'sample_store', root=root)
     before = {} if quick else _first_answers(data, root, say)
     result = run_pipeline(data, root, queries=demo_preferences, say=say, **(dict(time='45s') | settings))
-    beside = {f'"{q}", before and after training': _beside(recs, result.sample_answers[q])
-              for q, recs in before.items()}
+    beside = {}
+    for query, recs in before.items():
+        titles = zip(recs.to_frame().title, result.sample_answers[query].to_frame().title)
+        beside[f'"{query}", before and after training'] = pd.DataFrame(titles, columns=['before', 'after'])
     result.tables = beside | result.tables
     return result
-
-# %% ../../nbs/80_command.pipeline.ipynb #e54408b0
-def _beside(before, after):
-    "The titles of two answers."
-    rows = zip([r.title for r in before], [r.title for r in after])
-    return pd.DataFrame(rows, columns=['before', 'after'])

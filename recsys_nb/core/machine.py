@@ -261,12 +261,8 @@ def find_preset(
     have = _have()
     if device == 'auto': device = have[0]
     if device not in have: raise RecsysError(f'preset {name!r}: this machine has none (it has {", ".join(have)})')
-    return _cpu_preset(form) if device == 'cpu' else _graphics_preset(device, form)
-
-# %% ../../nbs/01_core.machine.ipynb #bff52feb
-def _cpu_preset(form):
-    "A named format is torch's; otherwise both are found out."
-    if form: return Preset('cpu', 'cpu', form == 'bfloat16')
+    if device != 'cpu': return _graphics_preset(device, form)
+    if form: return Preset('cpu', 'cpu', form == 'bfloat16') # by torch; without a format both are found out
     return Preset('cpu', 'cpu', bfloat16_pays(), runtime=os.environ.get('RECSYS_RUNTIME', 'auto'))
 
 # %% ../../nbs/01_core.machine.ipynb #9f9a9f2d
