@@ -32,11 +32,9 @@ def _tidy(words):
     return found.root, [*rest[:1], *paths, *rest[1:]]
 
 # %% ../../nbs/81_command.cli.ipynb #15b005ea
-_about = '''Recommend Amazon products from what people say: clean, train, index, recommend.
-`--root DIR` (or RECSYS_HOME; default: the current folder) says where data/ and outputs/ live.'''
-
 app = typer.Typer(
-    help=' '.join(_about.split()),
+    help='Recommend Amazon products from what people say: clean, train, index, recommend. '
+         '`--root DIR` (or RECSYS_HOME; default: the current folder) says where data/ and outputs/ live.',
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode='markdown',
@@ -131,8 +129,6 @@ _Json = _option('Print JSON and nothing else', '--json', kind=bool)
 _Preset = _option('auto, cpu, cuda or mps')
 _Name = _option('What to call the data set and the index')
 _Paths = _several('Files, folders or globs')
-_Categories = _several('Keep this category, at any level; may be given several times')
-_Split = _option('auto, time, product or blair')
 _Choice = _option('For everything that is random', kind=int)
 
 # %% ../../nbs/81_command.cli.ipynb #e88f218e
@@ -165,8 +161,8 @@ def _prepare(
     name:_Name,
     reviews:_Paths=None,
     meta:_Paths=None,
-    categories:_Categories=None,
-    split:_Split='auto',
+    categories:_several('Keep this category, at any level; may be given several times')=None,
+    split:_option('auto, time, product or blair')='auto',
     engine:_option('duckdb or spark')='duckdb',
     spark_master:_option('Address of a Spark cluster')=None,
     memory:_option('Memory for the engine, as 4GB; DuckDB spills more to disk')=None,
@@ -192,7 +188,6 @@ def _download(
 # %% ../../nbs/81_command.cli.ipynb #f4582a2e
 _Epochs = _option('Passes over the training data', kind=int, min=1)
 _Time = _option('How long each training may take, as 30m or 2h [default: auto]')
-_Settings = _several('Any other setting; a wrong name lists them', '--set', metavar='NAME=VALUE')
 
 # %% ../../nbs/81_command.cli.ipynb #6315c6fb
 def _trained(train, cls, data, preset, resume, words, **given):
@@ -212,7 +207,7 @@ def _train_score(
     lr:_option('Peak learning rate', kind=float)=None,
     time:_Time=None,
     seed:_Choice=None,
-    words:_Settings=None,
+    words:_several('Any other setting; a wrong name lists them', '--set', metavar='NAME=VALUE')=None,
     resume:_option('Go on with this interrupted run, or with the "latest"')=None,
 ):
     "Train ReviewMetadataScoreModel, which predicts stars."
@@ -378,13 +373,12 @@ def _checked(where, asked, k):
     return dict(k=k) | p.model_dump(exclude_unset=True, exclude_none=True)
 
 # %% ../../nbs/81_command.cli.ipynb #b5b7c71f
-_example = dict(id='q1', text='a quiet keyboard', max_price=80)
-
 def _asked(preferences, queries, requests):
     "Yield where each request stands, and what it says."
     from recsys_nb.evaluation.trec import read_queries
     if requests:
-        for n, (where, one) in enumerate(objects_of(requests, _example), 1):
+        example = dict(id='q1', text='a quiet keyboard', max_price=80)
+        for n, (where, one) in enumerate(objects_of(requests, example), 1):
             yield where, one | dict(id=str(n) if one.get('id') is None else one['id'])
     elif queries:
         for i, text in read_queries(queries).items(): yield f'{queries}: {i}', dict(id=i, text=text)
@@ -412,18 +406,13 @@ def _rows_of_answers(answers):
 # %% ../../nbs/81_command.cli.ipynb #ec83736e
 _endings = '.run', '.jsonl', '.csv', '.parquet'
 
-# %% ../../nbs/81_command.cli.ipynb #ff82e7d8
-def _write_run(path, rec, requests):
-    "Write a TREC run."
-    from recsys_nb.evaluation.trec import write_run
-    most = max(r['k'] for r in requests.values())
-    ranked = rec.rank(requests, most)
-    write_run(path, {i: ranked[i][:r['k']] for i, r in requests.items()})
-
 # %% ../../nbs/81_command.cli.ipynb #036555e5
 def _write(path, rec, requests):
     "Answer requests in a file."
-    if path.suffix == '.run': _write_run(path, rec, requests)
+    from recsys_nb.evaluation.trec import write_run
+    if path.suffix == '.run':
+        ranked = rec.rank(requests, max(r['k'] for r in requests.values()))
+        write_run(path, {i: ranked[i][:r['k']] for i, r in requests.items()})
     else:
         answers = dict(zip(requests, rec.answer_all(list(requests.values()))))
         with write_beside(path) as part:
