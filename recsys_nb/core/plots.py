@@ -12,8 +12,12 @@ import matplotlib.pyplot as plt, seaborn as sns
 accent, muted = '#2a6f97', '#9aa5b1'
 star_colours = ['#c1443c', '#e39a86', '#c9ced6', '#86b3d1', '#2a6f97']
 part_colours = dict(train='#2a6f97', val='#e9a23b', test='#c1443c')
-_no_frame = {f'axes.spines.{side}': False for side in ('top', 'right', 'left')}
-_look = _no_frame | {'axes.edgecolor': '#c9ced6', 'grid.color': '#e6e9ed'}
+_look = {
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.spines.left': False,
+    'axes.edgecolor': '#c9ced6',
+    'grid.color': '#e6e9ed'}
 
 # %% ../../nbs/03_core.plots.ipynb #4de9a8d0
 def plot_style():
