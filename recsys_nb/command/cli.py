@@ -183,7 +183,7 @@ def _download(
 ):
     "Fetch the reviews and the metadata of a category of Amazon Reviews 2023."
     from recsys_nb.data.download import download
-    for path in download(category, dest or _root()/'data'/'raw').values(): print(path)
+    for path in download(category, dest, _root()).values(): print(path)
 
 # %% ../../nbs/81_command.cli.ipynb #f4582a2e
 _Epochs = _option('Passes over the training data', kind=int, min=1)

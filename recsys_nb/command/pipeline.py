@@ -87,7 +87,6 @@ def _begun_plan(plan, name, root):
     if file.exists() and file.with_name(f'.{name}.building').exists():
         begun = type(plan)(**read_json(file))
         if (begun.products, begun.limit) == (plan.products, plan.limit): return begun
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, plan)
     return plan
 
