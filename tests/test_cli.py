@@ -191,7 +191,7 @@ bad = [
     ('prepare --reviews {tmp}/none.jsonl --meta {meta} --name x', 'none.jsonl'),
     ('prepare --reviews {tmp}/empty.jsonl --meta {meta} --name x', 'empty.jsonl'),
     ('prepare --reviews {tmp}/photo.jsonl --meta {meta} --name x', 'photo.jsonl'),
-    ('prepare --name x', '--reviews'),
+    ('prepare --name x', 'expected at least one file of product metadata'),
     ('prepare --reviews {tmp}/photo.jsonl --meta {meta} --name x --max-bad many', 'max_bad'),
     ('prepare --meta {meta} --name ../x', 'name'),
     ('run --meta {meta} --name late --time soon', 'such as 90s'),

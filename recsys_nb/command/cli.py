@@ -143,7 +143,6 @@ def _columns_of(names):
 def _prepared(reviews, meta, split, engine, spark_master, names, **settings):
     "Clean and split what was named."
     from recsys_nb.data.prepare import prepare
-    if not reviews and not meta: raise RecsysError('expected --reviews, --meta or both')
     if spark_master and engine != 'spark': raise RecsysError('--spark-master: only with --engine spark')
     how = dict(split='time', cuts='blair') if split == 'blair' else dict(split=split)
     how |= dict(reviews=reviews, meta=meta, engine=engine, spark_master=spark_master, columns=_columns_of(names))
