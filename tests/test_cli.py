@@ -411,7 +411,7 @@ def test_several_workers_answer_from_one_index_and_go_together(root):
     assert len(team) == len(set(started)) == 2 and not any(map(works, team))
 
 @pytest.mark.parametrize('words, said', [
-    (['index', '--data', 'shop', '--run', 'base', '--time', 'soon'], 'time=soon: expected a time such as 90s'), (['train-encoder', '--data', 'shop', '--set', 'epochs=2', '--epochs', 3], 'epochs: given twice, as 3 and as 2'),
+    (['index', '--data', 'shop', '--run', 'base', '--time', 'soon'], "time='soon': expected a time such as 90s"), (['train-encoder', '--data', 'shop', '--set', 'epochs=2', '--epochs', 3], 'epochs: given twice, as 3 and as 2'),
     (['train-score', '--data', 'shop', '--set', 'lr=1e-3', '--set', 'lr=1e-4'], 'lr: given twice')])
 def test_what_cannot_be_meant_is_refused(root, capsys, words, said):
     assert recsys('--root', root, *words) == 1

@@ -83,9 +83,8 @@ def _terminal_cell(value, form):
     "What stands in a cell."
     if value is None or value != value: return '–'
     if not isinstance(value, float): return str(value)
-    if form: return format(value, form)
     whole = value == int(value) and abs(value) > 1
-    return format(value, '.0f' if whole else '.3f')
+    return format(value, form or ('.0f' if whole else '.3f'))
 
 # %% ../../nbs/81_command.cli.ipynb #2917bbee
 def _print_frame(

@@ -173,8 +173,7 @@ def plan_index(
     run:str='base', base:str|None=None, root:str|Path|None=None, # What encodes, see `index_data`
 ) -> IndexPlan:
     "As many reviews as there is time for; what the products take beyond the limit goes off theirs, down to a third."
-    try: limit = seconds_of(time, find_preset(preset).device)
-    except ValueError: raise RecsysError(f'time={time}: expected a time such as 90s, 30m or 2h, auto or none') from None
+    limit = seconds_of(time, find_preset(preset).device)
     said = np.concatenate([read_column(data, part, 'family_id') for part in ('train', 'val', 'test')])
     sizes = pd.Series(said, dtype=object).value_counts().to_numpy() # the largest first
     n = data.count('products')

@@ -31,11 +31,12 @@ def seconds_of(
     time:str,          # '90s', '30m', '2h', 'auto' or 'none'
     device:str='cpu',  # As torch names it
 ) -> float|None:       # `None` for no limit
-    "How long a training may take; 'auto' is a quarter of an hour on a CPU, and an hour on a GPU."
+    "How long a training may take; 'auto' is a quarter of an hour on a CPU, an hour on a GPU; `RecsysError` for no time."
     if time == 'none': return None
     if time == 'auto': return 900. if device == 'cpu' else 3600.
     found = re.fullmatch(r'(\d+(?:\.\d+)?)([smh])', time)
-    if not found or not float(found[1]): raise ValueError('no length of time')
+    if not found or not float(found[1]):
+        raise RecsysError(f'time={time!r}: expected a time such as 90s, 30m or 2h, auto or none')
     return float(found[1])*dict(s=1, m=60, h=3600)[found[2]]
 
 # %% ../../nbs/40_training.settings.ipynb #54d370fc
