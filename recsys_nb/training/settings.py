@@ -31,7 +31,7 @@ def seconds_of(
     time:str,          # '90s', '30m', '2h', 'auto' or 'none'
     device:str='cpu',  # As torch names it
 ) -> float|None:       # `None` for no limit
-    "How long a training may take; 'auto' is a quarter of an hour on a CPU, an hour on a GPU; `RecsysError` for no time."
+    "How long a training may take; 'auto' is a quarter of an hour on a CPU, an hour on a GPU."
     if time == 'none': return None
     if time == 'auto': return 900. if device == 'cpu' else 3600.
     found = re.fullmatch(r'(\d+(?:\.\d+)?)([smh])', time)
