@@ -89,7 +89,7 @@ def _terminal_cell(value, form):
 # %% ../../nbs/81_command.cli.ipynb #2917bbee
 def _print_frame(
     frame,    # A data frame
-    title='', # Above it
+    title,    # Above it
     forms={}, # How the numbers of a column are written, where not with three digits
     **look,   # Of rich's `Table`
 ):
@@ -105,7 +105,7 @@ def _print_frame(
     Console(width=width, highlight=False, force_jupyter=False).print(table)
 
 # %% ../../nbs/81_command.cli.ipynb #e3ebe585
-def _print_recommendations(recs, query=''):
+def _print_recommendations(recs, query):
     "Print recommendations as a table: product, price, similarity, predicted score and why."
     frame = recs.to_frame()[['title', 'price', 'similarity', 'score', 'why']]
     frame = frame.rename(columns=dict(title='product', score='stars'))

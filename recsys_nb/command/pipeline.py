@@ -7,7 +7,7 @@ __all__ = ['demo_preferences', 'demo_sizes', 'run_for', 'evaluate_model', 'index
            'sample_preferences', 'PipelineResult', 'run_pipeline', 'run_demo']
 
 # %% ../../nbs/80_command.pipeline.ipynb #9c5dcfcf
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from timeit import timeit
@@ -245,10 +245,10 @@ def sample_preferences(
 @dataclass
 class PipelineResult:
     "What a whole run found and where it wrote it."
-    sample_answers:dict = field(default_factory=dict)  # query -> `Recommendations`
-    tables:dict = field(default_factory=dict)          # title -> data frame of test metrics
-    notes:list = field(default_factory=list)           # What was left out, and verdicts
-    written:dict = field(default_factory=dict)         # what -> path
+    sample_answers:dict # query -> `Recommendations`
+    tables:dict         # title -> data frame of test metrics
+    notes:list          # What was left out, and verdicts
+    written:dict        # what -> path
 
 # %% ../../nbs/80_command.pipeline.ipynb #ba4cf36f
 def _tell_encoder(result, measured):
@@ -307,7 +307,7 @@ def run_pipeline(
     **settings,              # Of both trainings, such as `epochs`
 ) -> PipelineResult:
     "Train both models, export them, index the products and ask for recommendations."
-    result = PipelineResult(written={'clean data': data.path})
+    result = PipelineResult({}, {}, [], {'clean data': data.path})
     time = settings.get('time') or 'auto'
     plan = plan_index(data, time, preset, base=settings.get('base'))
     say(f'Plan: {_training_times(data, time, preset)}; then {plan}.')

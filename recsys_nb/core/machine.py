@@ -10,7 +10,7 @@ __all__ = ['base_encoder', 'resolve_base', 'Choice', 'time_ways', 'cache_folder'
 # %% ../../nbs/01_core.machine.ipynb #a0654e4b
 import ctypes, gc, hashlib, json, os, platform, re, socket, statistics, sys
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -59,9 +59,9 @@ def resolve_base(
 @dataclass(frozen=True)
 class Choice:
     "Which of several ways to do a piece of work was the fastest on this machine."
-    name:str                                   # The way
-    seconds:dict                               # What each way took
-    failed:dict = field(default_factory=dict)  # Why other ways did not work
+    name:str     # The way
+    seconds:dict # What each way took
+    failed:dict  # Why other ways did not work
     def __str__(self):
         timed = [f'{k} {v:.3g} s' for k, v in self.seconds.items()]
         failed = [f'{k}: {v}' for k, v in self.failed.items()]
