@@ -42,7 +42,6 @@ def test_says_what_is_missing():
 def test_numbers_are_right():
     shares = plots._missing_shares(Data())
     assert shares['products', 'categories'] == pytest.approx(1/3) and shares['reviews', 'text'] == 0 and shares['products', 'brand'] == 1
-    assert plots._removals(Data().report).to_dict() == {'exact duplicate': 2, 'kept': 30}
     assert '2 of 32 lines (6.2%)' in plots.plot_removed(Data()).get_title(loc='left')
 
 def test_a_month_is_told_with_its_year():

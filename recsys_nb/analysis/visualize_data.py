@@ -212,17 +212,6 @@ def plot_long_tail(
     _counts_on(ax.xaxis, ax.yaxis)
     return ax
 
-# %% ../../nbs/analysis/visualize_data.ipynb #4c50776c
-def _removals(
-    report:dict, # `data.report`
-) -> pd.Series:  # Reviews removed, by step, in the order of the steps; the last entry is `kept`
-    "What became of the raw reviews, from a report."
-    steps = report['steps']['reviews']
-    gone = {s['step']: s['removed'] for s in steps if s['removed']}
-    return pd.Series(
-        gone | dict(kept=steps[-1]['after'] if steps else 0),
-        dtype='int64')
-
 # %% ../../nbs/analysis/visualize_data.ipynb #3290a6ec
 def plot_removed(
     data:PreparedData, # The data set
@@ -230,9 +219,9 @@ def plot_removed(
 ):                     # The axes
     "How many lines each step of the cleaning removed, in the order of the steps."
     ax = axes_or_new(ax)
-    gone = _removals(data.report)
-    total = gone.sum()
-    gone = gone.drop('kept')
+    steps = pd.DataFrame(data.report['steps']['reviews'], columns=['step', 'removed', 'after'])
+    gone = steps[steps.removed > 0].set_index('step').removed
+    total = gone.sum() + steps.after[-1:].sum()
     title = f'What cleaning removed: {gone.sum():,} of {total:,} lines ({gone.sum() / max(total, 1):.1%})'
     if gone.empty:
         return say_nothing(ax, title, 'every line was kept')
