@@ -354,9 +354,12 @@ def doctor() -> Doctor:
 @patch
 def __str__(self:Doctor):
     "A line for each fact, and one that begins with ! for each problem."
-    facts = dict(processor=f"{self.machine['cpu']}, {self.machine['cores']} cores")
-    facts |= self.machine['limits']
-    facts |= {'computes on': self.device, 'base encoder': self.base}
-    facts |= self.installed | self.choices
+    facts = {
+        'processor': f"{self.machine['cpu']}, {self.machine['cores']} cores",
+        **self.machine['limits'],
+        'computes on': self.device,
+        'base encoder': self.base,
+        **self.installed,
+        **self.choices}
     lines = [f'{name}: {fact}' for name, fact in facts.items()]
     return '\n'.join(lines + [f'! {p}' for p in self.problems])
