@@ -318,7 +318,7 @@ def run_pipeline(
     say('Indexing the products …')
     encoder = result.written.get('encoder')
     base = None if encoder else settings.get('base')
-    index = index_data(data, encoder.name if encoder else 'base', root=root, base=base, plan=plan)
+    index = index_data(data, str(encoder or 'base'), root=root, base=base, plan=plan)
     result.written['index'] = index
     result.sample_answers = _ask(index, queries or sample_preferences(data), k)
     return result
