@@ -36,7 +36,7 @@ def _word_counts(texts):
 # %% ../../nbs/analysis/visualize_data.ipynb #ca26eba9
 def _gather(names, n=10):
     "Keep the `n` commonest names; the rest is 'others'."
-    names = names.fillna('no category')
+    names = names.astype(object).fillna('no category')
     top = names.value_counts().index[:n]
     return names.where(names.isin(top), 'others')
 
