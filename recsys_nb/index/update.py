@@ -159,7 +159,7 @@ def update_index(
     m = read_manifest(folder)
     file = folder/'contents.parquet'
     with only_one(folder, f'index "{folder.name}"'):
-        followers, _ = count_histories(data.file('interactions'), 'train' if m['known'] == 'train' else None)
+        followers = count_histories(data.file('interactions'), 'train' if m['known'] == 'train' else None)
         now = contents(data, scores, followers, m['known'], m.get('families'))
         then = pd.read_parquet(file) if file.exists() else now[:0]
         same = _same(now, then)
