@@ -225,6 +225,7 @@ tables = {
     'r.csv': lambda: frame().to_csv(index=False).encode(), 'r.tsv': lambda: frame().to_csv(index=False, sep='\t').encode(),
     'bom.csv': lambda: frame().to_csv(index=False).encode('utf-8-sig'), 'wide.csv': lambda: frame().to_csv(index=False).encode('utf-16'),
     'usual.csv': lambda: frame().rename(columns=usual).to_csv(index=False, sep=';').encode(), 'wide.jsonl': lambda: lines(reviews).decode().encode('utf-16'),
+    'unmarked.csv': lambda: frame().to_csv(index=False).encode('utf-16-le'), 'unmarked.jsonl': lambda: lines(reviews).decode().encode('utf-16-be'),
     'array.json': lambda: json.dumps(reviews).encode(), 'pretty.json': lambda: json.dumps(reviews, indent=2).encode(), 'bom.json': lambda: b'\xef\xbb\xbf\n' + lines(reviews),
     'objects.json': lambda: '\n'.join(json.dumps(r, indent=1) for r in reviews).encode(),
     'loose.json': lambda: ('\n\n' + '\n'.join(repr(r | {'vote': float('nan')}).replace("'U", "u'U") for r in reviews)).encode(),

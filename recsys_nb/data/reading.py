@@ -179,6 +179,9 @@ _table_names = re.compile(r'\.(csv|tsv|tab|psv)\b', re.I)
 def _encoding(head):
     if head.startswith((b'\xff\xfe', b'\xfe\xff')):
         return 'utf-16'
+    even, odd = (head[i:4000:2].count(0) for i in (0, 1)) # without a mark
+    if max(even, odd) > len(head[:4000]) / 4:
+        return 'utf-16-be' if even > odd else 'utf-16-le'
     try: head.decode('utf-8-sig')
     except UnicodeDecodeError as e:
         if e.start <= len(head) - 4:
@@ -400,10 +403,11 @@ def _copied(path, kind, names):
         elif how == 'objects':
             yield from _objects(path, text)
         else:
-            lines = map(str.encode, text) if encoding == 'utf-16' else f
+            lines = map(str.encode, text) if 'utf-16' in encoding else f
             for n, line in enumerate(lines, 1):
                 if len(line) > _longest: yield n, f'longer than {_longest // 10**6} MB'
-                else: yield n, how == 'python' and _literal(line) or line
+                elif how == 'python': yield n, _literal(line) or line
+                else: yield n, line
 
 # %% ../../nbs/13_data.reading.ipynb #a5e203d3
 def without_bar(
@@ -439,7 +443,7 @@ def as_lines(
     rename = how not in ('table', 'parquet') and _needs_names(path, kind, names)
     packing = _packing(path)
     told = packing in ('none', 'gzip') and packing == _packed_endings.get(path.suffix, 'none')
-    if how == 'lines' and told and encoding != 'utf-16' and not always and not rename:
+    if how == 'lines' and told and 'utf-16' not in encoding and not always and not rename:
         return path
     copy, at = work/gen_name('copy'), 0
     if how == 'parquet':

@@ -239,6 +239,7 @@ def index_products(
         dim = vectors.shape[1]
     del products # the largest table, often held by nobody else
     key = _key_of_data(p, reviews, later, followers, fingerprint=fingerprint, dim=dim, format=index_format, **asdict(s))
+    give_back_memory()
     with resumable_folder(folder, key, client) as part:
         manifest = _first_manifest(folder.name, fingerprint, dim, p, reviews, s)
         index = ProductIndex(_begun_store(part, folder.name, dim, s, client), manifest, part.path)
