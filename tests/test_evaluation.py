@@ -271,7 +271,7 @@ def test_only_whole_grades_and_names_are_written_and_read(tmp_path):
     assert read_qrels(tmp_path/'q')['q']['d'] == 10**20 - 1
     (tmp_path/'q').write_text('q 0 d 1' + 400*'0')
     with pytest.raises(RecsysError, match='expected a whole number'): read_qrels(tmp_path/'q')
-    for lists, tag in (({'q': [('d', float('nan'))]}, 'x'), ({'q': [('d', 1.)]}, 'my system')):
+    for lists, tag in (({'q': [('d', float('nan'))]}, 'x'), ({'q': [('d', -float('inf'))]}, 'x'), ({'q': [('d', 1.)]}, 'my system')):
         with pytest.raises(RecsysError, match='run: '): write_run(tmp_path/'r', lists, tag)
 
 def test_things_had_again_can_stand_alone():

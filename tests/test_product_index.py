@@ -343,7 +343,9 @@ def test_a_wrong_value_is_no_outage():
     store.create(8)
     with pytest.raises(ValueError): store.upsert([(dict(product_id='a'), dict(meaning=np.ones(3)))])
 
-def test_a_server_that_comes_back():
+@pytest.mark.parametrize('status, more', [(503, {}), (429, {}), (429, {'Retry-After': '1'})])
+def test_a_server_that_comes_back(status, more, monkeypatch):
+    monkeypatch.setattr(time, 'sleep', lambda s: None)
     from http.server import BaseHTTPRequestHandler, HTTPServer
     from threading import Thread
     asked = []
@@ -352,7 +354,10 @@ def test_a_server_that_comes_back():
             asked.append(self.path)
             self.rfile.read(int(self.headers.get('content-length', 0)))
             body = b'{"result":{"count":7},"status":"ok","time":0.0}' if len(asked) > 1 else b'{"status":{"error":"busy"}}'
-            self.send_response(200 if len(asked) > 1 else 503); self.send_header('content-type', 'application/json'); self.send_header('content-length', str(len(body))); self.end_headers(); self.wfile.write(body)
+            self.send_response(200 if len(asked) > 1 else status)
+            for name, value in {'content-type': 'application/json', 'content-length': str(len(body)), **more}.items(): self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
         def log_message(self, *_): pass
     server = HTTPServer(('127.0.0.1', 0), Moody)
     Thread(target=server.serve_forever, daemon=True).start()

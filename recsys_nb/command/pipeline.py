@@ -22,9 +22,8 @@ from ..training.settings import EncoderConfig, ScoreConfig, lasting, seconds_of
 
 # %% ../../nbs/80_command.pipeline.ipynb #97b78535
 def _finished(data, kind, root):
-    "The finished runs on this data set, oldest first; another's settings may be of a version that is gone."
-    done = [r for r in all_runs(kind, root) if r.state == 'finished']
-    return [r for r in done if read_json(r.path/'config.json').get('data') == data.name]
+    "The finished runs on this data set, oldest first."
+    return [r for r in all_runs(kind, root) if r.state == 'finished' and r.data == data.name]
 
 # %% ../../nbs/80_command.pipeline.ipynb #4c2a96b6
 def run_for(

@@ -99,6 +99,13 @@ def all_runs(
     parent = root_folder(root)/'outputs'/_run_kinds[kind]
     return [RunFolder(p) for p in sorted(parent.glob('*')) if (p/'status.json').exists()]
 
+# %% ../../nbs/02_core.runs.ipynb #df0feb90
+@patch(as_prop=True)
+def data(self:RunFolder) -> str:
+    "The name of its data set; an older version's run has one, too, whatever its other settings are."
+    return read_json(self.path/'config.json').get('data', '')
+
+
 # %% ../../nbs/02_core.runs.ipynb #be290f0f
 def find_run(
     name='latest',           # 'latest', a timestamp, or a run or its folder

@@ -58,7 +58,7 @@ def one_per_product(
 ):     # A row per `product_id`
     "Of a product that is listed more than once, the row with most to read."
     figures = [t[c].asc(nulls_first=False) for c in ('price', 'average_rating', 'rating_number')]
-    order = [t.text.length().desc(), t.text, *figures, t.images.join(' ')]
+    order = [t.text.length().desc(), t.text, *figures, t.images.join(' '), t.url.fill_null('')]
     t = t.filter(t.product_id.notnull())
     nth = ibis.row_number().over(group_by='product_id', order_by=order)
     return t.filter(nth == 0).drop('file')

@@ -62,7 +62,7 @@ def write_run(
         for qid, found in lists.items():
             last = np.float32(np.inf)
             for place, (product, score) in enumerate(found, 1):
-                if len(f'{qid} {product} {tag}'.split()) != 3 or score != score:
+                if len(f'{qid} {product} {tag}'.split()) != 3 or not score > -np.inf:
                     raise RecsysError(f'run: {qid!r} {product!r} {score} {tag!r}: ids and tags cannot be empty or hold '
                                       'spaces in this format, and every score is a number')
                 last = min(np.float32(score), np.nextafter(last, np.float32(-np.inf)))

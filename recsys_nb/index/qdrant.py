@@ -55,7 +55,7 @@ class QdrantStore:
         vectors=(), # Names of the vectors that are wanted
     ) -> dict:      # Product id -> (payload, dict of vectors)
         "Read products by their ids; unknown ones are left out."
-        found = self.fetch([point_id(i) for i in ids], list(vectors) or False)
+        found = self.fetch([point_id(i) for i in ids], list(vectors) or False) if len(ids) else []
         return {p.payload['product_id']: (p.payload, _vectors_of(p, vectors)) for p in found}
 
 # %% ../../nbs/51_index.qdrant.ipynb #58be91da
@@ -309,8 +309,10 @@ class ServerUnavailable(RecsysError):
 # %% ../../nbs/51_index.qdrant.ipynb #5da3765d
 def _server_error(e, url):
     "What a client's exception means: (an error of ours, whether to try again); `None` if the server is not to blame."
+    from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
     from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
     import httpx
+    if isinstance(e, ResourceExhaustedResponse): return ServerUnavailable(f'{url}: the Qdrant server is busy'), True
     if isinstance(e, UnexpectedResponse):
         if e.status_code in (401, 403):
             return ServerUnavailable(f'{url}: the Qdrant server refuses the key (set QDRANT_API_KEY)'), False

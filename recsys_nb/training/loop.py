@@ -407,7 +407,7 @@ def _interrupted(config, name, root):
     "The run of that name, or the latest interrupted one on the same data."
     if name != 'latest': return find_run(name, config.kind, root)
     for run in reversed(all_runs(config.kind, root)):
-        if run.state == 'interrupted' and run.config.data == config.data: return run
+        if run.state == 'interrupted' and run.data == config.data: return run
     raise RecsysError(f'no interrupted {config.kind} run on data set {config.data!r} to resume')
 
 # %% ../../nbs/42_training.loop.ipynb #d40b4414
