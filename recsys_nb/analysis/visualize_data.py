@@ -81,7 +81,7 @@ def plot_ratings(
 # %% ../../nbs/analysis/visualize_data.ipynb #e37f3be6
 def plot_lengths(
     data:PreparedData, # The data set
-    limit:int=96,      # Words that are read (128 tokens are about 96 words)
+    words_read:int=96, # Of a text (128 tokens are about 96 words)
     ax=None,           # Axes to draw on
 ):                     # The axes
     "Words of a review and of a product's text."
@@ -92,7 +92,7 @@ def plot_lengths(
     for name, words, colour in (('reviews', reviews, accent), ('products', products, part_colours['val'])):
         if words.empty:
             continue
-        label = f'{name}: median {words.median():.0f} words, {(words > limit).mean():.0%} over {limit}'
+        label = f'{name}: median {words.median():.0f} words, {(words > words_read).mean():.0%} over {words_read}'
         bins = np.unique(np.geomspace(1, max(words.max(), 2), 32).round())
         edges = np.append(bins - .5, bins[-1] + .5)
         ax.hist(
@@ -102,7 +102,7 @@ def plot_lengths(
             color=colour,
             alpha=.55,
             label=label)
-    ax.axvline(limit, color=muted, ls='--', lw=1)
+    ax.axvline(words_read, color=muted, ls='--', lw=1)
     ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
     ax.legend(frameon=False, loc='upper left')
     top = 1.3 * ax.get_ylim()[1]

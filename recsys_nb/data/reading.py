@@ -494,8 +494,8 @@ def _fitting_threads(
     found = re.fullmatch(r'(\d+\.?\d*) *([MGT])i?B', memory or '', re.I)
     if not found:
         return None
-    megabytes = float(found[1]) * dict(m=1, g=1000, t=10**6)[found[2].lower()]
-    return max(1, min(cores(), int(megabytes / 200)))
+    duckdb_megabytes = float(found[1]) * dict(m=1, g=1000, t=10**6)[found[2].lower()]
+    return max(1, min(cores(), int(duckdb_megabytes / 200)))
 
 # %% ../../nbs/13_data.reading.ipynb #c09712c0
 class DuckDB:

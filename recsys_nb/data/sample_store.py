@@ -468,19 +468,19 @@ class SampleStore:
         self.meta = self.folder/'meta.jsonl.gz'
 
     @cached_property
-    def _known(self): return read_json(self.folder/'.truth.json')
+    def _truth(self): return read_json(self.folder/'.truth.json')
 
     @property
     def defects(self) -> dict:
         "How often each defect was planted, for `reviews` and for `meta`"
-        return self._known['defects']
+        return self._truth['defects']
 
     @cached_property
     def truth(self):
         "A row per product: id, family, hidden attributes, true price, and whether the page lists the price"
-        return pd.DataFrame(self._known['products'])
+        return pd.DataFrame(self._truth['products'])
 
     @cached_property
     def review_truth(self):
         "A row per review: user, product, time, what it mentions, the best prediction and its variance"
-        return pd.DataFrame(self._known['reviews']).drop_duplicates(['user_id', 'product_id', 'timestamp'])
+        return pd.DataFrame(self._truth['reviews']).drop_duplicates(['user_id', 'product_id', 'timestamp'])

@@ -141,13 +141,13 @@ def show_written(
     folder, # Holds the five tables of a prepared data set
 ):
     "Make the files views of the engine: `all_products`, `all_interactions`, and `all_reviews` with `part` 0, 1 or 2."
-    read = {t: engine.con.read_parquet(folder/f'{t}.parquet')
+    written = {t: engine.con.read_parquet(folder/f'{t}.parquet')
         for t in ('products', 'interactions', *parts)}
-    t = ibis.union(*(read.pop(p).mutate(part=ibis.literal(i))
+    t = ibis.union(*(written.pop(p).mutate(part=ibis.literal(i))
         for i, p in enumerate(parts)))
     key = letters((t.text == '').ifelse(t.title, t.text))
-    read['reviews'] = t.mutate(key=key.hash(), size=says(key))
-    for name, t in read.items():
+    written['reviews'] = t.mutate(key=key.hash(), size=says(key))
+    for name, t in written.items():
         engine.con.create_view(f'all_{name}', t, overwrite=True)
 
 # %% ../../nbs/16_data.splitting.ipynb #ab420c69

@@ -74,7 +74,7 @@ class Said:
         return cls(payload['reviews'], vectors.get('reviews', ()), payload['sentences'], vectors.get('sentences', ()))
 
 # %% ../../nbs/52_index.reviews.ipynb #5c3a45e1
-def _records(reviews, n):
+def _reviews_by_family(reviews, n):
     "The chosen reviews of each family, as dicts"
     kept = chosen_reviews(reviews, heard*n)
     families = {}
@@ -141,7 +141,7 @@ def listen(
     known:dict|None=None, # Family -> `Said` of what is kept already: its texts are not encoded again
 ) -> dict:                # Family -> `Said`
     "Choose what is kept of what buyers say."
-    families = _records(reviews, n_reviews)
+    families = _reviews_by_family(reviews, n_reviews)
     judge = praise_judge(encode)
     vectors = _vectors_of(known or {})
     _encode_new(vectors, [text_of(r) for rs in families.values() for r in rs], encode)
