@@ -173,6 +173,7 @@ def _of_families(reviews):
 # %% ../../nbs/54_index.build.ipynb #a4720975
 def _fill(index, part, products, vectors, reviews, encode, s, followers):
     "Put the products that are still missing into an index"
+    give_back_memory() # what reading the tables left
     after = followed(followers) if len(followers) else {}
     find = _of_families(reviews)
     with progress(None, 'indexing', len(products), 'product') as bar:
@@ -239,7 +240,6 @@ def index_products(
         dim = vectors.shape[1]
     del products # the largest table, often held by nobody else
     key = _key_of_data(p, reviews, later, followers, fingerprint=fingerprint, dim=dim, format=index_format, **asdict(s))
-    give_back_memory()
     with resumable_folder(folder, key, client) as part:
         manifest = _first_manifest(folder.name, fingerprint, dim, p, reviews, s)
         index = ProductIndex(_begun_store(part, folder.name, dim, s, client), manifest, part.path)
