@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict
 from pydantic.dataclasses import dataclass
 from ..core.files import (
     RecsysError, as_json, only_one, read_json, recover_folder, replace_folder, root_folder, write_json)
-from ..core.settings import Settings, setting
+from ..core.settings import Settings, WholeNumber, setting
 from ..core.tables import markdown_table
 from .cleaning import (
     families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, newest, one_per_product, whom)
@@ -559,7 +559,6 @@ _Split = setting(Literal['auto', 'time', 'product', 'review'], 'auto or time or 
 _Names = setting(list[str]|None, 'names', BeforeValidator(_as_list))
 _Share = setting(float, 'a share such as 5% or 0.05', BeforeValidator(_of_percent), ge=0, le=1)
 _Letters = setting(int, _told_of_letters, ge=0, le=max_letters)
-_Count = setting(int, 'a number that is not negative', ge=0)
 _Shares = setting(tuple[float, float, float], 'three positive shares that sum to 1', AfterValidator(_sums_to_one))
 _Cuts = setting(tuple[int, int]|Literal[tuple(named_cuts)]|None, _told_of_cuts, AfterValidator(_increases))
 _Columns = setting(dict[Literal[tuple(_names_of_fields)], str]|None, ', '.join(_names_of_fields))
@@ -569,17 +568,17 @@ _Fields = setting(list[Literal[tuple(_names_of_values)]]|None, ', '.join(_names_
 @dataclass(config=ConfigDict(extra='forbid'))
 class PrepareSettings(Settings):
     "What `prepare` does to the reviews."
-    categories:_Names=None     # Keep products of these categories, of any level
-    split:_Split='auto'        # 'time', 'product', 'review' (within families), or 'auto': time where there are dates
-    seed:_Count=0              # For the splits by product and by review
-    max_bad:_Share=0.05        # Stop when a larger share of the lines cannot be used
-    min_chars:_Letters=1       # Letters that a review's text must have (without a text, its title), at most 150
-    kcore:_Count=0             # Training reviews that each user and product must have
+    categories:_Names=None         # Keep products of these categories, of any level
+    split:_Split='auto'            # 'time', 'product', 'review' (in families), or 'auto': time where there are dates
+    seed:WholeNumber=0             # For the splits by product and by review
+    max_bad:_Share=0.05            # Stop when a larger share of the lines cannot be used
+    min_chars:_Letters=1           # Letters that a review's text must have (without a text, its title), at most 150
+    kcore:WholeNumber=0            # Training reviews that each user and product must have
     fractions:_Shares=(.8, .1, .1) # Shares of train, val and test
-    cuts:_Cuts=None            # The first timestamps of val and test in milliseconds, or 'blair'
-    columns:_Columns=None      # Field -> column of tables with names of their own, such as {'text': 'comment'}
-    allow_unreadable:_Fields=None # Fields of which most values may be unreadable, such as 'timestamp'
-    updates:_Names=None        # Files of `meta` that replace what others say of a product, the newest last
+    cuts:_Cuts=None                # The first timestamps of val and test in milliseconds, or 'blair'
+    columns:_Columns=None          # Field -> column of tables with names of their own, such as {'text': 'comment'}
+    allow_unreadable:_Fields=None  # Fields of which most values may be unreadable, such as 'timestamp'
+    updates:_Names=None            # Files of `meta` that replace what others say of a product, the newest last
 
 # %% ../../nbs/18_data.prepare.ipynb #0e3a1564
 def _read_kind(e, kind, files, s):

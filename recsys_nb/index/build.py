@@ -19,8 +19,8 @@ from pydantic.dataclasses import dataclass
 from ..core.files import RecsysError, only_one, progress, read_json
 from ..core.files import recover_folder, root_folder, swap_folder, write_beside, write_json
 from ..core.machine import give_back_memory
-from ..core.runs import RunFolder, find_run
-from ..core.settings import Settings, setting
+from ..core.runs import find_run
+from ..core.settings import Count, Settings, Switch, WholeNumber, setting
 from ..data.histories import count_histories
 from ..data.reading import quoted, without_bar
 from ..evaluation.fusion import Trials, chosen_reviews, count_words, fit_weights, heard, how_spoken
@@ -34,26 +34,23 @@ from ..models.dual_encoder import DualEncoderSBERT
 from ..data.rows import read_batches, read_column, read_rows
 
 # %% ../../nbs/54_index.build.ipynb #2527617d
-_Number = setting(int, 'a whole number of at least 0', ge=0)
-_Count = setting(int, 'a whole number of at least 1', ge=1)
 _Whose = setting(Literal['all', 'train'], "'all' or 'train'")
 _Address = setting(str|None, 'an address')
-_Switch = setting(bool, 'true or false')
 _NumberOrAll = setting(int|None, 'a whole number of at least 0, or nothing', ge=0)
 _Limit = setting(int|None, 'a whole number of at least 8, or nothing', ge=8)
 
 @dataclass(config=ConfigDict(extra='forbid'))
 class IndexSettings(Settings):
     "How an index is built."
-    url:_Address=None    # Of a Qdrant server; `None`: embedded
-    quantise:_Switch=False # Keep int8 copies of the vectors
-    shards:_Count=1      # Parts to spread over the machines of a cluster
-    replicas:_Count=1    # Copies of each part
-    per_family:_Number=4 # Reviews of each family that are searched
-    sentences:_Number=8  # Of each family, to be shown as reasons
+    url:_Address=None          # Of a Qdrant server; `None`: embedded
+    quantise:Switch=False      # Keep int8 copies of the vectors
+    shards:Count=1             # Parts to spread over the machines of a cluster
+    replicas:Count=1           # Copies of each part
+    per_family:WholeNumber=4   # Reviews of each family that are searched
+    sentences:WholeNumber=8    # Of each family, to be shown as reasons
     families:_NumberOrAll=None # So many have their reviews in it, those with most; `None`: all
-    tokens:_Limit=None   # Of a product's text that are read; `None`: as many as the encoder can
-    known:_Whose='all'   # Whose reviews it knows: 'all' to serve, 'train' (and what the fit needs) to be measured
+    tokens:_Limit=None         # Of a product's text that are read; `None`: as many as the encoder can
+    known:_Whose='all'         # Whose reviews it knows: 'all' to serve, 'train' (and what the fit needs) to be measured
 
     def __post_init__(self):
         if not self.url and (self.shards, self.replicas) != (1, 1):
@@ -271,7 +268,7 @@ def settled(
     "A model and where it can be found again."
     if isinstance(model, DualEncoderSBERT): return model, None
     if str(model) == 'base': return DualEncoderSBERT.load('base'), 'base'
-    run = model if isinstance(model, RunFolder) else find_run(model, 'encoder', root)
+    run = find_run(model, 'encoder', root)
     inside = run.path.resolve().parent.parent == (root_folder(root)/'outputs').resolve()
     return DualEncoderSBERT.load(run), f'sbert/{run.name}' if inside else str(run.path.resolve())
 

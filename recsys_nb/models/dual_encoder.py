@@ -285,7 +285,7 @@ def load(cls:DualEncoderSBERT,
 ) -> DualEncoderSBERT:
     "Open a trained model; `RecsysError` says what is missing."
     if str(source) == 'base': return cls()
-    folder = Path(getattr(source, 'path', source))
+    folder = Path(source)
     if (folder/'modules.json').exists(): return _from_towers([folder])
     if not folder.is_dir(): folder = find_run(source, 'encoder', root).path
     towers = [recover_folder(folder/f'{side}_tower') for side in sides]

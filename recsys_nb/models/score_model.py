@@ -322,7 +322,6 @@ def load(cls:ReviewMetadataScoreModel,
 ) -> ReviewMetadataScoreModel:
     "Read a saved model, ready to predict."
     from transformers import AutoConfig, AutoModel, AutoTokenizer
-    source = getattr(source, 'path', source)
     folder = recover_folder(source)
     if not (folder/'model.safetensors').exists(): folder = recover_folder(find_run(source, 'score', root).path/'model')
     c = read_json(folder/'config.json')

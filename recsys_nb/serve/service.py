@@ -32,7 +32,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from .. import __version__
 from ..core.files import RecsysError
-from ..core.settings import Settings, setting
+from ..core.settings import Count, Settings, setting
 from ..index.qdrant import ServerUnavailable
 from .messages import (
     Answer, Answers, Batch, FieldError, Found, Preferences, ProductPage, field_error, max_body, max_k, problem)
@@ -46,21 +46,20 @@ _Origins = setting(tuple[_Origin, ...], 'an origin such as https://shop.example,
 _Names = setting(tuple[str, ...], 'names of hosts')
 _Path = setting(str, 'a path such as /api, without a slash at its end', pattern=r'^((/[\w.~-]+)+)?$')
 _Rate = setting(int, 'at least 0 requests a minute', ge=0)
-_Count = setting(int, 'a whole number of at least 1', ge=1)
 _Key = setting(str|None, 'text')
 
 @dataclass(config=ConfigDict(extra='forbid'))
 class ServiceSettings(Settings):
     "How the service is reached, and how much it takes on."
-    hosts:_Names=loopback   # Names that it is reached by; `('*',)` for any
-    origins:_Origins=()     # Origins such as 'https://shop.example' whose pages may call it from a browser
-    frames:_Origins=()      # Origins whose pages may show the demo in a frame
-    root_path:_Path=''      # The path below which a proxy shows it, such as '/api'
-    key:_Key=None           # What every request has to bring; `None`: nothing
-    rate:_Rate=0            # Requests a minute from one address; 0: as many as it likes
-    threads:_Count=16       # Requests worked on at once
-    max_waiting:_Count=1000 # Requests that may wait or be worked on; more are refused with 503
-    max_batch:_Count=64     # Texts encoded together at most
+    hosts:_Names=loopback  # Names that it is reached by; `('*',)` for any
+    origins:_Origins=()    # Origins such as 'https://shop.example' whose pages may call it from a browser
+    frames:_Origins=()     # Origins whose pages may show the demo in a frame
+    root_path:_Path=''     # The path below which a proxy shows it, such as '/api'
+    key:_Key=None          # What every request has to bring; `None`: nothing
+    rate:_Rate=0           # Requests a minute from one address; 0: as many as it likes
+    threads:Count=16       # Requests worked on at once
+    max_waiting:Count=1000 # Requests that may wait or be worked on; more are refused with 503
+    max_batch:Count=64     # Texts encoded together at most
     def __post_init__(self):
         if self.key is not None and len(self.key) < 8: raise RecsysError('the key: expected at least 8 characters')
 

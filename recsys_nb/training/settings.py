@@ -14,14 +14,11 @@ from pydantic.dataclasses import dataclass
 from ..core.files import RecsysError, read_json
 from ..core.machine import base_encoder
 from ..core.runs import RunFolder
-from ..core.settings import Settings, setting
+from ..core.settings import Count, Settings, Switch, WholeNumber, setting
 
 # %% ../../nbs/40_training.settings.ipynb #667a0ce5
-_Switch = setting(bool, 'true or false')
 _Text = setting(str, 'a text')
-_Count = setting(int, 'a whole number, at least 1', ge=1)
-_Whole = setting(int, 'a whole number, at least 0', ge=0)
-_Tokens = setting(int, 'a whole number, at least 8', ge=8)
+_Tokens = setting(int, 'a whole number of at least 8', ge=8)
 _Positive = setting(float, 'a number greater than 0', gt=0, allow_inf_nan=False)
 _Share = setting(float, 'a number from 0 to 1', ge=0, le=1)
 _Part = setting(float, 'a number from 0 to less than 1', ge=0, lt=1)
@@ -56,52 +53,52 @@ def _a_time(text):
 def _or_none(value): return None if str(value).lower() == 'none' else value
 
 _Time = setting(str, 'a time such as 90s, 30m or 2h, auto or none', AfterValidator(_a_time))
-_Optional = setting(_Count|None, 'a whole number, at least 1, or none', BeforeValidator(_or_none))
+_Optional = setting(Count|None, 'a whole number of at least 1, or none', BeforeValidator(_or_none))
 
 # %% ../../nbs/40_training.settings.ipynb #856b9eca
 @dataclass(config=ConfigDict(extra='forbid'))
 class TrainingConfig(Settings):
     "Settings that every training has."
-    kind:ClassVar[str] = ''       # Which run folder it goes to
-    data:_Text=''                 # Name of the prepared data set
-    base:_Text=base_encoder       # The checkpoint that training starts from
-    epochs:_Count=2               # Passes over what is learned from
-    time:_Time='auto'             # How long training and measuring may take: less of the data where that is too little
-    batch_size:_Count=64          # Examples a step
-    lr:_Positive=1e-4             # Peak learning rate
-    warmup:_Share=0.1             # Share of the steps that the learning rate rises
-    weight_decay:_Share=0.01      # AdamW's
-    clip:_Positive=1.0            # Largest norm of the gradient
-    max_tokens:_Tokens=128        # Tokens of a text that are read
-    patience:_Count=2             # Epochs without a better validation result before stopping
-    seed:_Whole=0                 # For the order of the batches and everything else that is random
+    kind:ClassVar[str] = ''  # Which run folder it goes to
+    data:_Text=''            # Name of the prepared data set
+    base:_Text=base_encoder  # The checkpoint that training starts from
+    epochs:Count=2           # Passes over what is learned from
+    time:_Time='auto'        # How long training and measuring may take: less of the data where that is too little
+    batch_size:Count=64      # Examples a step
+    lr:_Positive=1e-4        # Peak learning rate
+    warmup:_Share=0.1        # Share of the steps that the learning rate rises
+    weight_decay:_Share=0.01 # AdamW's
+    clip:_Positive=1.0       # Largest norm of the gradient
+    max_tokens:_Tokens=128   # Tokens of a text that are read
+    patience:Count=2         # Epochs without a better validation result before stopping
+    seed:WholeNumber=0       # For the order of the batches and everything else that is random
 
 # %% ../../nbs/40_training.settings.ipynb #fcdbc856
 @dataclass(config=ConfigDict(extra='forbid'))
 class EncoderConfig(TrainingConfig):
     "Settings of a `DualEncoderSBERT` training run: a batch is pairs, whose negatives are the others' products."
     kind:ClassVar[str] = 'encoder'
-    tied:_Switch=True             # One encoder for both towers, or one each
-    dim:_Optional=None            # Project the vectors to so many dimensions; none: the base's own
-    piece:_Optional=None          # Pairs in memory at once, more go in pieces; none: 128, or what a GPU holds
-    temperature:_Positive=0.05    # Divides the cosine similarities in InfoNCE
-    informative:_Switch=True      # Whether reviews that say next to nothing are left out
-    dropout:_Switch=False         # Whether the transformer's dropout is on
-    keep_base:_Part=0.25          # Share of the base encoder in the weights that are kept, see `blend_weights`
-    frozen:_Whole=1               # What stays as it is: 0 nothing, 1 the embeddings, 1 + n also the n lowest layers
-    query_tokens:_Tokens=96       # Tokens of a query that are read while training
+    tied:Switch=True           # One encoder for both towers, or one each
+    dim:_Optional=None         # Project the vectors to so many dimensions; none: the base's own
+    piece:_Optional=None       # Pairs in memory at once, more go in pieces; none: 128, or what a GPU holds
+    temperature:_Positive=0.05 # Divides the cosine similarities in InfoNCE
+    informative:Switch=True    # Whether reviews that say next to nothing are left out
+    dropout:Switch=False       # Whether the transformer's dropout is on
+    keep_base:_Part=0.25       # Share of the base encoder in the weights that are kept, see `blend_weights`
+    frozen:WholeNumber=1       # What stays as it is: 0 nothing, 1 the embeddings, 1 + n also the n lowest layers
+    query_tokens:_Tokens=96    # Tokens of a query that are read while training
 
 # %% ../../nbs/40_training.settings.ipynb #b9f909f1
 @dataclass(config=ConfigDict(extra='forbid'))
 class ScoreConfig(TrainingConfig):
     "Settings of a `ReviewMetadataScoreModel` training run."
     kind:ClassVar[str] = 'score'
-    epochs:_Count=3
-    batch_size:_Count=32
-    lr:_Positive=5e-5             # Peak learning rate of the transformer
+    epochs:Count=3
+    batch_size:Count=32
+    lr:_Positive=5e-5      # Peak learning rate of the transformer
     max_tokens:_Tokens=192
-    head_lr:_Positive=1e-3        # Peak learning rate of the new layers
-    star_share:_Share=0.5         # What a review's own stars count in its product's score; 0 where they may be bought
+    head_lr:_Positive=1e-3 # Peak learning rate of the new layers
+    star_share:_Share=0.5  # What a review's own stars count in its product's score; 0 where they may be bought
 
 # %% ../../nbs/40_training.settings.ipynb #1b9c3542
 _gone = dict(hard_negatives=0, margin=.05, learn_temperature=False, matryoshka='', queries='review', per_product=0,
