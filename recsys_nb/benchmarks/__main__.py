@@ -60,7 +60,10 @@ def benchmark_command(
     if any(os.environ.get(k) != v for k, v in held.items()):
         command = [sys.executable, '-m', 'recsys_nb.benchmarks', *args]
         return subprocess.run(command, env=os.environ | held).returncode
-    sizes = dict(growth=('reviews', 'products', 'folder', 'only', 'time', 'limit'), answers=('folder',), recommend=('products',))
+    sizes = dict(
+        growth=('reviews', 'products', 'folder', 'only', 'time', 'limit'),
+        answers=('folder',),
+        recommend=('products',))
     def given(name): return {k: v for k in sizes.get(name, ()) if (v := getattr(asked, k)) is not None}
     try: results = [run_benchmark(n, asked.quick, **given(n)) for n in asked.names]
     except RecsysError as e:

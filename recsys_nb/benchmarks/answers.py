@@ -98,7 +98,8 @@ _below = dict(review='a sentence of a buyer', description='a line of its descrip
 
 def _share_named(rec, asked):
     "The share of the first five that name what was not wanted"
-    found = [bool(re.search(rf'\b{word}(?:e?s)?\b', r.title, re.I)) for text, word in asked for r in rec.recommend(text, k=5)]
+    def names(title, word): return bool(re.search(rf'\b{word}(?:e?s)?\b', title, re.I))
+    found = [names(r.title, word) for text, word in asked for r in rec.recommend(text, k=5)]
     return sum(found)/max(1, len(found))
 
 def answers(

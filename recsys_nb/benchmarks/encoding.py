@@ -37,7 +37,8 @@ def _in_openvino(module, example):
     "A function from a batch to vectors."
     openvino = import_runtime('openvino')
     with quietly(), torch.no_grad(): program = openvino.convert_model(module, example_input=example)
-    form = 'bf16' if find_preset().bfloat16 else 'f32' # as it comes, it takes bfloat16 for there where it is held to AVX2, and fails
+    # by itself it believes that bfloat16 is there where it is held to AVX2, and fails
+    form = 'bf16' if find_preset().bfloat16 else 'f32'
     hints = dict(INFERENCE_PRECISION_HINT=form, INFERENCE_NUM_THREADS=torch.get_num_threads())
     program = openvino.compile_model(program, 'CPU', hints)
     return lambda batch: program(batch)[0]

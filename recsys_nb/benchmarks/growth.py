@@ -183,7 +183,9 @@ def watch(
             if time.perf_counter() - start > limit: p.terminate()
             time.sleep(.2)
         reader.join()
-    return StepTook(step, round(time.perf_counter() - start, 1), round(peak), said, p.returncode, last[0] if p.returncode else '')
+    took = round(time.perf_counter() - start, 1)
+    complaint = last[0] if p.returncode else ''
+    return StepTook(step, took, round(peak), said, p.returncode, complaint)
 
 # %% ../../nbs/98_benchmarks.growth.ipynb #090b5d89
 steps = dict(

@@ -116,10 +116,13 @@ def _repr_markdown_(self:Benchmark):
     show = lambda x: f'{x:,.3g}' if abs(x) < 1000 else f'{x:,.0f}'
     rows = [('**ours**', self.ours, self.spread['ours'], '')]
     rows += [(k, v, self.spread[k], f'{self.ratio[k]:.2f}×' if self.ratio[k] else '') for k, v in self.peers.items()]
-    lines = [f'| {self.benchmark} | median ({self.unit}) | lowest to highest | ours is better by |', '|:--|--:|--:|--:|']
+    head = f'| {self.benchmark} | median ({self.unit}) | lowest to highest | ours is better by |'
+    lines = [head, '|:--|--:|--:|--:|']
     lines += [f'| {n} | {show(m)} | {show(lo)} to {show(hi)} | {r} |' for n, m, (lo, hi), r in rows]
     m = self.machine
-    return '\n'.join(lines) + f'\n\n{self.repeats} run{"s"*(self.repeats != 1)} each, in turn, on {m["card"] or m["cpu"]}, {m["cores"]} cores.'
+    runs = f'{self.repeats} run{"s"*(self.repeats != 1)} each, in turn'
+    where = f'{m["card"] or m["cpu"]}, {m["cores"]} cores'
+    return '\n'.join(lines) + f'\n\n{runs}, on {where}.'
 
 # %% ../../nbs/90_benchmarks.measuring.ipynb #3bdacc9e
 @patch

@@ -86,8 +86,9 @@ def read_sentiment(
             product, kind = field['asin'], field['product_type'].split()[0].title()
             products[product] = product_line(product, name or department, [kind])
             votes = re.match(r'\d*', field.get('helpful', ''))[0]
+            user = hashed(field.get('reviewer') or f'nobody {len(reviews)}')
             reviews.append(review_line(
-                product, hashed(field.get('reviewer') or f'nobody {len(reviews)}'), field['review_text'], field['title'],
+                product, user, field['review_text'], field['title'],
                 float(field['rating']), int(day.timestamp()) * 1000, int(votes or 0)))
     return reviews, list(products.values())
 

@@ -158,10 +158,13 @@ def service(
             requests = make_requests(n)
             rate = lambda way: lambda: answered_per_second(up[way][0], requests, at_once)
             peers = {w: rate(w) for w in ways if w != 'ours'}
-            result = compare('service', 'requests/s', rate('ours'), peers, repeats=2 if quick else 3, higher_is_better=True, warm_up=not quick,
-                             products=n_products, at_once=at_once, requests=n)
+            result = compare(
+                'service', 'requests/s', rate('ours'), peers,
+                repeats=2 if quick else 3, higher_is_better=True, warm_up=not quick,
+                products=n_products, at_once=at_once, requests=n)
             counts = {1: 10 if quick else 100, at_once: n}
-            result.details['waiting'] = {w: [waiting_times(up[w][0], requests[:k], c) for c, k in counts.items()] for w in ways}
+            def waiting(way): return [waiting_times(up[way][0], requests[:k], c) for c, k in counts.items()]
+            result.details['waiting'] = {w: waiting(w) for w in ways}
             result.details['memory'] = grown(*up['ours'], many, at_once)
     finally: shutil.rmtree(tmp)
     return result

@@ -103,9 +103,12 @@ def train_peer(
     with tempfile.TemporaryDirectory() as tmp, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter('ignore')
         args = SentenceTransformerTrainingArguments(
-            tmp, max_steps=steps, per_device_train_batch_size=batch_size, learning_rate=c.lr, weight_decay=c.weight_decay, bf16=bfloat16, seed=0,
-            report_to='none', save_strategy='no', logging_strategy='no', disable_tqdm=True, use_cpu=find_preset().device == 'cpu')
-        trainer = SentenceTransformerTrainer(model.towers[0], args, train_dataset=rows, loss=losses.MultipleNegativesRankingLoss(model.towers[0]))
+            tmp, max_steps=steps, per_device_train_batch_size=batch_size,
+            learning_rate=c.lr, weight_decay=c.weight_decay, bf16=bfloat16, seed=0,
+            report_to='none', save_strategy='no', logging_strategy='no', disable_tqdm=True,
+            use_cpu=find_preset().device == 'cpu')
+        loss = losses.MultipleNegativesRankingLoss(model.towers[0])
+        trainer = SentenceTransformerTrainer(model.towers[0], args, train_dataset=rows, loss=loss)
         start = time.perf_counter()
         trainer.train()
     return len(rows)/(time.perf_counter() - start), model.eval()
@@ -157,11 +160,15 @@ def training(
             return speed
         return run
     peers = {'SentenceTransformerTrainer': way('SentenceTransformerTrainer', train_peer)}
-    if not quick: peers['ours, as it comes'] = way('ours, as it comes', train_ours, as_it_comes=True, dropout=False, frozen=1)
+    if not quick:
+        as_it_comes = dict(as_it_comes=True, dropout=False, frozen=1)
+        peers['ours, as it comes'] = way('ours, as it comes', train_ours, **as_it_comes)
     if find_preset().bfloat16 and not quick:
         peers['the same with bf16=True'] = way('the same with bf16=True', train_peer, bfloat16=True)
-    b = compare('training', 'pairs/s', way('ours', train_ours), peers, repeats=repeats, higher_is_better=True, warm_up=not quick,
-                steps=steps, batch_size=size, max_tokens=128)
+    b = compare(
+        'training', 'pairs/s', way('ours', train_ours), peers,
+        repeats=repeats, higher_is_better=True, warm_up=not quick,
+        steps=steps, batch_size=size, max_tokens=128)
     loss = dict(before=DualEncoderSBERT().eval(), **trained)
     b.details |= dict(loss={k: loss_of(m, data) for k, m in loss.items()}, throughput=share_of_throughput(data, b.ours))
     return b
@@ -172,9 +179,12 @@ def batch_cost(
     n_reviews:int=6000, # Reviews of the store; it must have enough pairs
 ) -> dict:              # batch_size, peak_mb, seconds_per_1000_pairs
     "Peak memory and time of a step, measured in a process of its own."
-    code = ('import json, sys\nfrom recsys_nb.benchmarks.measuring import peak_memory\nfrom recsys_nb.benchmarks.training import *\n'
+    code = ('import json, sys\n'
+            'from recsys_nb.benchmarks.measuring import peak_memory\n'
+            'from recsys_nb.benchmarks.training import *\n'
             'n_reviews, steps, batch_size = map(int, sys.argv[1:])\n'
             'data = first_pairs(store_data(n_reviews), steps*batch_size)\n'
             'speed, _ = train_ours(data, steps, batch_size, piece=64, dropout=False, frozen=1)\n'
-            'print(json.dumps(dict(batch_size=batch_size, peak_mb=round(peak_memory()), seconds_per_1000_pairs=1000/speed)))')
+            'print(json.dumps(dict(\n'
+            '    batch_size=batch_size, peak_mb=round(peak_memory()), seconds_per_1000_pairs=1000/speed)))')
     return in_own_process(code, n_reviews, max(1, 128//batch_size), batch_size)
