@@ -1,4 +1,5 @@
 "What all tests share."
+
 import os
 from pathlib import Path
 
@@ -7,29 +8,40 @@ os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
 os.environ.setdefault('MPLBACKEND', 'agg')
 os.environ.pop('RECSYS_HOME', None)
-if workers := int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 0)): # tests side by side share the cores
-    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1)//workers)))
+if workers := int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 0)):  # tests side by side share the cores
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // workers)))
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 project = Path(__file__).parents[1]
-settings.register_profile('shared machine', deadline=None) # an example takes as long as others leave it time
+settings.register_profile('shared machine', deadline=None)  # an example takes as long as others leave it time
 settings.load_profile('shared machine')
+
 
 def examples(n, **more):
     "Settings of a property test: always the same `n` examples, or RECSYS_EXAMPLES times as many, each time others."
     times = float(os.environ.get('RECSYS_EXAMPLES', 1))
-    return settings(max_examples=int(n*times), deadline=None, derandomize=times == 1, suppress_health_check=list(HealthCheck), **more)
+    return settings(
+        max_examples=int(n * times),
+        deadline=None,
+        derandomize=times == 1,
+        suppress_health_check=list(HealthCheck),
+        **more,
+    )
+
 
 def pytest_itemcollected(item):
     "Side by side, the tests of a file stay together, for they share what they stand on; each page goes by itself."
     # With pytest 9.2, xdist 3.8 forgets about it (pytest-dev/pytest-xdist#1386), and half of all is done twice.
-    if item.path.name != 'test_notebooks.py': item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    if item.path.name != 'test_notebooks.py':
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
 
 @pytest.fixture(scope='session')
 def shared_data():
     "The folder of real data, or a skip where it is absent."
-    path = project.parent/'shared'/'data'
-    if not path.exists(): pytest.skip(f'real data are absent: {path.name} is not beside the project')
+    path = project.parent / 'shared' / 'data'
+    if not path.exists():
+        pytest.skip(f'real data are absent: {path.name} is not beside the project')
     return path

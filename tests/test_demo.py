@@ -1,13 +1,17 @@
 "The demo answers before it trains, and lays the answers from before and after side by side."
+
 from recsys_nb.command import pipeline
 from recsys_nb.serve import demo
 
+
 def test_the_demo_answers_before_it_trains(monkeypatch, tmp_path):
     said, asked = [], []
+
     def no_training(result, data, root, preset, say, settings):
         asked.append(settings)
-        assert 'train' not in vars(data) # which may be larger than the memory
+        assert 'train' not in vars(data)  # which may be larger than the memory
         say('Training …')
+
     monkeypatch.setattr(pipeline, '_train_all', no_training)
     monkeypatch.setitem(pipeline.demo_sizes, 'full', pipeline.demo_sizes['quick'])
     result = pipeline.run_demo(tmp_path, say=lambda *words: said.append(' '.join(map(str, words))))
@@ -16,8 +20,16 @@ def test_the_demo_answers_before_it_trains(monkeypatch, tmp_path):
     for q in pipeline.demo_preferences:
         assert any(q in line for line in said[:trained])
         table = result.tables[f'"{q}", before and after training']
-        assert len(table) == 3 and list(table.before) == list(table.after) # nothing was trained
+        assert len(table) == 3 and list(table.before) == list(table.after)  # nothing was trained
     assert len(result.sample_answers) == 3
 
+
 def test_nothing_typed_is_no_price():
-    assert [demo._typed_price(s, 'Lowest') for s in ('', ' ', '0', '0.00', '8', None)] == [None, None, None, None, 8., None]
+    assert [demo._typed_price(s, 'Lowest') for s in ('', ' ', '0', '0.00', '8', None)] == [
+        None,
+        None,
+        None,
+        None,
+        8.0,
+        None,
+    ]

@@ -1,4 +1,5 @@
 "Exported programs give what the models give, on other shapes than traced and without the library."
+
 import logging, subprocess, sys, threading, warnings
 import numpy as np, pandas as pd, pytest, torch
 from transformers import AutoTokenizer, BertConfig, BertModel
@@ -8,51 +9,71 @@ from recsys_nb.core.runs import new_run, set_state
 from recsys_nb.training.settings import EncoderConfig, ScoreConfig
 from recsys_nb.models.encoding import quietly
 from recsys_nb.models.dual_encoder import DualEncoderSBERT, pad_batch
-from recsys_nb.models.export import (
-    ExportedScoreModel, export_run, same_everywhere, score_examples, tower_examples)
+from recsys_nb.models.export import ExportedScoreModel, export_run, same_everywhere, score_examples, tower_examples
 from recsys_nb.models.score_model import ReviewMetadataScoreModel
 from test_encoders import write_base
 
 cpu = Preset('cpu', 'cpu', False)
 
+
 @pytest.fixture(scope='module')
 def tiny_base(tmp_path_factory):
     folder = tmp_path_factory.mktemp('base')
     torch.manual_seed(0)
-    c = BertConfig(vocab_size=30522, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, max_position_embeddings=128)
+    c = BertConfig(
+        vocab_size=30522,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+    )
     BertModel(c).save_pretrained(folder)
     AutoTokenizer.from_pretrained(resolve_base()).save_pretrained(folder)
     return str(folder)
 
+
 def open_onnx(path):
     "A function that ONNX Runtime computes."
     session = pytest.importorskip('onnxruntime').InferenceSession(str(path))
+
     def run(**inputs):
         found = [torch.tensor(o) for o in session.run(None, {k: v.numpy() for k, v in inputs.items()})]
         return found if len(found) > 1 else found[0]
+
     return run
 
+
 def open_program(path):
-    if path.suffix == '.jit': return torch.jit.load(path)
+    if path.suffix == '.jit':
+        return torch.jit.load(path)
     return open_onnx(path) if path.suffix == '.onnx' else torch.export.load(path).module()
 
-def programs(paths): return [open_program(p) for p in paths]
-endings = ['.jit', '.pt2'] + ['.onnx']*all(map(installed, ('onnx', 'onnxscript', 'onnxruntime')))
+
+def programs(paths):
+    return [open_program(p) for p in paths]
+
+
+endings = ['.jit', '.pt2'] + ['.onnx'] * all(map(installed, ('onnx', 'onnxscript', 'onnxruntime')))
+
 
 @pytest.fixture(scope='module')
 def encoder_run(tiny_base, tmp_path_factory):
     model = DualEncoderSBERT(tiny_base, tied=False, max_tokens=48, dim=16).eval()
-    with torch.no_grad(): next(model.tower('product').parameters()).add_(.1)
+    with torch.no_grad():
+        next(model.tower('product').parameters()).add_(0.1)
     run = new_run(EncoderConfig(data='none'), tmp_path_factory.mktemp('root'))
     model.save(run.path)
-    with pytest.raises(RecsysError, match='running'): export_run(run)
+    with pytest.raises(RecsysError, match='running'):
+        export_run(run)
     set_state(run, 'finished')
     return run, model, export_run(run)
+
 
 def test_towers_equal_on_other_shapes(encoder_run):
     run, model, paths = encoder_run
     assert [p.name for p in paths] == [f'{side}_tower{e}' for side in ('user', 'product') for e in endings]
-    facts = read_json(run.path/'export.json')
+    facts = read_json(run.path / 'export.json')
     assert facts['files'] == [p.name for p in paths] and facts['prompts'] == dict(user='', product='')
     texts = ['headset', 'a quiet mechanical keyboard for the office', 'very ' * 60] + ['mouse'] * 8
     for side in ('user', 'product'):
@@ -60,9 +81,12 @@ def test_towers_equal_on_other_shapes(encoder_run):
         for f in programs([p for p in paths if p.name.startswith(side)]):
             for batch in ([0], [1, 0], [2], list(range(11))):
                 b = pad_batch(model.tokenize([texts[i] for i in batch]))
-                with torch.no_grad(): np.testing.assert_allclose(f(**b).numpy(), expected[batch], atol=1e-5)
+                with torch.no_grad():
+                    np.testing.assert_allclose(f(**b).numpy(), expected[batch], atol=1e-5)
                 wide = {k: torch.nn.functional.pad(v, (0, 7)) for k, v in b.items()}
-                with torch.no_grad(): np.testing.assert_allclose(f(**wide).numpy(), expected[batch], atol=1e-5)
+                with torch.no_grad():
+                    np.testing.assert_allclose(f(**wide).numpy(), expected[batch], atol=1e-5)
+
 
 def test_towers_that_are_one_are_exported_once(tiny_base, tmp_path, monkeypatch):
     "And without the packages of ONNX the other two are written."
@@ -74,46 +98,69 @@ def test_towers_that_are_one_are_exported_once(tiny_base, tmp_path, monkeypatch)
     assert [p.name for p in paths] == ['user_tower.jit', 'user_tower.pt2', 'product_tower.jit', 'product_tower.pt2']
     assert all(a.read_bytes() == b.read_bytes() for a, b in zip(paths[:2], paths[2:]))
 
+
 def test_score_model_equal_on_other_shapes(tiny_base, tmp_path):
     model = ReviewMetadataScoreModel(tiny_base, max_tokens=40).eval()
     run = new_run(ScoreConfig(data='none'), tmp_path)
-    model.save(run.path/'model')
+    model.save(run.path / 'model')
     set_state(run, 'finished')
-    products = pd.DataFrame(dict(product_id=['A', 'B'], text=['Quiet keyboard', 'Mouse with a long name ' * 9], price=[79., None]))
-    reviews = pd.DataFrame(dict(review_id=range(5), product_id=['A', 'B', '?', 'A', 'B'], title='', text=['fine', 'so ' * 90, 'no metadata', '', 'broke, returned']))
+    products = pd.DataFrame(
+        dict(product_id=['A', 'B'], text=['Quiet keyboard', 'Mouse with a long name ' * 9], price=[79.0, None])
+    )
+    reviews = pd.DataFrame(
+        dict(
+            review_id=range(5),
+            product_id=['A', 'B', '?', 'A', 'B'],
+            title='',
+            text=['fine', 'so ' * 90, 'no metadata', '', 'broke, returned'],
+        )
+    )
     expected, inputs = model.predict(reviews, products, preset=cpu), model.inputs(reviews, products)
     for f in programs(export_run(run)):
         for batch in ([0], [1], [2, 3], [0, 1, 2, 3, 4]):
             b = inputs.batch(batch)
-            with torch.no_grad(): score, spread = f(**b)
+            with torch.no_grad():
+                score, spread = f(**b)
             np.testing.assert_allclose(score.numpy(), expected.score[batch], atol=1e-5)
             np.testing.assert_allclose(spread.numpy(), expected.spread[batch], atol=1e-5)
+
 
 def test_a_table_of_word_vectors_is_refused(tmp_path):
     run = new_run(EncoderConfig(data='none'), tmp_path)
     DualEncoderSBERT(write_base(tmp_path, 'static', {})).save(run.path)
     set_state(run, 'finished')
-    with pytest.raises(RecsysError, match='table of word vectors'): export_run(run)
+    with pytest.raises(RecsysError, match='table of word vectors'):
+        export_run(run)
+
 
 def test_a_program_that_gives_no_number_is_refused():
-    for values in ([1., float('nan')], [float('nan'), 1.]):
-        with pytest.raises(RecsysError, match='nan'): same_everywhere(lambda x: torch.ones(1), lambda x: x, [dict(x=torch.tensor([v])) for v in values])
+    for values in ([1.0, float('nan')], [float('nan'), 1.0]):
+        with pytest.raises(RecsysError, match='nan'):
+            same_everywhere(lambda x: torch.ones(1), lambda x: x, [dict(x=torch.tensor([v])) for v in values])
+
 
 def test_two_threads_that_trace_leave_logging_and_warnings_as_they_were():
     "Each put back what the other had switched off, and everything stayed off for good."
     before = logging.root.manager.disable, list(warnings.filters)
     inside, over = threading.Event(), threading.Event()
+
     def first():
         with quietly():
             inside.set()
-            over.wait(.2) # the second is let in only when this one is out
+            over.wait(0.2)  # the second is let in only when this one is out
+
     def second():
         inside.wait(5)
-        with quietly(): over.wait(.4)
+        with quietly():
+            over.wait(0.4)
+
     threads = [threading.Thread(target=f) for f in (first, second)]
-    for t in threads: t.start()
-    for t in threads: t.join()
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
     assert (logging.root.manager.disable, list(warnings.filters)) == before
+
 
 torch_program = '''
 import sys, torch
@@ -136,11 +183,16 @@ assert not {'torch', 'transformers', 'sentence_transformers', 'recsys_nb'} & set
 print(*v.flatten().tolist())
 '''
 
-@pytest.mark.parametrize('program, needs', [(torch_program, 'torch'), (onnx_program, 'onnxruntime')], ids=['torch', 'onnxruntime'])
+
+@pytest.mark.parametrize(
+    'program, needs', [(torch_program, 'torch'), (onnx_program, 'onnxruntime')], ids=['torch', 'onnxruntime']
+)
 def test_serving_needs_one_runtime_and_tokenizers_only(encoder_run, tmp_path, program, needs):
     pytest.importorskip(needs)
     run, model, _ = encoder_run
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', program, str(run.path)], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', program, str(run.path)], capture_output=True, text=True, cwd=tmp_path
+    )
     assert not done.returncode, done.stderr
     served = np.array([float(x) for x in done.stdout.split()]).reshape(2, 16)
     np.testing.assert_allclose(served, model.encode(['a quiet keyboard', 'headset'], preset=cpu), atol=1e-5)

