@@ -16,8 +16,14 @@ from recsys_nb.serve.service import ServiceSettings, create_app
 chromium = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 pytestmark = pytest.mark.skipif(chromium is None, reason='no chromium on this machine (apt-get install chromium)')
 results = Path(__file__).parents[1] / 'test-results'
-hostile = '<img src=x onerror="window.hacked=1"> {{constructor}} ${window.hacked=2} `</script><script>window.hacked=3</script> toaster'
-picture = 'data:image/svg+xml,%3Csvg xmlns=%22http://www.w3.org/2000/svg%22%3E%3Crect width=%2299%22 height=%2299%22 fill=%22teal%22/%3E%3C/svg%3E'
+hostile = (
+    '<img src=x onerror="window.hacked=1"> {{constructor}} ${window.hacked=2} '
+    '`</script><script>window.hacked=3</script> toaster'
+)
+picture = (
+    'data:image/svg+xml,%3Csvg xmlns=%22http://www.w3.org/2000/svg%22%3E'
+    '%3Crect width=%2299%22 height=%2299%22 fill=%22teal%22/%3E%3C/svg%3E'
+)
 
 
 class Words:
@@ -38,7 +44,10 @@ class Shop:
         self.rows = [
             dict(
                 product_id=f'P{i}',
-                title=f'Norvik {("quiet", "loud")[i % 2]} {("small", "large")[i // 2 % 2]} {kinds[i // 4 % 4]} for {places[i // 16 % 4]} No. {i}',
+                title=(
+                    f'Norvik {("quiet", "loud")[i % 2]} {("small", "large")[i // 2 % 2]} '
+                    f'{kinds[i // 4 % 4]} for {places[i // 16 % 4]} No. {i}'
+                ),
                 family_id=f'P{i}',
                 brand=('Norvik', 'Halden')[i % 2],
                 categories=['Electronics', kinds[i // 4 % 4].title()],
@@ -339,7 +348,8 @@ def test_categories_and_brands(page):
     page.get_by_label('Category').click()
     page.get_by_role('option', name='Headphones').click()
     page.wait_for_function(
-        'document.querySelectorAll(".rs-card").length == 6 && [...document.querySelectorAll(".rs-small")].every(e => e.innerText.includes("Headphones"))'
+        'document.querySelectorAll(".rs-card").length == 6 && '
+        '[...document.querySelectorAll(".rs-small")].every(e => e.innerText.includes("Headphones"))'
     )
     page.get_by_label('Brand').click()
     page.get_by_role('option', name='Halden').click()
@@ -455,8 +465,10 @@ pictures = os.environ.get('RECSYS_PICTURES')
 @pytest.mark.skipif(not pictures, reason='RECSYS_PICTURES names no folder with an index, such as . after `make demo`')
 @pytest.mark.parametrize('width, scheme', [(1400, 'light'), (1400, 'dark'), (390, 'light'), (390, 'dark')])
 def test_the_picture_of_the_readme_is_made_on_request(browser, width, scheme):
-    """Writes nbs/images/demo.png, and others beside the tests' results. What is there was asked of the real electronics:
-    RECSYS_PICTURES=ROOT RECSYS_ASKED='q=an air fryer for a small kitchen&owned=B083GKDRKR' python -m pytest tests/test_browser.py -k picture"""
+    r"""Writes nbs/images/demo.png, and others beside the tests' results.
+    What is there was asked of the real electronics:
+    RECSYS_PICTURES=ROOT RECSYS_ASKED='q=an air fryer for a small kitchen&owned=B083GKDRKR' \
+        python -m pytest tests/test_browser.py -k picture"""
     from contextlib import contextmanager
     from recsys_nb.recommend.recommender import Recommender
 

@@ -416,7 +416,11 @@ def test_every_command_has_help_with_an_example(command, capsys):
 
 
 def test_the_installed_command_answers_at_once_without_torch():
-    code = "import sys; from recsys_nb.command.cli import main\ntry: main(['--help'])\nexcept SystemExit as e: sys.exit(int(e.code or 0) or 'torch' in sys.modules)"
+    code = (
+        "import sys; from recsys_nb.command.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as e: sys.exit(int(e.code or 0) or 'torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.returncode == 0 and 'recommend' in done.stdout
 

@@ -1,4 +1,4 @@
-"Metrics against definitions, enumeration and another library; file formats against hostile files; the report on real data."
+"Metrics against definitions, enumeration and another library; formats against hostile files; the report on real data."
 
 import itertools, json, tracemalloc
 from pathlib import Path

@@ -175,10 +175,12 @@ print(*v.flatten().tolist())
 onnx_program = '''
 import sys, numpy as np, onnxruntime
 from tokenizers import Tokenizer
-f, t = onnxruntime.InferenceSession(sys.argv[1] + '/user_tower.onnx'), Tokenizer.from_file(sys.argv[1] + '/user_tower/tokenizer.json')
+f, t = onnxruntime.InferenceSession(sys.argv[1] + '/user_tower.onnx'), \
+Tokenizer.from_file(sys.argv[1] + '/user_tower/tokenizer.json')
 t.enable_truncation(48), t.enable_padding()
 e = t.encode_batch(['a quiet keyboard', 'headset'])
-v, = f.run(['vector'], dict(input_ids=np.array([o.ids for o in e]), attention_mask=np.array([o.attention_mask for o in e])))
+v, = f.run(['vector'], \
+dict(input_ids=np.array([o.ids for o in e]), attention_mask=np.array([o.attention_mask for o in e])))
 assert not {'torch', 'transformers', 'sentence_transformers', 'recsys_nb'} & set(sys.modules)
 print(*v.flatten().tolist())
 '''

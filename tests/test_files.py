@@ -1,4 +1,4 @@
-"Files and folders: whenever a writer is killed, what is found is whole, the next writer succeeds, and nothing is left over."
+"Files and folders: whenever a writer is killed, what is found is whole, the next succeeds, and nothing is left over."
 
 import gzip, os, threading
 from pathlib import Path

@@ -230,7 +230,6 @@ def test_no_line_of_the_library_is_wide():
     assert not wide_lines([library / f for f in trees()])
 
 
-@not_yet('older tests are still dense')
 def test_no_line_of_the_tests_is_wide():
     assert not wide_lines(sorted(Path(__file__).parent.glob('*.py')))
 

@@ -1,4 +1,5 @@
-"Whatever writes may be killed at any moment: the same command again gives what it would have given, nothing is left over, and who reads meanwhile does not notice."
+"""Whatever writes may be killed at any moment: the same command again gives what it would have given,
+nothing is left over, and who reads meanwhile does not notice."""
 
 import json, multiprocessing, os, shutil, signal, time
 from pathlib import Path

@@ -143,16 +143,24 @@ phrases = [
 ]
 
 # what a product is like, or whom it is for, stays part of what is searched
-told = """cable that does not break after two months|cable that doesn't break|a case that won't tear|earbuds that never fall out|never falls out|a bike mount for someone with no space
-a desk for somebody with no room|shoes that don't hurt|a kettle that does not leak|pan that doesn't stick|a tent that can't leak|headphones that do not fall out when running
-a chair that does not hurt my back|a vacuum that doesn't lose suction|a laptop that doesn't get hot|a phone that is not too big|a mouse that isn't loud|charger that will not overheat
-a bag that does not look cheap|for people with no patience|a toy that is not dangerous|a game for people who have no time|nothing that breaks|no need for an app|a printer that does not jam
-a router which does not drop the connection|a blender that would not wake the neighbours|a pen that did not smudge|glue that does not turn yellow|paint that does not smell
-a ladder for people without a garage|a suitcase whose wheels do not come off|a watch that is not fragile|curtains that are not see-through"""
+told = """cable that does not break after two months|cable that doesn't break|a case that won't tear
+earbuds that never fall out|never falls out|a bike mount for someone with no space
+a desk for somebody with no room|shoes that don't hurt|a kettle that does not leak|pan that doesn't stick
+a tent that can't leak|headphones that do not fall out when running|a chair that does not hurt my back
+a vacuum that doesn't lose suction|a laptop that doesn't get hot|a phone that is not too big
+a mouse that isn't loud|charger that will not overheat|a bag that does not look cheap
+for people with no patience|a toy that is not dangerous|a game for people who have no time|nothing that breaks
+no need for an app|a printer that does not jam|a router which does not drop the connection
+a blender that would not wake the neighbours|a pen that did not smudge|glue that does not turn yellow
+paint that does not smell|a ladder for people without a garage|a suitcase whose wheels do not come off
+a watch that is not fragile|curtains that are not see-through"""
 # measures and model numbers are no prices
-measured = """27-32 inch monitor|5 to 10 kg dumbbells|power bank 10000 to 20000 mAh|power bank under 10000 mAh|ssd up to 500 GB|at least 16 GB ram|between 20 and 30 inches|suitcase under 7 kg|cable under 3 ft
-watch between 40 and 45 mm|up to 20 watts|less than 40 cm wide|more than 8 hours of battery|at least 2 usb ports|over 300 lumens|fridge under 60 dB|around 5 litres|a drill with 18 volts|tv 55 inches|1 to 2 TB
-iphone 12 - 400 euros|iphone 12 400 euros|galaxy s10 - 300 dollars|xbox 360 - 200 euros|ps4 - 250€|tv 55 - 600 dollars|laptop 500 - 700|gift for $30|windows 10 and office 365|rtx 3060 - 300 dollars"""
+measured = """27-32 inch monitor|5 to 10 kg dumbbells|power bank 10000 to 20000 mAh|power bank under 10000 mAh
+ssd up to 500 GB|at least 16 GB ram|between 20 and 30 inches|suitcase under 7 kg|cable under 3 ft
+watch between 40 and 45 mm|up to 20 watts|less than 40 cm wide|more than 8 hours of battery|at least 2 usb ports
+over 300 lumens|fridge under 60 dB|around 5 litres|a drill with 18 volts|tv 55 inches|1 to 2 TB
+iphone 12 - 400 euros|iphone 12 400 euros|galaxy s10 - 300 dollars|xbox 360 - 200 euros|ps4 - 250€
+tv 55 - 600 dollars|laptop 500 - 700|gift for $30|windows 10 and office 365|rtx 3060 - 300 dollars"""
 phrases += [
     (t, dict(text=t, min_price=None, max_price=None, dislike=[]))
     for o in (told, measured)

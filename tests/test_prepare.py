@@ -1,4 +1,5 @@
-"The report is right to the row, on files whose every defect is known and on the real ones; nothing that goes wrong destroys what was there."
+"""The report is right to the row, on files whose every defect is known and on the real ones;
+nothing that goes wrong destroys what was there."""
 
 import gzip, hashlib, json, os, signal, subprocess, sys, time
 from pathlib import Path
@@ -139,7 +140,10 @@ def test_older_formats(tmp_path):
         for i in range(10)
     ]
     lines = [
-        b"{'asin': 'P0', 'title': \"Tom's Keyboard &amp; more\", 'categories': [['Electronics', 'Keyboards']], 'price': 12.5, 'brand': 'Kee', 'imUrl': 'http://x/y.jpg', 'description': 'Fine'}",
+        (
+            b"{'asin': 'P0', 'title': \"Tom's Keyboard &amp; more\", 'categories': [['Electronics', 'Keyboards']], "
+            b"'price': 12.5, 'brand': 'Kee', 'imUrl': 'http://x/y.jpg', 'description': 'Fine'}"
+        ),
         b"{'asin': 'P1', 'title': 'Mouse', 'related': {'also_viewed': ['P0']}}",
         b"{'asin': 'P2'",
     ]

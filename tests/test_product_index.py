@@ -1,4 +1,4 @@
-"The same searches on exact numpy, the embedded Qdrant, its client's local mode and, with QDRANT_URL set, a real server."
+"The same searches on exact numpy, embedded Qdrant, its client's local mode and, with QDRANT_URL set, a real server."
 
 import os, signal, subprocess, sys, time, uuid
 from pathlib import Path

@@ -165,7 +165,17 @@ def test_every_set_says_who_made_it_and_pins_a_commit():
 
 
 def test_whoever_gives_no_name_is_a_person_of_their_own(tmp_path):
-    one = '<review>\n<product_name>\nA pan: kitchen\n</product_name>\n<date>\nMay 1, 2005\n</date>\n<asin>\nB1\n</asin>\n<product_type>\nkitchen\n</product_type>\n<review_text>\nFine\n</review_text>\n<title>\nGood\n</title>\n<rating>\n5.0\n</rating>\n</review>\n'
+    one = (
+        '<review>\n'
+        '<product_name>\nA pan: kitchen\n</product_name>\n'
+        '<date>\nMay 1, 2005\n</date>\n'
+        '<asin>\nB1\n</asin>\n'
+        '<product_type>\nkitchen\n</product_type>\n'
+        '<review_text>\nFine\n</review_text>\n'
+        '<title>\nGood\n</title>\n'
+        '<rating>\n5.0\n</rating>\n'
+        '</review>\n'
+    )
     (tmp_path / 'x.review').write_text(one * 3)
     reviews, products = sets.read_sentiment(tmp_path)
     assert len({r['user_id'] for r in reviews}) == 3 and len(products) == 1

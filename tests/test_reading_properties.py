@@ -68,7 +68,8 @@ def is_line(b):
 
 @pytest.fixture(scope='module')
 def reader():
-    "An engine, a file, and what reads that file in both shapes: the queries are written once, for that takes longer than to run them."
+    """An engine, a file, and what reads that file in both shapes:
+    the queries are written once, for that takes longer than to run them."""
     engine = DuckDB(Path(tempfile.mkdtemp()), threads=1)
     path = engine.work / 'lines.jsonl'
     path.write_text('')

@@ -68,7 +68,10 @@ def toy_data(n=120, seed=0):
                 user_id='u',
                 timestamp=i,
                 title='',
-                text=f'I love it, this {o["title"].split()[-3]} works so {o["title"].split()[-2]} in room {i}. I use it every day at work.',
+                text=(
+                    f'I love it, this {o["title"].split()[-3]} works so {o["title"].split()[-2]} in room {i}. '
+                    'I use it every day at work.'
+                ),
                 rating=4.0,
                 informative=True,
                 cold=False,

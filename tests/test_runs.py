@@ -1,4 +1,5 @@
-"Importing changes nothing; threads are calmed on request; a run whose process is gone, or whose number another has, was interrupted."
+"""Importing changes nothing; threads are calmed on request;
+a run whose process is gone, or whose number another has, was interrupted."""
 
 import os, socket, subprocess, sys
 from types import SimpleNamespace

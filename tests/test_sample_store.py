@@ -12,7 +12,10 @@ review_fields = set(
     'rating title text images asin parent_asin user_id timestamp helpful_vote verified_purchase'.split()
 )
 meta_fields = set(
-    'main_category title average_rating rating_number features description price images videos store categories details parent_asin bought_together'.split()
+    (
+        'main_category title average_rating rating_number features description price images videos '
+        'store categories details parent_asin bought_together'
+    ).split()
 )
 
 

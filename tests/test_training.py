@@ -147,8 +147,11 @@ def test_two_processes_give_the_losses_of_one(corner, tmp_path):
     one = train_encoder(data_of(corner), config, root=tmp_path / 'one', preset='cpu')
     script = tmp_path / 'train.py'
     script.write_text(
-        f'from recsys_nb.training.encoder import train_encoder\nfrom recsys_nb.training.settings import EncoderConfig\nfrom recsys_nb.data.prepare import load_prepared\n'
-        f'train_encoder(load_prepared("corner", {str(root)!r}), {config!r}, root={str(tmp_path / "two")!r}, preset="cpu")\n'
+        'from recsys_nb.training.encoder import train_encoder\n'
+        'from recsys_nb.training.settings import EncoderConfig\n'
+        'from recsys_nb.data.prepare import load_prepared\n'
+        f'train_encoder(load_prepared("corner", {str(root)!r}), {config!r}, '
+        f'root={str(tmp_path / "two")!r}, preset="cpu")\n'
     )
     in_two_processes(script)
     (two,) = all_runs('encoder', tmp_path / 'two')

@@ -1,4 +1,5 @@
-"An update of data and index gives what a rebuild gives, twice changes nothing, and may be killed; an index is encoded in parts; sizes are fitted to the time there is."
+"""An update of data and index gives what a rebuild gives, twice changes nothing, and may be killed;
+an index is encoded in parts; sizes are fitted to the time there is."""
 
 import json, os, random, shutil
 
