@@ -4,7 +4,7 @@ import json, re, tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import assume, given, strategies as st
 from conftest import examples
 from recsys_nb.core.files import RecsysError
 from recsys_nb.data.values import shape_products, shape_reviews
@@ -105,9 +105,15 @@ def test_each_line_is_a_row_or_set_aside(reader, content):
                 assert r[c] is None or isinstance(r[c], int) and 0 <= r[c] < 5e12
 
 
+def begins_an_array(lines):
+    "Whether they are read as one array of objects, not line by line."
+    return next(filter(None, map(bytes.strip, lines)), b'').startswith(b'[')
+
+
 @given(st.lists(files, min_size=1, max_size=3))
 @examples(5)
 def test_rows_in_are_rows_out_quarantined_or_removed(reviews):
+    assume(not any(map(begins_an_array, reviews)))
     with tempfile.TemporaryDirectory() as tmp:
         tmp = Path(tmp)
         for i, content in enumerate(reviews):
