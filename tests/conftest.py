@@ -45,3 +45,25 @@ def shared_data():
     if not path.exists():
         pytest.skip(f'real data are absent: {path.name} is not beside the project')
     return path
+
+
+@pytest.fixture(scope='session')
+def tiny_base(tmp_path_factory):
+    "The folder of a small encoder with random weights and the base encoder's tokenizer."
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertModel
+    from recsys_nb.core.machine import resolve_base
+
+    folder = tmp_path_factory.mktemp('base')
+    torch.manual_seed(0)
+    c = BertConfig(
+        vocab_size=30522,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=128,
+    )
+    BertModel(c).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(resolve_base()).save_pretrained(folder)
+    return str(folder)

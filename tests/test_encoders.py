@@ -1,6 +1,6 @@
 "Encoders that are not BERT: the same vectors as sentence-transformers, with the prompts that belong to each side."
 
-import copy, json, warnings
+import copy, json
 from pathlib import Path
 
 import numpy as np, pytest, torch

@@ -2,35 +2,17 @@
 
 import logging, subprocess, sys, threading, warnings
 import numpy as np, pandas as pd, pytest, torch
-from transformers import AutoTokenizer, BertConfig, BertModel
 from recsys_nb.core.files import RecsysError, read_json
-from recsys_nb.core.machine import Preset, installed, resolve_base
+from recsys_nb.core.machine import Preset, installed
 from recsys_nb.core.runs import new_run, set_state
 from recsys_nb.training.settings import EncoderConfig, ScoreConfig
 from recsys_nb.models.encoding import quietly
 from recsys_nb.models.dual_encoder import DualEncoderSBERT, pad_batch
-from recsys_nb.models.export import ExportedScoreModel, export_run, same_everywhere, score_examples, tower_examples
+from recsys_nb.models.export import export_run, same_everywhere
 from recsys_nb.models.score_model import ReviewMetadataScoreModel
 from test_encoders import write_base
 
 cpu = Preset('cpu', 'cpu', False)
-
-
-@pytest.fixture(scope='module')
-def tiny_base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('base')
-    torch.manual_seed(0)
-    c = BertConfig(
-        vocab_size=30522,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=128,
-    )
-    BertModel(c).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(resolve_base()).save_pretrained(folder)
-    return str(folder)
 
 
 def open_onnx(path):

@@ -1,7 +1,6 @@
 "Files and folders: whenever a writer is killed, what is found is whole, the next succeeds, and nothing is left over."
 
 import gzip, os, threading
-from pathlib import Path
 
 import pytest
 from recsys_nb.core.files import RecsysError, lines_of, only_one, recover_folder, replace_folder, swap_folder

@@ -2,7 +2,6 @@
 nothing is left over, and who reads meanwhile does not notice."""
 
 import json, multiprocessing, os, shutil, signal, time
-from pathlib import Path
 
 import httpx, numpy as np, pandas as pd, pytest
 

@@ -1,7 +1,7 @@
 """The report is right to the row, on files whose every defect is known and on the real ones;
 nothing that goes wrong destroys what was there."""
 
-import gzip, hashlib, json, os, signal, subprocess, sys, time
+import gzip, hashlib, json, signal, subprocess, sys
 from pathlib import Path
 
 import pandas as pd

@@ -1,49 +1,26 @@
 "The score model, its evaluation and its training, with a tiny transformer of random weights."
 
-import json, math, warnings
+import json, math
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch
 from hypothesis import given, strategies as st
-from transformers import AutoTokenizer, BertConfig, BertModel, GPT2Config, GPT2Model, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BertModel, GPT2Config, GPT2Model, PreTrainedTokenizerFast
 from conftest import examples
 from recsys_nb.core.files import RecsysError
-from recsys_nb.core.machine import Preset, resolve_base
+from recsys_nb.core.machine import Preset
 from recsys_nb.core.runs import all_runs, read_metrics
 from recsys_nb.training.settings import ScoreConfig
 from recsys_nb.evaluation.stars import evaluate_scores, model_rows, score_metrics, score_report, tfidf_ridge
 from recsys_nb.models import score_model
 from recsys_nb.models.product_scores import product_scores, shrink
-from recsys_nb.models.score_model import (
-    ReviewMetadataScoreModel,
-    mask_star_words,
-    score_and_spread,
-    star_loss,
-    star_targets,
-)
+from recsys_nb.models.score_model import ReviewMetadataScoreModel, mask_star_words, score_and_spread, star_targets
 from recsys_nb.training.datasets import like_length_batches
 from recsys_nb.training.score import ScoreTask, _affordable, train_score
 from test_encoders import word_tokenizer, write_base
 from test_training import in_two_processes
 
 cpu = Preset('cpu', 'cpu', False)
-
-
-@pytest.fixture(scope='module')
-def tiny_base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('base')
-    torch.manual_seed(0)
-    c = BertConfig(
-        vocab_size=30522,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=128,
-    )
-    BertModel(c).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(resolve_base()).save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture(scope='module')

@@ -2,7 +2,7 @@
 
 import bz2, gzip, json, lzma, unicodedata, zipfile
 
-import numpy as np, pandas as pd, pyarrow as pa, pytest
+import pandas as pd, pyarrow as pa, pytest
 from hypothesis import given, strategies as st
 from conftest import examples
 

@@ -19,7 +19,6 @@ from ..evaluation.fusion import Keywords, Weights, chatty, how_spoken, mix
 from ..evaluation.metrics import word_documents
 from .qdrant import EdgeStore, ServerStore
 from .reviews import Said, listen_again, text_of
-from ..evaluation.histories import recency
 from .stores import Candidate, Filters, Lookup, as_tuple, payload_of, point_id, vector_kinds
 
 # %% ../../nbs/53_index.products.ipynb #c484faf0

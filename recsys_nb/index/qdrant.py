@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import numpy as np, qdrant_edge as edge
 from fastcore.basics import patch
 from ..core.files import RecsysError
-from .stores import Candidate, Filters, Lookup, key_of, point_id, vector_kinds
+from .stores import Candidate, Filters, key_of, point_id, vector_kinds
 
 # %% ../../nbs/51_index.qdrant.ipynb #9cbaf36e
 def _has_ids(lib, ids): return lib.HasIdCondition(set(ids)) if lib is edge else lib.HasIdCondition(has_id=list(ids))
