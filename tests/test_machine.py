@@ -1,6 +1,6 @@
 "What `recsys doctor` says of machines that lack something, and choices that cannot be kept."
 
-import os, subprocess, sys
+import json, os, subprocess, sys
 import pytest, torch
 from recsys_nb.core import machine
 from recsys_nb.core.files import RecsysError
@@ -161,7 +161,16 @@ def test_both_ways_of_attention_have_the_same_gradient(monkeypatch, plain):
         assert torch.allclose(got, exact.grad, atol=1e-5)
 
 
-def test_choices_that_are_no_choices_are_measured_again():
+@pytest.mark.parametrize('kept', ['[]', '{"a machine": {"a thing": {"seconds": {}}}}'])
+def test_choices_that_are_no_choices_are_measured_again(kept):
     machine.cache_folder().mkdir(parents=True, exist_ok=True)
-    (machine.cache_folder() / 'choices.json').write_text('[]')
+    (machine.cache_folder() / 'choices.json').write_text(kept)
     assert machine._known_choices() == {}
+
+
+def test_choices_of_a_version_that_keeps_more_of_each_are_known():
+    choice, file = machine.fastest('a thing', lambda: ways), machine.cache_folder() / 'choices.json'
+    kept = json.loads(file.read_text())
+    kept[machine._key()]['a thing']['threads'] = 2
+    file.write_text(json.dumps(kept))
+    assert machine._known_choices() == {'a thing': choice}

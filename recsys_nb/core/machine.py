@@ -10,7 +10,7 @@ __all__ = ['base_encoder', 'resolve_base', 'Choice', 'time_ways', 'cache_folder'
 # %% ../../nbs/01_core.machine.ipynb #a0654e4b
 import ctypes, gc, hashlib, json, os, platform, re, socket, statistics, sys
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +19,8 @@ from pathlib import Path
 from time import perf_counter
 from timeit import timeit
 from fastcore.basics import patch
-from .files import RecsysError, read_json, sha256_of, write_json
+from pydantic import TypeAdapter
+from .files import RecsysError, sha256_of, write_json
 
 # %% ../../nbs/01_core.machine.ipynb #5c20d7ad
 base_encoder = 'sentence-transformers/all-MiniLM-L6-v2'
@@ -150,16 +151,16 @@ def _key():
     return hashlib.sha256(facts.encode()).hexdigest()[:12]
 
 # %% ../../nbs/01_core.machine.ipynb #b91dc245
+_kept_choices = TypeAdapter(dict[str, dict[str, Choice]]) # what another version wrote beside is passed over
+
 def _all_choices():
-    "What was measured on any machine that shares this folder; what cannot be read is measured again."
-    try: found = read_json(cache_folder()/'choices.json')
-    except (OSError, RecsysError): return {}
-    return found if isinstance(found, dict) else {}
+    "Machine -> question -> `Choice`, of all that share this folder; what cannot be read is measured again."
+    try: return _kept_choices.validate_json((cache_folder()/'choices.json').read_bytes())
+    except (OSError, ValueError): return {}
 
 def _known_choices():
     "Question -> `Choice`, of all that was ever measured on this machine as it is now."
-    here = _all_choices().get(_key(), {})
-    return {question: Choice(**c) for question, c in here.items()}
+    return _all_choices().get(_key(), {})
 
 # %% ../../nbs/01_core.machine.ipynb #4b1b6d85
 def fastest(
@@ -171,7 +172,7 @@ def fastest(
     known = _known_choices()
     if question in known: return known[question]
     choice, everything = time_ways(ways(), clock=clock), _all_choices()
-    everything.setdefault(_key(), {})[question] = asdict(choice)
+    everything.setdefault(_key(), {})[question] = choice
     with suppress(OSError, RecsysError): # a home that cannot be written to: the next process measures again
         write_json(cache_folder()/'choices.json', everything)
     return choice
