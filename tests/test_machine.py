@@ -36,13 +36,18 @@ def test_other_weights_than_the_official_ones(monkeypatch):
 
 
 def test_no_network(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise OSError('unreachable')
+    "The hub is asked as models are asked for, so whatever proxy leads there is used."
 
-    monkeypatch.delenv('HF_HUB_OFFLINE', raising=False)
-    monkeypatch.setattr(machine.socket, 'create_connection', refuse)
-    assert 'only encoders on this machine' in line_about(machine.doctor(), 'no network')
-    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    def refuse(name, timeout):
+        raise OSError('unreachable\nat all')
+
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', False)
+    monkeypatch.setattr('huggingface_hub.model_info', refuse)
+    line = line_about(machine.doctor(), 'no network')
+    assert 'only encoders on this machine' in line and 'unreachable' in line
+    monkeypatch.setattr('huggingface_hub.model_info', lambda name, timeout: None)
+    assert not any('hub' in p or 'network' in p for p in machine.doctor().problems)
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     assert line_about(machine.doctor(), 'the hub is never asked')
 
 
@@ -142,6 +147,15 @@ def test_a_card_that_emulates_bfloat16_computes_in_float32(monkeypatch, multipli
     )
     assert machine.find_preset().bfloat16 == machine.find_preset('cuda:bfloat16').bfloat16 == multiplies
     assert not machine.find_preset('cuda:float32').bfloat16
+
+
+@pytest.mark.parametrize('name', ['mps:bfloat16', 'auto:bfloat16'])
+def test_a_format_that_is_not_computed_in_is_refused(monkeypatch, name):
+    "It was float32, without a word."
+    monkeypatch.setattr(machine, '_have', lambda: ['mps', 'cpu'])
+    with pytest.raises(RecsysError, match=f'{name}.*float32'):
+        machine.find_preset(name)
+    assert not machine.find_preset('mps').bfloat16
 
 
 @pytest.mark.parametrize('plain', (True, False))

@@ -8,7 +8,7 @@ __all__ = ['base_encoder', 'resolve_base', 'Choice', 'time_ways', 'cache_folder'
            'give_back_memory', 'Doctor', 'doctor']
 
 # %% ../../nbs/01_core.machine.ipynb #a0654e4b
-import ctypes, gc, hashlib, json, os, platform, re, socket, statistics, sys
+import ctypes, gc, hashlib, json, os, platform, re, statistics, sys
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
@@ -262,17 +262,18 @@ def find_preset(
     have = _have()
     if device == 'auto': device = have[0]
     if device not in have: raise RecsysError(f'preset {name!r}: this machine has none (it has {", ".join(have)})')
+    if (device, form) == ('mps', 'bfloat16'): raise RecsysError(f'preset {name!r}: mps computes in float32 here')
     if device != 'cpu': return _graphics_preset(device, form)
     if form: return Preset('cpu', 'cpu', form == 'bfloat16') # by torch; without a format both are found out
     return Preset('cpu', 'cpu', bfloat16_pays(), runtime=os.environ.get('RECSYS_RUNTIME', 'auto'))
 
 # %% ../../nbs/01_core.machine.ipynb #9f9a9f2d
 def _graphics_preset(device, form):
-    "bfloat16 where the card multiplies it; what only emulates it (before Ampere) is slower with it."
+    "On CUDA in bfloat16 where the card multiplies it; what only emulates it (before Ampere) is slower with it."
     import torch
-    cuda = device == 'cuda'
-    half = cuda and form != 'float32' and torch.cuda.is_bf16_supported(including_emulation=False)
-    return Preset(device, device, half, 1024 if cuda else 256)
+    if device == 'mps': return Preset('mps', 'mps', False, 256)
+    half = form != 'float32' and torch.cuda.is_bf16_supported(including_emulation=False)
+    return Preset('cuda', 'cuda', half, 1024)
 
 # %% ../../nbs/01_core.machine.ipynb #bfb05e89
 def steady_attention(
@@ -332,11 +333,13 @@ def _look_for_base():
 
 # %% ../../nbs/01_core.machine.ipynb #010dde26
 def _network_problem():
-    "A line if the Hugging Face hub cannot be reached."
-    if os.environ.get('HF_HUB_OFFLINE', '').upper() in ('1', 'TRUE', 'YES', 'ON'):
-        return 'HF_HUB_OFFLINE is set: the hub is never asked'
-    try: socket.create_connection(('huggingface.co', 443), timeout=2).close()
-    except OSError: return 'no network: huggingface.co cannot be reached, so only encoders on this machine can be used'
+    "A line if the Hugging Face hub cannot be reached in the way that models are: by a proxy where one is set."
+    from huggingface_hub import constants, model_info
+    if constants.HF_HUB_OFFLINE: return 'HF_HUB_OFFLINE is set: the hub is never asked'
+    try: model_info(base_encoder, timeout=2)
+    except Exception as e:
+        return (f'no network: huggingface.co cannot be reached ({_reason(e)}), '
+                'so only encoders on this machine can be used')
 
 # %% ../../nbs/01_core.machine.ipynb #f1653051
 def doctor() -> Doctor:
