@@ -7,7 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from recsys_nb.core.files import RecsysError, only_one, recover_folder, replace_folder
+from recsys_nb.core.machine import cores
 from recsys_nb.data.prepare import load_prepared, prepare, report_text
+from recsys_nb.data.reading import DuckDB
 from recsys_nb.data.sample_store import make_sample_store
 from recsys_nb.data.rows import read_batches
 
@@ -312,6 +314,12 @@ def test_same_input_same_files(tmp_path):
         hashlib.sha256((d.path / f'{p}.parquet').read_bytes()).hexdigest() for p in ('products', 'train', 'val', 'test')
     ]
     assert digest(prepare(*files, 'a', tmp_path, memory='300MB')) == digest(prepare(*files, 'b', tmp_path, threads=1))
+
+
+def test_no_more_threads_than_cores(tmp_path):
+    "A billion, which DuckDB would have begun to make, and never ended."
+    engine = DuckDB(tmp_path, threads=10**9)
+    assert engine.con.con.execute("select current_setting('threads')").fetchall() == [(cores(),)]
 
 
 def test_split_by_product_follows_the_seed(tmp_path):

@@ -504,11 +504,11 @@ class DuckDB:
     def __init__(self,
         work:Path,             # A folder for saved tables and for what does not fit into memory
         memory:str|None=None,  # Such as '4GB'; `None`: four fifths of the machine's
-        threads:int|None=None, # `None`: one per core
+        threads:int|None=None, # At most one per core, as `None` is where the memory allows it
     ):
         self.work, self.bar = Path(work), progress(desc='preparing', unit='step')
         self.local = self # on `Spark`, what looks at files of this machine
-        settings = dict(memory_limit=memory, threads=threads or _fitting_threads(memory))
+        settings = dict(memory_limit=memory, threads=min(threads, cores()) if threads else _fitting_threads(memory))
         settings = {k: v for k, v in settings.items() if v}
         spill = str(self.work/'spill')
         try:
