@@ -155,12 +155,9 @@ def export(self:DualEncoderSBERT,
         raise RecsysError('export: a table of word vectors is no transformer, and has nothing to trace')
     written = []
     outputs = ['vector']
-    for side in sides:
-        path = folder/f'{side}_tower'
-        tower = self.tower(side)
-        if side == 'product' and self.tied:
-            written += [_copied(p, path.with_name(path.name + p.suffix)) for p in written]
-        else: written += _write_exports(ExportedTower(tower), tower_examples(tower), path, outputs)
+    for side, tower in zip(sides, self.towers): # one side where both are one encoder
+        written += _write_exports(ExportedTower(tower), tower_examples(tower), folder/f'{side}_tower', outputs)
+    if self.tied: written += [_copied(p, folder/f'product_tower{p.suffix}') for p in written]
     facts = dict(
         inputs=['input_ids', 'attention_mask'],
         outputs=outputs,
