@@ -60,20 +60,19 @@ def same_everywhere(
             raise RecsysError(f'export: the exported program differs from the model: {why}') from e
 
 # %% ../../nbs/25_models.export.ipynb #9e0af95a
-def _write_jit(module, program, example, path, outputs):
+def _write_jit(script, path, outputs):
     "TorchScript, as it will be run."
-    script = trace(module, example)
     script.save(str(path))
     return script
 
 # %% ../../nbs/25_models.export.ipynb #f8bf0f51
-def _write_pt2(module, program, example, path, outputs):
+def _write_pt2(program, path, outputs):
     "torch.export."
     with path.open('wb') as f: torch.export.save(program, f)
     return program.module()
 
 # %% ../../nbs/25_models.export.ipynb #71f5a4bc
-def _write_onnx(module, program, example, path, outputs):
+def _write_onnx(program, path, outputs):
     "ONNX, run by ONNX Runtime."
     import onnxruntime
     with quietly(), torch.no_grad():
@@ -89,12 +88,6 @@ def _write_onnx(module, program, example, path, outputs):
 # %% ../../nbs/25_models.export.ipynb #f1a528e8
 _writers = {'.jit': _write_jit, '.pt2': _write_pt2, '.onnx': _write_onnx}
 
-# %% ../../nbs/25_models.export.ipynb #03277418
-def _export_formats():
-    "The endings that can be written here."
-    onnx = all(map(find_spec, ('onnx', 'onnxscript', 'onnxruntime')))
-    return [ending for ending in _writers if onnx or ending != '.onnx']
-
 # %% ../../nbs/25_models.export.ipynb #ba357008
 def _write_exports(
     module,   # `ExportedTower` or `ExportedScoreModel`
@@ -105,11 +98,13 @@ def _write_exports(
     "Trace and export a module, compare, and write the files."
     module = module.cpu()
     program = _export_program(module, examples[0])
+    programs = {'.jit': trace(module, examples[0]), '.pt2': program}
+    if all(map(find_spec, ('onnx', 'onnxscript', 'onnxruntime'))): programs['.onnx'] = program
     written = []
-    for ending in _export_formats():
+    for ending, program in programs.items():
         written.append(path.with_name(path.name + ending))
         with write_beside(written[-1]) as part:
-            same_everywhere(module, _writers[ending](module, program, examples[0], part, outputs), examples)
+            same_everywhere(module, _writers[ending](program, part, outputs), examples)
     return written
 
 # %% ../../nbs/25_models.export.ipynb #6fb79b42
