@@ -51,10 +51,9 @@ def resolve_base(
 ) -> str:                  # A folder, or the name itself where only the hub can have it
     "Find the base encoder without a network where possible."
     if Path(name).is_dir(): return str(name)
-    if found := _cached_model(name): return str(found)
-    short = base_encoder.split('/')[1]
-    carried = _carried_model() if name in (base_encoder, short) else None
-    return str(carried or name)
+    found = _cached_model(name)
+    if not found and name in (base_encoder, Path(base_encoder).name): found = _carried_model()
+    return str(found or name)
 
 # %% ../../nbs/01_core.machine.ipynb #97ebe0c8
 @dataclass(frozen=True)
