@@ -57,9 +57,8 @@ def of(
 ) -> Settings:
     "Settings from what was typed; `RecsysError` where one is unknown or out of its range."
     for word in words or ():
-        name, equals, value = word.partition('=')
+        name, equals, value = map(str.strip, word.partition('='))
         if not equals: raise RecsysError(f'{word}: expected NAME=VALUE')
-        name, value = name.strip(), value.strip()
         if given.get(name) is not None: raise RecsysError(f'{name}: given twice, as {given[name]} and as {value}')
         given[name] = value
     return cls(**{k: v for k, v in given.items() if v is not None})
