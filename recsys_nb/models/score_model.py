@@ -232,8 +232,8 @@ def batch(self:ScoreInputs,
     device='cpu', # Where to put the tensors
 ) -> dict:        # The arguments of the model's `forward`
     "Padded tensors of these reviews."
-    review = pad_batch([self.reviews[i] for i in rows], device=device)
-    product = pad_batch([self.products[i] for i in rows], device=device)
+    review = pad_batch(self.reviews[rows], device=device)
+    product = pad_batch(self.products[rows], device=device)
     return review | dict(
         metadata_ids=product['input_ids'],
         metadata_mask=product['attention_mask'],
