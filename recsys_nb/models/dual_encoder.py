@@ -78,8 +78,11 @@ def make_tower(
     if dim and dim != width:
         start = torch.eye(dim, width)
         modules.append(Dense(width, dim, bias=False, activation_function=nn.Identity(), init_weight=start))
-    prompts = dict(prompts=given.prompts, default_prompt_name=given.default_prompt_name)
-    tower = SentenceTransformer(modules=[*modules, Normalize()], device='cpu', **prompts)
+    tower = SentenceTransformer(
+        modules=[*modules, Normalize()],
+        device='cpu',
+        prompts=given.prompts,
+        default_prompt_name=given.default_prompt_name)
     most = readable_tokens(getattr(given[0], 'auto_model', None), _limit(given))
     if max_tokens > most:
         warnings.warn(f'{base} reads at most {most} tokens, so max_tokens={max_tokens} becomes {most}')
