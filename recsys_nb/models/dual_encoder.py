@@ -139,8 +139,8 @@ def readable_tokens(
     places = getattr(config, 'max_position_embeddings', None)
     if not places or places < 0: return otherwise
     tables = [m for n, m in transformer.named_modules() if n.endswith('position_embeddings')]
-    padding = [getattr(t, 'padding_idx', None) for t in tables]
-    return places - max((p + 1 for p in padding if p is not None), default=0)
+    taken = [t.padding_idx + 1 for t in tables if getattr(t, 'padding_idx', None) is not None]
+    return places - max(taken, default=0)
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #13dc721e
 def without_dropout(
