@@ -309,9 +309,10 @@ def save(self:ReviewMetadataScoreModel,
     "Write `config.json`, `model.safetensors` and the tokenizer."
     with replace_folder(folder) as part:
         self.tokenizer.save_pretrained(part)
-        settings = dict(max_tokens=self.max_tokens)
-        told = dict(model=type(self).__name__, settings=settings, encoder=self.encoder.config.to_diff_dict())
-        write_json(part/'config.json', told)
+        write_json(part/'config.json', dict(
+            model=type(self).__name__,
+            settings=dict(max_tokens=self.max_tokens),
+            encoder=self.encoder.config.to_diff_dict()))
         save_model(self, part/'model.safetensors')
 
 # %% ../../nbs/23_models.score_model.ipynb #858a7a32
