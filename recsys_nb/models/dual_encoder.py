@@ -19,6 +19,7 @@ from transformers.utils import logging
 from ..core.files import RecsysError, read_json, recover_folder, replace_folder, sha256_of
 from ..core.machine import base_encoder, resolve_base
 from ..core.runs import find_run
+from ..data.tokens import Tokens
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #b394d4cd
 try: from sentence_transformers.sentence_transformer.modules import Dense, Normalize, StaticEmbedding
@@ -205,10 +206,10 @@ def pad_batch(
     places=1,     # At least so many for each text
 ) -> dict:        # `input_ids` and `attention_mask`, (batch, longest)
     "Pad token lists to the longest of them."
-    lengths = torch.tensor([len(t) for t in tokens])
-    real = torch.arange(max([places, *lengths.tolist()])) < lengths[:, None]
+    tokens = Tokens.of(tokens)
+    real = torch.arange(int(tokens.lengths.max(initial=places))) < torch.from_numpy(tokens.lengths)[:, None]
     ids = torch.full(real.shape, pad)
-    ids[real] = _joined(tokens)
+    ids[real] = torch.from_numpy(tokens.flat.astype(np.int64))
     return dict(input_ids=_sent(ids, device), attention_mask=_sent(real.long(), device))
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #b1136db1
@@ -216,11 +217,6 @@ def _sent(numbers, device):
     "On its way to the device; nobody waits for a GPU."
     if torch.device(device).type != 'cuda': return numbers.to(device)
     return numbers.pin_memory().to(device, non_blocking=True)
-
-# %% ../../nbs/20_models.dual_encoder.ipynb #895bd50b
-def _joined(tokens):
-    "All token numbers, text after text."
-    return torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *(np.asarray(t, np.int64) for t in tokens)]))
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #eded3ec7
 @patch
@@ -233,8 +229,10 @@ def batch_of(self:DualEncoderSBERT,
     tower = self.tower(side)
     device = next(self.parameters()).device
     if isinstance(tower[0], StaticEmbedding):
-        starts = np.cumsum([0, *map(len, tokens)])[:-1]
-        return dict(input_ids=_joined(tokens).to(device), offsets=torch.from_numpy(starts).to(device))
+        tokens = Tokens.of(tokens)
+        return dict(
+            input_ids=torch.as_tensor(tokens.flat.astype(np.int64), device=device),
+            offsets=torch.as_tensor(tokens.starts[:-1], device=device))
     batch = pad_batch(tokens, tower.tokenizer.pad_token_id or 0, device, places)
     if left_out := _prompt_left_out(tower, self.prompt(side)): batch['prompt_length'] = left_out
     return batch

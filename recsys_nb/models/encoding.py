@@ -19,6 +19,7 @@ from torch import nn
 from ..core.files import RecsysError, replace_folder
 from ..core.machine import (
     bfloat16_pays, cache_folder, fastest, find_preset, import_runtime, installed, steady_attention)
+from ..data.tokens import Tokens
 from .dual_encoder import DualEncoderSBERT, StaticEmbedding
 
 # %% ../../nbs/22_models.encoding.ipynb #2826a969
@@ -169,7 +170,7 @@ def _one_ahead(made):
 def read_all(
     model,      # A module, moved to where the preset says
     what:str,   # Is done, as 'encoding'
-    tokens,     # The token numbers of each text
+    tokens,     # `Tokens` of each text
     reader,     # Function from the name of a way, as 'torch float32', to who reads a batch in that way
     rows,       # Function from such a reader and places in `tokens` to their results, (places, width)
     width:int,  # Of a result
@@ -185,7 +186,7 @@ def read_all(
     if p.device != here: model.to(p.device)
     out = np.zeros((len(tokens), width), np.float32)
     def work(read, places, size):
-        parts = [places[now] for now in alike([tokens[i] for i in places], size)]
+        parts = [places[now] for now in alike(tokens[places], size)]
         found = torch.inference_mode()(lambda now: (now, rows(read, now)))
         made = _over_cores(found, parts) if p.device == 'cpu' else _one_ahead(map(found, parts))
         for now, some in made: out[now] = some.cpu().numpy()
@@ -212,9 +213,9 @@ def encode(self:DualEncoderSBERT,
     max_tokens=None,                # A limit other than the model's own
 ) -> np.ndarray:                    # (len(texts), dim) float32, unit length, in the order of `texts`
     "Encode texts with the tower of that side, without gradients."
-    tower, tokens = self.tower(side), self.tokenize(texts, max_tokens, side)
+    tower, tokens = self.tower(side), Tokens.of(self.tokenize(texts, max_tokens, side))
     plain = not isinstance(tower[0], StaticEmbedding) and all(map(_pools_plainly, tower))
     config = tower[0].auto_model.config if plain else None
-    def rows(read, now): return F.normalize(read(self.batch_of([tokens[i] for i in now], side)).float(), dim=-1)
+    def rows(read, now): return F.normalize(read(self.batch_of(tokens[now], side)).float(), dim=-1)
     reader = partial(_reader, self, side)
     return read_all(self, 'encoding', tokens, reader, rows, self.dim, config, batch_size, preset)
