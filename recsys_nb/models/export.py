@@ -120,12 +120,6 @@ def tower_examples(
     most = tower.max_seq_length
     return [pad_batch(_token_rows(n, size)) for n in ([9, 5], [most], [3], [6, 6, 6, 2, most//2])]
 
-# %% ../../nbs/25_models.export.ipynb #64c5b5a6
-def _score_example(size, reviews, products, price):
-    "Reviews and products of these lengths."
-    inputs = ScoreInputs(_token_rows(reviews, size), _token_rows(products, size), price)
-    return inputs.batch(list(range(len(reviews))))
-
 # %% ../../nbs/25_models.export.ipynb #c0a9b457
 def score_examples(
     model, # `ReviewMetadataScoreModel`
@@ -134,11 +128,11 @@ def score_examples(
     size = model.tokenizer.vocab_size
     most = model.max_tokens
     nan = float('nan')
-    return [
-        _score_example(size, [9, 5], [4, 3], [9.99, nan]),
-        _score_example(size, [most], [64], [100.]),
-        _score_example(size, [2], [0], [nan]),
-        _score_example(size, [6, 6, 30, 2, most//2], [0, 1, 2, 30, 5], [1., nan, 3., 0., 1e4])]
+    inputs = ScoreInputs(
+        _token_rows([9, 5, most, 2, 6, 6, 30, 2, most//2], size),
+        _token_rows([4, 3, 64, 0, 0, 1, 2, 30, 5], size),
+        [9.99, nan, 100., nan, 1., nan, 3., 0., 1e4])
+    return [inputs.batch(reviews) for reviews in ([0, 1], [2], [3], [4, 5, 6, 7, 8])]
 
 # %% ../../nbs/25_models.export.ipynb #6b316f62
 @patch
