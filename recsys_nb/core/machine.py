@@ -309,14 +309,12 @@ class Doctor:
     problems:list # What is missing or broken, a line each, with what to do
 
 # %% ../../nbs/01_core.machine.ipynb #a0084f63
-def _look_at(name):
-    "A library's version, and what is wrong with it."
-    found = installed(name)
-    if not found: return 'not installed', ''
+def _broken(name):
+    "What is wrong with a library that is installed."
     try: import_runtime(name.replace('-', '_'))
     except Exception as e:
-        return found, f'{name} {found} is broken ({_reason(e)}); `pip install --force-reinstall {name}` may mend it'
-    return found, ''
+        found = f'{name} {installed(name)}'
+        return f'{found} is broken ({_reason(e)}); `pip install --force-reinstall {name}` may mend it'
 
 # %% ../../nbs/01_core.machine.ipynb #1a907a3f
 def _look_for_base():
@@ -341,9 +339,9 @@ def _network_problem():
 # %% ../../nbs/01_core.machine.ipynb #f1653051
 def doctor() -> Doctor:
     "Look at this machine; nothing is changed, and what takes long is not measured here."
-    found, broken = {}, {}
-    for name in _runtimes: found[name], broken[name] = _look_at(name)
-    device = 'unknown' if broken['torch'] else _have()[0]
+    found = {name: installed(name) or 'not installed' for name in _runtimes}
+    broken = {name: _broken(name) for name in _runtimes if installed(name)}
+    device = 'unknown' if broken.get('torch') else _have()[0]
     where, missing = _look_for_base()
     problems = [missing, _network_problem(), *broken.values()]
     if device == 'cpu':
