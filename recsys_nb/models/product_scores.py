@@ -64,11 +64,11 @@ def _category_of(products):
 # %% ../../nbs/24_models.product_scores.ipynb #628e83cc
 def _category_prior(means, category):
     "For each product the mean of its category's products, shrunk towards the mean of all."
-    known = pd.DataFrame(dict(mean=means, category=category)).dropna()
-    g = known.groupby('category')['mean'].agg(['mean', 'count', 'var'])
+    known = means.dropna()
+    g = known.groupby(category).agg(['mean', 'count', 'var'])
     mean = g['mean']
     count = g['count']
-    overall = known['mean'].mean()
+    overall = known.mean()
     within = variance_within(g)
     between = variance_between(mean, count, within)
     shrunk, _ = shrink(mean, count, overall, within, between)
