@@ -73,7 +73,6 @@ def _converted(network, name, example):
     openvino = import_runtime('openvino')
     folder = cache_folder()/'openvino'/name
     if not (folder/'network.xml').exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
         with quietly(), torch.no_grad(), replace_folder(folder) as part:
             program = openvino.convert_model(network, example_input=example)
             openvino.save_model(program, part/'network.xml', compress_to_fp16=False)
