@@ -13,6 +13,7 @@ from . import training
 from .measuring import Benchmark, compare, matrix_throughput, per_second
 from .training import operations
 from ..core.machine import find_preset, import_runtime, installed
+from ..data.tokens import Tokens
 from ..models.dual_encoder import DualEncoderSBERT
 from ..models.encoding import ExportedTower, alike, quietly
 
@@ -68,9 +69,9 @@ def _other_runtimes(model, texts):
         if not installed(name): continue
         run = convert(module, example)
         def encode(run=run):
-            tokens = model.tokenize(texts)
-            for now in alike(tokens, 16):
-                batch = model.batch_of([tokens[i] for i in now], 'product')
+            tokens = Tokens.of(model.tokenize(texts))
+            for now in alike(tokens.lengths, 16):
+                batch = model.batch_of(tokens[now], 'product')
                 run({k: v.numpy() for k, v in batch.items()})
         ways[f'{name}, 16 at a time'] = encode
     return ways

@@ -24,11 +24,11 @@ from .dual_encoder import DualEncoderSBERT, StaticEmbedding
 
 # %% ../../nbs/22_models.encoding.ipynb #2826a969
 def alike(
-    tokens,    # The token numbers of each text
+    lengths,   # How many tokens each text has
     size:int,  # Texts in a batch
-) -> list:     # Arrays of positions in `tokens`
+) -> list:     # Arrays of positions in `lengths`
     "Batches of texts of like length, the longest first."
-    order = np.argsort([-len(t) for t in tokens], kind='stable')
+    order = np.argsort(-np.asarray(lengths), kind='stable')
     return [order[i:i + size] for i in range(0, len(order), size)]
 
 # %% ../../nbs/22_models.encoding.ipynb #f39dc3da
@@ -185,7 +185,7 @@ def read_all(
     if p.device != here: model.to(p.device)
     out = np.zeros((len(tokens), width), np.float32)
     def work(read, places, size):
-        parts = [places[now] for now in alike(tokens[places], size)]
+        parts = [places[now] for now in alike(tokens.lengths[places], size)]
         found = torch.inference_mode()(lambda now: (now, rows(read, now)))
         made = _over_cores(found, parts) if p.device == 'cpu' else _one_ahead(map(found, parts))
         for now, some in made: out[now] = some.cpu().numpy()

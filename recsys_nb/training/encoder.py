@@ -185,7 +185,7 @@ def _encoders(task, queries, products, size, seed):
     if task.reads_alike: sides = dict(user=Tokens.join([queries, products]))
     pieces, rows, n = [], [], 0
     for side, tokens in sides.items():
-        for part in alike(tokens, size):
+        for part in alike(tokens.lengths, size):
             pieces.append(partial(_encode_piece, task, tokens[part], side, seed + len(pieces)))
             rows.append(part + n)
         n += len(tokens)
