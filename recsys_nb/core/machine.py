@@ -18,7 +18,6 @@ from importlib.resources import files
 from pathlib import Path
 from time import perf_counter
 from timeit import timeit
-from fastcore.basics import patch
 from pydantic import TypeAdapter
 from .files import RecsysError, sha256_of, write_json
 
@@ -301,12 +300,12 @@ def give_back_memory():
 @dataclass
 class Doctor:
     "What a person should know of this machine before anything takes long."
-    machine:dict  # Processor, cores, limits in the environment
-    installed:dict# Library -> version, or what is wrong with it
-    device:str    # What a computation runs on unless told otherwise
-    base:str      # Where the base encoder comes from
-    choices:dict  # Question -> what was the fastest, and the times
+    facts:dict    # Name -> what was found: what computes, where the base encoder is, versions, what is the fastest
     problems:list # What is missing or broken, a line each, with what to do
+    def __str__(self):
+        "A line for each fact, and one that begins with ! for each problem."
+        facts = [f'{name}: {fact}' for name, fact in self.facts.items()]
+        return '\n'.join(facts + [f'! {p}' for p in self.problems])
 
 # %% ../../nbs/01_core.machine.ipynb #a0084f63
 def _broken(name):
@@ -339,7 +338,6 @@ def _network_problem():
 # %% ../../nbs/01_core.machine.ipynb #f1653051
 def doctor() -> Doctor:
     "Look at this machine; nothing is changed, and what takes long is not measured here."
-    found = {name: installed(name) or 'not installed' for name in _runtimes}
     broken = {name: _broken(name) for name in _runtimes if installed(name)}
     device = 'unknown' if broken.get('torch') else _have()[0]
     where, missing = _look_for_base()
@@ -348,19 +346,12 @@ def doctor() -> Doctor:
         problems.append('no GPU: torch sees neither CUDA nor MPS, so the processor computes')
         if not installed('openvino'):
             problems.append('openvino is not installed: some processors encode faster with it')
-    choices = {question: str(c) for question, c in _known_choices().items()}
-    return Doctor(_machine_facts(), found, device, where, choices, [p for p in problems if p])
-
-# %% ../../nbs/01_core.machine.ipynb #1f5999bf
-@patch
-def __str__(self:Doctor):
-    "A line for each fact, and one that begins with ! for each problem."
+    machine = _machine_facts()
     facts = {
-        'processor': f"{self.machine['cpu']}, {self.machine['cores']} cores",
-        **self.machine['limits'],
-        'computes on': self.device,
-        'base encoder': self.base,
-        **self.installed,
-        **self.choices}
-    lines = [f'{name}: {fact}' for name, fact in facts.items()]
-    return '\n'.join(lines + [f'! {p}' for p in self.problems])
+        'processor': f"{machine['cpu']}, {machine['cores']} cores",
+        **machine['limits'],
+        'computes on': device,
+        'base encoder': where,
+        **{name: installed(name) or 'not installed' for name in _runtimes},
+        **_known_choices()}
+    return Doctor(facts, [p for p in problems if p])
