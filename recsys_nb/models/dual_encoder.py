@@ -101,18 +101,18 @@ def _limit(tower):
     return min(tower.max_seq_length or _endless, _endless)
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #41357e06
-def _open_tower(folder, otherwise):
-    "A SentenceTransformer, or a `RecsysError` that begins in these words."
+def _open_tower(folder):
+    "A SentenceTransformer, by its folder or its name on the hub."
     try:
         with without_bars(): return SentenceTransformer(str(folder), device='cpu')
     except Exception as e:
         why = (str(e) or type(e).__name__).splitlines()[0]
-        raise RecsysError(f'{otherwise} ({why})') from e
+        raise RecsysError(f'{folder}: cannot load this encoder ({why})') from e
 
 def _open_base(base):
     "The base encoder as it comes, if it reads tokens."
     path = resolve_base(str(base))
-    tower = _open_tower(path, f'{base}: cannot load this encoder')
+    tower = _open_tower(path)
     told, first = Path(path)/'config_sentence_transformers.json', tower[0]
     kind = read_json(told).get('model_type', '') if told.exists() else ''
     if kind not in ('', 'SentenceTransformer'):
@@ -274,8 +274,7 @@ def _from_towers(folders):
     "A model of towers that were saved."
     model = DualEncoderSBERT.__new__(DualEncoderSBERT)
     nn.Module.__init__(model)
-    towers = [_open_tower(f, f'{f}: not a readable SentenceTransformer') for f in folders]
-    model.towers = nn.ModuleList(towers)
+    model.towers = nn.ModuleList(map(_open_tower, folders))
     return model.eval()
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #eaed3ac6
