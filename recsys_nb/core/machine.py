@@ -93,7 +93,7 @@ def _reason(e):
     return f'{type(e).__name__}: {e}'.splitlines()[0]
 
 # %% ../../nbs/01_core.machine.ipynb #2605b180
-_runtimes = 'torch', 'sentence-transformers', 'transformers', 'openvino', 'onnxruntime'
+_runtimes = 'torch', 'sentence-transformers', 'transformers', 'openvino', 'nncf', 'onnxruntime'
 _limits = 'ONEDNN_MAX_CPU_ISA', 'ATEN_CPU_CAPABILITY', 'OMP_NUM_THREADS', 'CUDA_VISIBLE_DEVICES'
 
 def cache_folder():
@@ -237,7 +237,7 @@ class Preset:
     device:str           # As torch names it
     bfloat16:bool        # Whether to autocast to bfloat16
     encode_batch:int=16  # Texts encoded at once
-    runtime:str='torch'  # What encodes: 'torch', 'openvino' or 'auto', the fastest on this machine
+    runtime:str='torch'  # What encodes: 'torch', 'openvino', 'auto': the fastest here, or 'fast': int8 may be it
 
 # %% ../../nbs/01_core.machine.ipynb #19b0ef57
 def _have():
@@ -248,20 +248,23 @@ def _have():
 
 # %% ../../nbs/01_core.machine.ipynb #7833e2d8
 def find_preset(
-    name='auto', # 'auto', 'cpu', 'cuda' or 'mps', also with a format, as 'cpu:float32'; a `Preset` stays what it is
+    name='auto', # 'auto', 'cpu', 'cuda' or 'mps', also with a format, as 'cpu:fast'; a `Preset` stays what it is
 ) -> Preset:
     "The preset of that name, or the best this machine has; `RecsysError` where the machine lacks it."
     if isinstance(name, Preset): return name
-    if not re.fullmatch('(auto|cpu|cuda|mps)(:float32|:bfloat16)?', str(name)):
-        raise RecsysError(f'preset {name!r}: expected auto, cpu, cuda or mps, perhaps with :float32 or :bfloat16')
+    if not re.fullmatch('(auto|cpu|cuda|mps)(:float32|:bfloat16|:fast)?', str(name)):
+        raise RecsysError(f'preset {name!r}: expected auto, cpu, cuda or mps, perhaps with :float32, :bfloat16 or :fast')
     device, _, form = str(name).partition(':')
     have = _have()
     if device == 'auto': device = have[0]
     if device not in have: raise RecsysError(f'preset {name!r}: this machine has none (it has {", ".join(have)})')
     if (device, form) == ('mps', 'bfloat16'): raise RecsysError(f'preset {name!r}: mps computes in float32 here')
     if device != 'cpu': return _graphics_preset(device, form)
-    if form: return Preset('cpu', 'cpu', form == 'bfloat16') # by torch; without a format both are found out
-    return Preset('cpu', 'cpu', bfloat16_pays(), runtime=os.environ.get('RECSYS_RUNTIME', 'auto'))
+    if form and form != 'fast': return Preset('cpu', 'cpu', form == 'bfloat16') # by torch; else both are found out
+    runtime = form or os.environ.get('RECSYS_RUNTIME', 'auto')
+    if runtime == 'fast' and not (installed('openvino') and installed('nncf')):
+        raise RecsysError('fast: int8 needs two more packages, `pip install openvino nncf`')
+    return Preset('cpu', 'cpu', bfloat16_pays(), runtime=runtime)
 
 # %% ../../nbs/01_core.machine.ipynb #9f9a9f2d
 def _graphics_preset(device, form):

@@ -8,7 +8,7 @@ __all__ = ['alike', 'ExportedTower', 'quietly', 'openvino_reader', 'read_all']
 # %% ../../nbs/22_models.encoding.ipynb #4ae93a73
 import copy, logging, os, shutil, threading, warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 from itertools import chain, pairwise
@@ -67,14 +67,24 @@ def quietly():
         try: yield
         finally: logging.disable(before)
 
+# %% ../../nbs/22_models.encoding.ipynb #af2d33fb
+def _in_int8(program, samples):
+    "The same program with weights and activations in int8, in the ranges that they have for these batches."
+    nncf = import_runtime('nncf')
+    read = nncf.Dataset([{k: v.numpy() for k, v in batch.items()} for batch in samples])
+    kinds = dict(model_type=nncf.ModelType.TRANSFORMER, preset=nncf.QuantizationPreset.MIXED)
+    with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere):
+        return nncf.quantize(program, read, subset_size=len(samples), **kinds)
+
 # %% ../../nbs/22_models.encoding.ipynb #4b456d78
-def _converted(network, name, example):
-    "The network as OpenVINO's file, converted if it was not before."
+def _converted(network, name, example, samples=()):
+    "The network as OpenVINO's file, converted if it was not before; in int8 where samples are given."
     openvino = import_runtime('openvino')
     folder = cache_folder()/'openvino'/name
     if not (folder/'network.xml').exists():
         with quietly(), torch.no_grad(), replace_folder(folder) as part:
             program = openvino.convert_model(network, example_input=example)
+            if samples: program = _in_int8(program, samples)
             openvino.save_model(program, part/'network.xml', compress_to_fp16=False)
         with suppress(FileNotFoundError): # another process may tidy up as well
             kept = sorted(folder.parent.glob('[!.]*'), key=os.path.getmtime)
@@ -85,7 +95,7 @@ def _converted(network, name, example):
 @lru_cache(maxsize=2)
 def _compiled(file, precision, threads):
     "The network as a program for this processor, with a stream for every core."
-    form = dict(float32='f32', bfloat16='bf16')[precision]
+    form = 'bf16' if precision == 'bfloat16' else 'f32'
     hints = dict(INFERENCE_PRECISION_HINT=form, NUM_STREAMS=threads, INFERENCE_NUM_THREADS=threads)
     return import_runtime('openvino').Core().compile_model(file, 'CPU', hints)
 
@@ -94,11 +104,14 @@ def openvino_reader(
     network,   # A module whose arguments and result are tensors
     name,      # Of its weights, for the file
     example,   # Argument -> tensor, of some batch
-    precision, # 'float32' or 'bfloat16'
+    precision, # 'float32', 'bfloat16' or 'int8'
+    samples,   # Function without arguments that returns batches like those to come; asked for int8
 ):             # A function from a batch, argument -> tensor, to the result
     "Who computes by OpenVINO."
     with _one_traces:
-        program = _compiled(_converted(network, name, example), precision, torch.get_num_threads())
+        if precision == 'int8': file = _converted(network, f'{name}-int8', example, samples())
+        else: file = _converted(network, name, example)
+        program = _compiled(file, precision, torch.get_num_threads())
         program({k: v.numpy() for k, v in example.items()})
     own = threading.local() # a request belongs to a thread
     def read(batch):
@@ -111,14 +124,15 @@ def openvino_reader(
 def _reader(
     model:DualEncoderSBERT, # In evaluation mode
     side:str,               # 'user' or 'product'
-    way:str,                # 'torch' or 'openvino', and 'float32' or 'bfloat16', as in 'torch float32'
+    way:str,                # 'torch' or 'openvino', and a number format, as in 'torch float32'
+    samples,                # Function without arguments that returns batches, see `openvino_reader`
 ):                          # A function from a batch, see `batch_of`, to vectors (batch, dim)
     "Who encodes in that way; in bfloat16 torch still pools in float32."
     runtime, precision = way.split()
     tower = model.tower(side)
     if runtime == 'openvino':
         name, example = f'{model.fingerprint}-{0 if model.tied else side}', model.batch_of([[1, 2, 3], [1, 2]], side)
-        return openvino_reader(ExportedTower(tower), name, example, precision)
+        return openvino_reader(ExportedTower(tower), name, example, precision, samples)
     first, *rest = tower
     if precision == 'float32' or isinstance(first, StaticEmbedding):
         return lambda batch: tower(batch)['sentence_embedding']
@@ -131,7 +145,9 @@ def _reader(
     return read
 
 # %% ../../nbs/22_models.encoding.ipynb #9eeb6fa6
-_few_texts = 64 # up to so many texts are encoded by torch in float32, with the weights as they are
+_few_texts = 64          # up to so many texts are encoded by torch in float32, with the weights as they are
+_enough_for_int8 = 1000  # fewer texts are read before a network is in int8
+_int8_samples = 128      # texts that it reads meanwhile
 
 # %% ../../nbs/22_models.encoding.ipynb #3f2df026
 def _quickest_way(
@@ -140,24 +156,30 @@ def _quickest_way(
     preset, # On what; it may decide already
     reader, # Function from the name of a way, as 'torch float32', to who reads a batch in that way
     n,      # Texts that there are to read
-    work,   # Function that lets such a reader read texts at some places
+    work,   # Function that lets such a reader read texts at some places, and returns what it found
 ) -> str:   # The name of a way
     "How a network computes fastest here: 'torch' or 'openvino', in 'float32' or 'bfloat16'."
     if n <= _few_texts: return 'torch float32'
     exact = 'torch bfloat16' if preset.bfloat16 else 'torch float32'
     if preset.device != 'cpu' or preset.runtime == 'torch': return exact
-    if preset.runtime not in ('auto', 'openvino'):
-        raise RecsysError(f'runtime {preset.runtime!r}: expected auto, torch or openvino')
-    runtimes = ['torch'] if preset.runtime == 'auto' else []
+    if preset.runtime not in ('auto', 'openvino', 'fast'):
+        raise RecsysError(f'runtime {preset.runtime!r}: expected auto, torch, openvino or fast')
+    runtimes = [] if preset.runtime == 'openvino' else ['torch']
     if installed('openvino'): runtimes.append('openvino')
     formats = ('float32', 'bfloat16') if bfloat16_pays() else ('float32',)
     names = [f'{r} {f}' for r in runtimes for f in formats]
+    fast = preset.runtime == 'fast' and n > _enough_for_int8
+    if fast: names.append('openvino int8')
     if len(names) < 2: return next(iter(names), exact)
     places = np.linspace(0, n - 1, 8*torch.get_num_threads()).astype(int)
+    plain = cache(lambda: work(reader(names[0]), places))
     def way(name):
         once = cache(partial(reader, name))
-        return lambda: work(once(), places)
-    kind = f'{config.model_type} {config.num_hidden_layers}x{config.hidden_size}'
+        def read():
+            if not np.abs(work(once(), places) - plain()).mean() < .25*np.abs(plain()).mean():
+                raise RecsysError('its results are others')
+        return read
+    kind = f'{config.model_type} {config.num_hidden_layers}x{config.hidden_size}' + ', fast'*fast
     return fastest(f'{what} with {kind}', lambda: {name: way(name) for name in names}).name
 
 # %% ../../nbs/22_models.encoding.ipynb #34d77092
@@ -170,8 +192,9 @@ def read_all(
     model,      # A module, moved to where the preset says
     what:str,   # Is done, as 'encoding'
     tokens,     # `Tokens` of each text
-    reader,     # Function from the name of a way, as 'torch float32', to who reads a batch in that way
-    rows,       # Function from such a reader and places in `tokens` to their results, (places, width)
+    reader,     # Function from a way, as 'torch float32', and `samples`, see `openvino_reader`, to who reads so
+    batch,      # Function from places in `tokens` to what a reader reads
+    rows,       # Function from what it answers to results, (places, width)
     width:int,  # Of a result
     config,     # Of the transformer that reads; `None` where torch has to be its runtime
     batch_size=None, # Texts at once; `None`: what the preset says
@@ -186,9 +209,12 @@ def read_all(
     out = np.zeros((len(tokens), width), np.float32)
     def work(read, places, size):
         parts = [places[now] for now in alike(tokens.lengths[places], size)]
-        found = torch.inference_mode()(lambda now: (now, rows(read, now)))
+        found = torch.inference_mode()(lambda now: (now, rows(read(batch(now)))))
         made = _over_cores(found, parts) if p.device == 'cpu' else _one_ahead(map(found, parts))
         for now, some in made: out[now] = some.cpu().numpy()
+        return out[places]
+    def samples(): return [batch([i]) for i in np.linspace(0, len(tokens) - 1, _int8_samples).astype(int)]
+    reader = partial(reader, samples=samples)
     try:
         way = _quickest_way(what, config, p, reader, len(tokens), partial(work, size=4))
         with steady_attention(): work(reader(way), np.arange(len(tokens)), batch_size or p.encode_batch)
@@ -215,6 +241,7 @@ def encode(self:DualEncoderSBERT,
     tower, tokens = self.tower(side), Tokens.of(self.tokenize(texts, max_tokens, side))
     plain = not isinstance(tower[0], StaticEmbedding) and all(map(_pools_plainly, tower))
     config = tower[0].auto_model.config if plain else None
-    def rows(read, now): return F.normalize(read(self.batch_of(tokens[now], side)).float(), dim=-1)
+    def batch(now): return self.batch_of(tokens[now], side)
+    def rows(found): return F.normalize(found.float(), dim=-1)
     reader = partial(_reader, self, side)
-    return read_all(self, 'encoding', tokens, reader, rows, self.dim, config, batch_size, preset)
+    return read_all(self, 'encoding', tokens, reader, batch, rows, self.dim, config, batch_size, preset)

@@ -237,7 +237,7 @@ def batch(self:ScoreInputs,
     return review | dict(
         metadata_ids=product['input_ids'],
         metadata_mask=product['attention_mask'],
-        price=torch.tensor(self.price[rows], device=device))
+        price=torch.tensor(np.nan_to_num(self.price[rows], nan=-1), device=device)) # OpenVINO calls NaN >= 0 true
 
 # %% ../../nbs/23_models.score_model.ipynb #9089ff21
 def numbers_of(table, column):
@@ -262,13 +262,13 @@ def inputs(self:ReviewMetadataScoreModel,
 
 # %% ../../nbs/23_models.score_model.ipynb #401460f2
 @patch
-def _reader(self:ReviewMetadataScoreModel, way):
+def _reader(self:ReviewMetadataScoreModel, way, samples):
     "Who scores a batch in a way such as 'torch float32': a function from a batch to logits."
     runtime, precision = way.split()
     if runtime == 'openvino':
         example = ScoreInputs([[1, 2, 3], [1, 2]], [[1], []], [5, np.nan]).batch([0, 1])
         name = hashlib.sha256(save(self.state_dict())).hexdigest()[:16]
-        return openvino_reader(self, name, example, precision)
+        return openvino_reader(self, name, example, precision, samples)
     if precision == 'float32': return lambda batch: self(**batch)
     copied = copy.deepcopy(self, {id(self.tokenizer): self.tokenizer})
     copied.encoder.to(torch.bfloat16)
@@ -284,9 +284,10 @@ def predict_inputs(self:ReviewMetadataScoreModel,
     preset=None,               # What to run on; `None` for the model's own device
 ) -> tuple:                    # Scores (n,) and spreads (n,)
     "Scores of tokenised reviews, in their order."
-    def rows(read, now): return torch.stack(score_and_spread(read(inputs.batch(now, self.device))), 1)
+    def batch(now): return inputs.batch(now, self.device)
+    def rows(found): return torch.stack(score_and_spread(found), 1)
     config = self.encoder.config
-    found = read_all(self, 'scoring', inputs.reviews, self._reader, rows, 2, config, batch_size, preset)
+    found = read_all(self, 'scoring', inputs.reviews, self._reader, batch, rows, 2, config, batch_size, preset)
     return tuple(found.T)
 
 # %% ../../nbs/23_models.score_model.ipynb #a1084fb9
