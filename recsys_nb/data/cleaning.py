@@ -129,35 +129,23 @@ def _shared_titles(
     keys = t.group_by('key').agg(a=_.product_id.min(), n=_.count()).filter(_.n.between(2, 1000))
     return t.join(keys, 'key').filter(_.a != _.product_id).select('a', b='product_id')
 
-# %% ../../nbs/15_data.cleaning.ipynb #e1ac505b
-def _label_neighbours(engine, edges, labels, i):
-    near = edges.join(labels, edges.b == labels.p).group_by('a').agg(near=_.label.min())
-    step = labels.join(near, labels.p == near.a).select(
-        'p',
-        old=_.label,
-        label=ibis.least(_.label, _.near))
-    step = engine.save(step, f'near_{i}')
-    of = step.select(q='p', far='label')
-    return engine.save(
-        step.join(of, step.label == of.q).select('p', 'old', label='far'),
-        f'labels_{i}')
-
 # %% ../../nbs/15_data.cleaning.ipynb #681dcea9
 def _connected(
     engine, # What computes
     edges,  # `a`, `b`
 ):          # `product_id`, `family_id`: the smallest id of its component; products without an edge are not listed
     "The connected components of a graph."
-    edges = engine.save(
-        edges.union(edges.select(a='b', b='a')).distinct(),
-        'edges')
-    labels = edges.group_by('a').agg(label=_.b.min()).select(
-        p='a',
-        label=ibis.least(_.a, _.label))
+    edges = engine.save(edges, 'edges')
+    ways = [edges.select(a=x, b=y) for x in 'ab' for y in 'ab']
+    edges = engine.save(ibis.union(*ways, distinct=True), 'ways')
+    labels = edges.group_by('b').agg(label=_.a.min())
     for i in range(1000):
-        new = _label_neighbours(engine, edges, labels.select('p', 'label'), i)
-        if not engine.rows(new.filter(_.label != _.old).limit(1)):
-            return new.select(product_id='p', family_id='label')
+        near = edges.join(labels, 'b').group_by('a').agg(label=_.label.min())
+        near = engine.save(near, f'near_{i}')
+        far = near.select(label='a', far='label')
+        new = engine.save(near.join(far, 'label').select(b='a', label='far'), f'labels_{i}')
+        if not engine.rows(new.difference(labels).limit(1)):
+            return new.select(product_id='b', family_id='label')
         labels = new
 
 # %% ../../nbs/15_data.cleaning.ipynb #dc48d50c
