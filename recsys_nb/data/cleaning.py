@@ -71,10 +71,8 @@ def newest(
     "Of a product that an update names, what the last one says; a row that says nothing removes it."
     ages = [(t.file == str(f), i) for i, f in enumerate(files, 1)]
     t = t.mutate(age=ibis.cases(*ages, else_=0))
-    t = t.mutate(last=_.age.max().over(group_by='product_id'))
-    t = t.filter(_.age == _.last)
-    t = t.filter((_.age == 0) | (_.text.length() > 0))
-    return t.drop('age', 'last')
+    last = t.filter(t.age == t.age.max().over(group_by='product_id'))
+    return last.filter((_.age == 0) | (_.text.length() > 0)).drop('age')
 
 # %% ../../nbs/15_data.cleaning.ipynb #e55584d3
 def in_categories(
@@ -88,20 +86,19 @@ def in_categories(
 
 # %% ../../nbs/15_data.cleaning.ipynb #648b3849
 def _shared_texts(
-    t, # Reviews that are still there: `product_id`, `brand`, `key`
+    t, # Reviews that are still there: `product_id`, `brand` (null for none), `key`
 ):     # `a`, `b`
     "Pairs of products that share two review texts, or, unless their brands differ, half of what the smaller one has."
-    t = t.select('product_id', 'key', brand=t.brand.fill_null('').lower()).distinct()
-    size = t.group_by('product_id', 'brand').agg(texts=_.count())
+    t = t.select('product_id', 'key', brand=t.brand.lower()).distinct()
+    size = t.group_by('product_id').agg(texts=_.count())
     shared = t.group_by('key').agg(n=_.count()).filter(_.n.between(2, 50))
-    t = t.join(shared, 'key').select('key', a='product_id')
-    pairs = t.join(t.select('key', b='a'), 'key').filter(_.a < _.b)
-    pairs = pairs.group_by('a', 'b').agg(n=_.count())
-    for c in 'ab':
-        pairs = pairs.join(size.rename({c: 'product_id', f'of_{c}': 'texts', f'brand_{c}': 'brand'}), c)
-    differ = (_.brand_a != _.brand_b) & (_.brand_a != '') & (_.brand_b != '')
-    half = _.n * 2 >= ibis.least(_.of_a, _.of_b)
-    return pairs.filter((_.n >= 2) | (half & ~differ)).select('a', 'b')
+    t = t.semi_join(shared, 'key').join(size, 'product_id')
+    pairs = t.join(t, 'key', lname='{name}_a', rname='{name}_b').filter(_.product_id_a < _.product_id_b)
+    of_both = [f'{c}_{x}' for c in ('product_id', 'brand', 'texts') for x in 'ab']
+    pairs = pairs.group_by(of_both).agg(n=_.count())
+    no_other_brand = (_.brand_a == _.brand_b).fill_null(True)
+    half = _.n * 2 >= ibis.least(_.texts_a, _.texts_b)
+    return pairs.filter((_.n >= 2) | (half & no_other_brand)).select(a='product_id_a', b='product_id_b')
 
 # %% ../../nbs/15_data.cleaning.ipynb #c176f27d
 _colours = (
