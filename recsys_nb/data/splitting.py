@@ -25,13 +25,11 @@ def cut_points(
     fractions:tuple, # Shares of train, val and test
 ) -> tuple:          # The first timestamps of val and of test
     "Where to cut time so that the parts have these shares, or as nearly as rows of the same moment allow."
-    t = t.group_by('timestamp').agg(n=_.count())
-    before = t.n.sum().over(order_by='timestamp', rows=(None, 0)) - t.n
-    t = t.mutate(share=before / t.n.sum().over() + 1e-9)
+    before = ibis.rank().over(order_by='timestamp')
+    t = t.select('timestamp', share=before / t.count() + 1e-9)
     val = t.timestamp.min(where=t.share >= fractions[0])
     test = t.timestamp.min(where=t.share >= fractions[0] + fractions[1])
-    found = engine.rows(t.agg(val=val, test=test))[0]
-    return found['val'], found['test']
+    return tuple(engine.rows(t.agg(val=val, test=test))[0].values())
 
 # %% ../../nbs/16_data.splitting.ipynb #32ab2395
 def _cut(
