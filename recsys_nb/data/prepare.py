@@ -29,7 +29,7 @@ from .cleaning import (
 from .reading import (
     DuckDB, Spark, as_lines, input_files, meta_fields, meta_lists, review_fields, unusable_lines)
 from .splitting import (check_split, closest_split, cut_points, held_out, k_core, named_cuts, parts,
-    place_of, show_written, split_by_time, split_within_families)
+    place_of, split_by_time, split_within_families)
 from .texts import max_letters, min_informative
 from .values import shape_products, shape_reviews
 
@@ -464,14 +464,14 @@ def _rows_of_steps(e, r, t, counted):
 def _report(e, out, r, t, counted, how, core):
     "All facts, those of what was written from the written files."
     local = e.local
-    show_written(local, out)
+    checks = check_split(local, out, how['by'], core) # after which the engine knows what was written
     return dict(
         files={kind: list(files.values()) for kind, files in counted.items()},
         steps=_rows_of_steps(e, r, t, counted),
         split=how | dict(parts=_split_facts(local)),
         interactions=local.ask(_all_had)[0],
         families=local.ask(_in_families)[0] | dict(example=[r['title'] for r in local.ask(_largest_family)]),
-        checks=check_split(local, out, how['by'], core),
+        checks=checks,
         missing=dict(
             reviews=_missing(e, 'raw_reviews', 'title text user_id rating timestamp'),
             products=_missing(

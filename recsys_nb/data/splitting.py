@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['parts', 'named_cuts', 'cut_points', 'split_by_time', 'closest_split', 'place_of', 'held_out', 'split_within_families',
-           'k_core', 'show_written', 'check_split']
+           'k_core', 'check_split']
 
 # %% ../../nbs/16_data.splitting.ipynb #57acbce7
 from itertools import count
@@ -134,10 +134,7 @@ def k_core(
         t = engine.save(mark(t, outside, f'outside the {k}-core'), f'core_{i}')
 
 # %% ../../nbs/16_data.splitting.ipynb #0b88bba4
-def show_written(
-    engine, # A `DuckDB`
-    folder, # Holds the five tables of a prepared data set
-):
+def _show_written(engine, folder):
     "Make the files views of the engine: `all_products`, `all_interactions`, and `all_reviews` with `part` 0, 1 or 2."
     written = {t: engine.con.read_parquet(folder/f'{t}.parquet')
         for t in ('products', 'interactions', *parts)}
@@ -166,12 +163,12 @@ _not_in_order = """
 # %% ../../nbs/16_data.splitting.ipynb #a6753358
 def check_split(
     engine,       # A `DuckDB`
-    folder,       # See `show_written`
+    folder,       # Holds the five tables of a prepared data set
     by:str,       # How it was split: 'time', 'product' or 'review'
     core:int=0,   # Of which k-core the training part is, see `k_core`
 ) -> list:        # A dict per check: check, ok, detail
-    "Look for leaks in a split as written; `RecsysError` tells of the first one."
-    show_written(engine, folder)
+    "Look for leaks in a split as written, which the engine then knows; `RecsysError` tells of the first one."
+    _show_written(engine, folder)
     exceptions = {
         'a review is in one part only': _in_two_parts('review_id'),
         'no text of 30 letters or more is in two parts': _in_two_parts('key, size', f'size >= {min_informative}'),
