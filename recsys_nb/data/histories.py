@@ -99,9 +99,9 @@ _memory = '1500MB' # What does not fit waits on disk
 def count_histories(
     path:str|Path,        # An `interactions.parquet`
     part:str|None=None,   # Of which part to know, such as 'train'; `None`: of all
-    count=followers,      # What to count: `followers` or `rebuys`
+    count=followers,      # What to count: `followers`, `rebuys` or `histories_of`
 ):                        # A data frame, as that makes it
-    "Count who had what after what, or again."
+    "Count who had what after what, or again, or list what was had before; in bounded memory."
     with tempfile.TemporaryDirectory() as work, closing(DuckDB(Path(work), _memory)) as engine:
         t = engine.con.read_parquet(path)
         if part:

@@ -7,8 +7,8 @@ __all__ = ['HistoryModel', 'recency', 'read_histories', 'histories_in', 'history
 
 # %% ../../nbs/34_evaluation.histories.ipynb #94080c3f
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-import ibis
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from scipy import sparse
@@ -128,7 +128,7 @@ def histories_in(
     limit:int,     # At most so many
 ) -> pd.DataFrame: # As `read_histories`
     "Questions from a prepared data set; `RecsysError` where nobody has a history."
-    asked = histories_of(ibis.read_parquet(_interactions(data)), part, limit).execute()
+    asked = count_histories(_interactions(data), count=partial(histories_of, part=part, limit=limit))
     if len(asked): return asked
     raise RecsysError(f'histories: nobody of the {part} part had anything before')
 
