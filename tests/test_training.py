@@ -217,8 +217,11 @@ def test_a_run_is_resumed_on_the_reviews_it_began_with(corner, tmp_path):
     again.train = again.train[::2]
     with pytest.raises(RecsysError, match='other reviews'):
         train_encoder(again, corner[1], root=tmp_path, resume='latest')
+    notes = [run.path / 'data.json', run.path / 'base.json']
+    for note in notes:
+        note.unlink()  # as if its process had been killed before it wrote them
     assert train_encoder(data, None, root=tmp_path, preset='cpu', resume='latest', max_steps=1).name == run.name
-    assert run.state == 'finished'
+    assert run.state == 'finished' and all(note.exists() for note in notes)
 
 
 def test_a_run_under_way_is_left_alone(corner, tmp_path, monkeypatch):

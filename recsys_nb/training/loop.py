@@ -395,8 +395,8 @@ def _check_base(run, task):
 def _open_run(run, task, root):
     "The run's folder, a new one where there is none, which knows its data, its base and its plan."
     if run: _check_base(run, task)
-    else:
-        run = new_run(task.config, root)
+    else: run = new_run(task.config, root)
+    if not _noted(run, 'base'): # it is new, or its process was killed before it had noted both
         write_json(run.path/'data.json', dict(name=task.config.data, train=_data_fingerprint(task.data)))
         write_json(run.path/'base.json', dict(base=task.config.base, fingerprint=task.fingerprint))
     write_json(run.path/'plan.json', task.plan)
