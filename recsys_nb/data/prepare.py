@@ -359,14 +359,18 @@ def _rows_in_and_out(n, removed, examples={}):
 
 # %% ../../nbs/18_data.prepare.ipynb #d0294865
 _of_parts = """
-    SELECT part, count(*) AS reviews, count(DISTINCT product_id) AS products, count(DISTINCT family_id) AS families,
-        count(DISTINCT user_id) AS users,
-        round(avg(cold::INT), 4) AS cold,
-        round(avg(informative::INT), 4) AS informative,
-        make_timestamp(min(timestamp) * 1000)::DATE::VARCHAR AS first,
-        make_timestamp(max(timestamp) * 1000)::DATE::VARCHAR AS last
-    FROM all_reviews GROUP BY part"""
-_had_in_parts = 'SELECT part, count(*) AS n FROM all_interactions GROUP BY part'
+    WITH said AS (
+            SELECT part, count(*) AS reviews, count(DISTINCT product_id) AS products,
+                count(DISTINCT family_id) AS families, count(DISTINCT user_id) AS users,
+                round(avg(cold::INT), 4) AS cold,
+                round(avg(informative::INT), 4) AS informative,
+                make_timestamp(min(timestamp) * 1000)::DATE::VARCHAR AS first,
+                make_timestamp(max(timestamp) * 1000)::DATE::VARCHAR AS last
+            FROM all_reviews GROUP BY part),
+        had AS (SELECT part AS name, count(*) AS interactions FROM all_interactions GROUP BY part)
+    SELECT * EXCLUDE part REPLACE (coalesce(reviews, 0) AS reviews, coalesce(interactions, 0) AS interactions)
+    FROM (VALUES (0, 'train'), (1, 'val'), (2, 'test')) AS parts(part, name)
+    LEFT JOIN said USING (part) LEFT JOIN had USING (name) ORDER BY part"""
 _all_had = """
     SELECT count(*) AS had, count(DISTINCT user_id) AS users, count(DISTINCT product_id) AS products,
         count(rating) AS rated
@@ -379,14 +383,6 @@ _largest_family = """
         SELECT family_id FROM all_products GROUP BY family_id HAVING count(*) > 1
         ORDER BY count(*) DESC, family_id LIMIT 1)
     ORDER BY title LIMIT 5"""
-
-# %% ../../nbs/18_data.prepare.ipynb #4ffb5af0
-def _split_facts(e):
-    "Size, dates and kinds of each part."
-    reviews = {parts[r.pop('part')]: r for r in e.ask(_of_parts)}
-    had = {r['part']: r['n'] for r in e.ask(_had_in_parts)}
-    return {p: reviews.get(p, dict(reviews=0)) | dict(interactions=had.get(p, 0))
-        for p in parts}
 
 # %% ../../nbs/18_data.prepare.ipynb #6ae24a56
 _sql_of_numbers = dict(
@@ -468,7 +464,7 @@ def _report(e, out, r, t, counted, how, core):
     return dict(
         files={kind: list(files.values()) for kind, files in counted.items()},
         steps=_rows_of_steps(e, r, t, counted),
-        split=how | dict(parts=_split_facts(local)),
+        split=how | dict(parts={facts.pop('name'): facts for facts in local.ask(_of_parts)}),
         interactions=local.ask(_all_had)[0],
         families=local.ask(_in_families)[0] | dict(example=[r['title'] for r in local.ask(_largest_family)]),
         checks=checks,
