@@ -297,27 +297,19 @@ def _require_lines(e, counted, max_bad):
 _read_as_values = dict(reviews=['timestamp', 'rating'], meta=['price', 'average_rating', 'rating_number', 'images'])
 
 # %% ../../nbs/18_data.prepare.ipynb #ea8f68ee
-def _unread(e):
-    "Of each field, how many values could not be read, of how many, and one of them."
+def _unread(e, allowed):
+    "Of each field, how many values could not be read, of how many, and one of them; `RecsysError` if most."
     for kind, names in _read_as_values.items():
         for name in names:
-            n = e.ask(f"""
-                SELECT count(bad_{name}) AS unreadable, min(bad_{name}) AS example,
-                    count(nullif(cast({name} AS STRING), '[]')) AS there
-                FROM raw_{kind} WHERE product_id IS NOT NULL""")[0]
-            of = n['unreadable'] + n.pop('there')
-            if n['unreadable']:
-                yield dict(field=name, of=of) | n
-
-# %% ../../nbs/18_data.prepare.ipynb #e2ded02b
-def _require_readable(unread, allowed):
-    "Raise a `RecsysError` if most values of a field cannot be read."
-    for x in unread:
-        if 2 * x['unreadable'] <= x['of'] or x['field'] in allowed:
-            continue
-        raise RecsysError(
-            f'{x["field"]}: {x["unreadable"]:,} of {x["of"]:,} values cannot be read, such as {x["example"]!r}; '
-            f'--allow-unreadable {x["field"]} goes on without them')
+            n, of, example = e.ask(f"""
+                SELECT count(bad_{name}) AS n, count(bad_{name}) + count(nullif(cast({name} AS STRING), '[]')) AS there,
+                    min(trim(BOTH '"' FROM bad_{name})) AS example
+                FROM raw_{kind} WHERE product_id IS NOT NULL""")[0].values()
+            if 2 * n > of and name not in allowed:
+                raise RecsysError(
+                    f'{name}: {n:,} of {of:,} values cannot be read, such as {example!r}; '
+                    f'--allow-unreadable {name} goes on without them')
+            if n: yield dict(field=name, of=of, unreadable=n, example=example)
 
 # %% ../../nbs/18_data.prepare.ipynb #4840b825
 _repeats = {
@@ -599,8 +591,7 @@ def _read_all(e, out, reviews, meta, s):
     r, of_reviews = _read_kind(e, 'reviews', reviews, s)
     p, of_meta = _read_kind(e, 'meta', meta, s)
     _quarantine(e, out, of_reviews | of_meta)
-    unread = list(_unread(e))
-    _require_readable(unread, s.allow_unreadable or ())
+    unread = list(_unread(e, s.allow_unreadable or ()))
     updates = [_read_for(u, of_meta) for u in s.updates or ()]
     if updates: p = e.save(newest(p, updates), 'newest')
     return r, p, dict(reviews=of_reviews, meta=of_meta), unread
