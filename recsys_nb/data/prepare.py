@@ -158,24 +158,17 @@ def _day(ms):
 # %% ../../nbs/18_data.prepare.ipynb #b1b74f5d
 def _time_cuts(e, t, s):
     "Where to cut time, and a text that says why that is impossible."
-    n = e.rows(t.agg(all=_.count(), dated=_.timestamp.count(), first=_.timestamp.min(), last=_.timestamp.max()))[0]
-    undated = n['all'] - n['dated']
-    if not n['all']: return None, 'there are no reviews'
-    if undated > .01 * n['all']: return None, f'{undated:,} of {n["all"]:,} reviews have no timestamp'
+    facts = t.agg(n=_.count(), dated=_.timestamp.count(), first=_.timestamp.min(), last=_.timestamp.max())
+    n, dated, first, last = e.rows(facts)[0].values()
+    if not n: return None, 'there are no reviews'
+    if n - dated > .01 * n: return None, f'{n - dated:,} of {n:,} reviews have no timestamp'
     t = t.filter(_.timestamp.notnull())
     cuts = named_cuts.get(s.cuts, s.cuts) or cut_points(e, t, s.fractions)
     if None in cuts: return None, 'too many reviews are of the same moment to cut between them'
     there = {r['part'] for r in e.rows(split_by_time(t, cuts).select('part').distinct())}
     lost = [p for p in parts if p not in there]
-    if not lost: return list(map(int, cuts)), None
-    dates = f'dates run from {_day(n["first"])} to {_day(n["last"])}'
-    return None, f'no review falls into {" and ".join(lost)}; {dates}'
-
-# %% ../../nbs/18_data.prepare.ipynb #bda8d521
-def _split_time(t, had, cuts):
-    "Reviews and interactions, each in the part of its moment."
-    t = split_by_time(mark(t, t.timestamp.isnull(), 'no date'), cuts)
-    return t, split_by_time(had.filter(_.timestamp.notnull()), cuts)
+    if not lost: return cuts, None
+    return None, f'no review falls into {" and ".join(lost)}; dates run from {_day(first)} to {_day(last)}'
 
 # %% ../../nbs/18_data.prepare.ipynb #aae23f7d
 def _split_product(e, t, had, base, s):
@@ -205,11 +198,12 @@ def _split_reviews_and_interactions(e, t, had, s):
     base = t.filter(_.removed.isnull())
     if not e.rows(base.limit(1)):
         base = had
-    how = dict(by=s.split, fractions=list(s.fractions), seed=s.seed)
+    how = dict(by=s.split, fractions=s.fractions, seed=s.seed)
     if s.split in ('auto', 'time'):
         cuts, why = _time_cuts(e, base, s)
         if cuts:
-            return *_split_time(t, had, cuts), dict(by='time', cuts=cuts)
+            t = split_by_time(mark(t, t.timestamp.isnull(), 'no date'), cuts)
+            return t, split_by_time(had.filter(_.timestamp.notnull()), cuts), dict(by='time', cuts=cuts)
         if s.split == 'time' or s.cuts:
             raise RecsysError(f'split by time: {why}; use --split product')
         how |= dict(by='product', why=f'not by time: {why}')
@@ -382,20 +376,20 @@ _sql_of_numbers = dict(
     reviews_per_product="SELECT count(*) AS v FROM all_reviews WHERE product_id <> '' GROUP BY product_id",
     reviews_per_user="SELECT count(*) AS v FROM all_reviews WHERE user_id <> '' GROUP BY user_id",
     price='SELECT price AS v FROM all_products WHERE price IS NOT NULL')
-_shares = {'min': 0., '25%': .25, '50%': .5, '75%': .75, '95%': .95, 'max': 1.}
+_told_of_numbers = 'mean min 25% 50% 75% 95% max'.split()
+_shares = np.array([0, .25, .5, .75, .95, 1])
 
 # %% ../../nbs/18_data.prepare.ipynb #78a2fe0e
 def _quantiles(e, numbers):
     "How many, their mean, smallest, quartiles, 95% and largest, from how often there is each value."
     rows = e.ask(f'SELECT round(v::DOUBLE, 2) AS v, count(*) AS n FROM ({numbers}) GROUP BY 1 ORDER BY 1')
     if not rows:
-        return dict(n=0, mean=None) | dict.fromkeys(_shares)
+        return dict(n=0) | dict.fromkeys(_told_of_numbers)
     v, n = pd.DataFrame(rows).to_numpy().T
     ends = n.cumsum()
-    places = np.stack([ends - n, ends - 1], axis=1).ravel() # of the first and the last of each value
-    at = np.array(list(_shares.values())) * (ends[-1] - 1)
-    found = [np.average(v, weights=n), *np.interp(at, places, v.repeat(2))]
-    return dict(n=int(ends[-1])) | {k: round(float(x), 2) for k, x in zip(['mean', *_shares], found)}
+    places = np.ravel([ends - n, ends - 1], order='F') # of the first and the last of each value
+    found = [np.average(v, weights=n), *np.interp(_shares * (ends[-1] - 1), places, v.repeat(2))]
+    return dict(n=int(ends[-1])) | {k: round(float(x), 2) for k, x in zip(_told_of_numbers, found)}
 
 # %% ../../nbs/18_data.prepare.ipynb #971ae3d3
 _sql_of_counts = dict(
@@ -495,8 +489,7 @@ def report_text(
     short:bool=False, # Only the steps and the split
 ) -> str:             # Markdown
     "The report for people."
-    numbers = {k: report['distributions'][k] for k in _sql_of_numbers}
-    return _template().render(report, numbers=numbers, short=short)
+    return _template().render(report, short=short)
 
 # %% ../../nbs/18_data.prepare.ipynb #ab9a0fe5
 @patch
@@ -540,13 +533,12 @@ def _increases(cuts):
 # %% ../../nbs/18_data.prepare.ipynb #c0400306
 _names_of_fields = sorted({*review_fields, *meta_fields, *meta_lists})
 _names_of_values = sum(_read_as_values.values(), [])
-_told_of_letters = f'a number from 0 to {max_letters}, more letters are not counted'
 _told_of_cuts = f'{" or ".join(named_cuts)}, or two increasing times in milliseconds'
 
 _Split = setting(Literal['auto', 'time', 'product', 'review'], 'auto or time or product or review')
 _Names = setting(list[str]|None, 'names', BeforeValidator(_as_list))
 _Share = setting(float, 'a share such as 5% or 0.05', BeforeValidator(_of_percent), ge=0, le=1)
-_Letters = setting(int, _told_of_letters, ge=0, le=max_letters)
+_Letters = setting(int, f'a number from 0 to {max_letters}, more letters are not counted', ge=0, le=max_letters)
 _Shares = setting(tuple[float, float, float], 'three positive shares that sum to 1', AfterValidator(_sums_to_one))
 _Cuts = setting(tuple[int, int]|Literal[tuple(named_cuts)]|None, _told_of_cuts, AfterValidator(_increases))
 _Columns = setting(dict[Literal[tuple(_names_of_fields)], str]|None, ', '.join(_names_of_fields))
