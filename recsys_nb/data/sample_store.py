@@ -10,7 +10,7 @@ import gzip, json, random, re, statistics
 from collections import Counter, defaultdict
 from functools import cached_property
 from importlib.resources import files
-from itertools import accumulate, islice, pairwise
+from itertools import accumulate, count, islice, pairwise
 from pathlib import Path
 from urllib.parse import quote
 import pandas as pd
@@ -28,10 +28,9 @@ def _fill_in(
     **slots,            # What to put in place of `<slots>`; may hold alternatives too
 ) -> str:               # A sentence that starts with a capital letter
     "Write one of the sentences that a template stands for."
-    s = re.sub(r'<(\w+)>', lambda m: slots[m[1]], template)
-    choice = re.compile(r'\{([^{}]*)\}')
-    while choice.search(s):
-        s = choice.sub(lambda m: rng.choice(m[1].split('|')), s, count=1)
+    s, found = re.sub(r'<(\w+)>', lambda m: slots[m[1]], template), True
+    while found:
+        s, found = re.subn(r'\{([^{}]*)\}', lambda m: rng.choice(m[1].split('|')), s, count=1)
     return s[:1].upper() + s[1:]
 
 # %% ../../nbs/10_data.sample_store.ipynb #5138234e
@@ -173,11 +172,9 @@ def _invented_text(kind, p, brand, invented, rng):
     "A text, its level, and what it mentions; an informative text occurs only once (`invented`)."
     if rng.random() < .12:
         return _invented_mood(kind, p, rng)
-    while True:
-        text, level, mentions = _invented_sentences(kind, p, brand, rng)
-        if text in invented: continue
-        invented.add(text)
-        return text, level, mentions
+    while (found := _invented_sentences(kind, p, brand, rng))[0] in invented: pass
+    invented.add(found[0])
+    return found
 
 # %% ../../nbs/10_data.sample_store.ipynb #a15f13e3
 def _invented_review(p, page, user, when, seen, rng):
@@ -330,8 +327,8 @@ def _extra_lines(honest, n, again, rng):
     exact, second, near, orphans = (list(islice(picks, k)) for k in counts.values())
     more = [dict(r) for r in exact] + [again(r) for r in second]
     users = [_invented_user(rng)[0] for _ in range(n)]
-    for r, user in zip(near, users):
-        more.append(r | dict(text=_disguised(r['text'], rng), user_id=user, timestamp=_later(r, rng)))
+    more += [r | dict(text=_disguised(r['text'], rng), user_id=user, timestamp=_later(r, rng))
+        for r, user in zip(near, users)]
     users = [_invented_user(rng)[0] for _ in range(n)]
     for r, user in zip(orphans, users):
         other, asin = again(r), _id(rng)
@@ -341,9 +338,9 @@ def _extra_lines(honest, n, again, rng):
 # %% ../../nbs/10_data.sample_store.ipynb #d8cc51eb
 def _variants(products, pages, reviews, n, rng):
     "`n` variants of products that have some reviews, and not too many; their pages, and their copies of the reviews."
-    count = Counter(r['parent_asin'] for r in reviews if r['told']['mentions'])
+    n_reviews = Counter(r['parent_asin'] for r in reviews if r['told']['mentions'])
     most = 2 * len(reviews) / len(products)
-    some = [i for i, p in enumerate(products) if 2 <= count[p['product_id']] <= most]
+    some = [i for i, p in enumerate(products) if 2 <= n_reviews[p['product_id']] <= most]
     variants, their_pages, copies = [], [], []
     for i in rng.sample(some, n):
         p, page, asin = products[i], pages[i], _id(rng)
@@ -364,13 +361,11 @@ def _products(n, rng):
     others = n - len(_kinds)
     chosen = [*_kinds.values(), *(shares[i * len(shares) // others]
         for i in range(others))]
-    turn, products = Counter(), []
+    turns, products = defaultdict(count), []
     for kind in chosen:
-        p = _hidden(kind, turn[kind['name']], rng)
-        turn[kind['name']] += 1
-        p['family'] = p['product_id']
-        p['children'] = [_id(rng) for _ in range(rng.randrange(1, 4))]
-        products.append(p)
+        p = _hidden(kind, next(turns[kind['name']]), rng)
+        children = [_id(rng) for _ in range(rng.randrange(1, 4))]
+        products.append(p | dict(family=p['product_id'], children=children))
     return products
 
 # %% ../../nbs/10_data.sample_store.ipynb #bb0c6d63
