@@ -654,6 +654,11 @@ def test_updates_are_files_of_metadata(tmp_path):
         prepare(reviews, [meta, newer], 'x', tmp_path, updates='other.jsonl')
 
 
+def test_a_catalogue_alone_has_nothing_to_hold_out(tmp_path):
+    data = prepare([], store(tmp_path)[1], 'x', tmp_path, split='review')
+    assert len(data.products) == 5 and len(data.test) == len(data.interactions) == 0
+
+
 def test_a_family_of_one_review_trains(tmp_path):
     files = store(tmp_path, n=5)
     data = prepare(*files, 'x', tmp_path, split='review')

@@ -28,13 +28,9 @@ def _pairs_in_order(
     t, # Interactions: `user_id`, `product_id`, `timestamp`
 ):     # `before`, `product_id`, `weight`: a row for each pair that was had in this order
     "How much people's histories say that a product comes after another."
-    order, steps = _history(t), []
-    for d in range(1, _farthest + 1):
-        before = t.product_id.lag(d).over(order)
-        steps.append(t.select(
-            'product_id',
-            before=before,
-            weight=ibis.literal(_fading**(d - 1))))
+    order = _history(t)
+    steps = [t.select('product_id', before=t.product_id.lag(d + 1).over(order), weight=_fading**d)
+        for d in range(_farthest)]
     forward = ibis.union(*steps).filter(_.before.notnull() & (_.before != _.product_id))
     back = forward.select(product_id='before', before='product_id', weight=_.weight * _backwards)
     return forward.union(back).group_by('before', 'product_id').agg(weight=_.weight.sum())
@@ -102,7 +98,7 @@ def count_histories(
     count=followers,      # What to count: `followers`, `rebuys` or `histories_of`
 ):                        # A data frame, as that makes it
     "Count who had what after what, or again, or list what was had before; in bounded memory."
-    with tempfile.TemporaryDirectory() as work, closing(DuckDB(Path(work), _memory)) as engine:
+    with tempfile.TemporaryDirectory() as work, closing(DuckDB(work, _memory)) as engine:
         t = engine.con.read_parquet(path)
         if part:
             t = t.filter(t.part == part)

@@ -109,13 +109,11 @@ def split_within_families(
 ):                   # The reviews with `part`
     "Hold reviews out, but not the first of a family."
     order = t.place.right(16) # which has nothing to do with how the place begins, and so with the part
-    t = t.mutate(first=ibis.row_number().over(group_by='family_id', order_by=order) == 0)
-    n = engine.rows(t.agg(
-        all=_.count(),
-        free=(~_.first).sum()))[0]
-    scale = n['all'] / max(n['free'], n['all'] * sum(fractions[1:]), 1)
+    first = ibis.row_number().over(group_by='family_id', order_by=order) == 0
+    n, families = engine.rows(t.agg(n=_.count(), families=_.family_id.nunique()))[0].values()
+    scale = n / max(n - families, n * sum(fractions[1:]), 1)
     shares = [x * scale for x in fractions[1:]] # of those that may be held out
-    return t.mutate(part=t.first.ifelse('train', held_out(t.place, shares))).drop('first')
+    return t.mutate(part=first.ifelse('train', held_out(t.place, shares)))
 
 # %% ../../nbs/16_data.splitting.ipynb #95a6ee6f
 def k_core(
