@@ -307,30 +307,25 @@ def _unread(e, allowed):
 
 # %% ../../nbs/18_data.prepare.ipynb #4840b825
 _repeats = {
-    'exact duplicate': ['review_id'],
-    'same user and product': ['user_id', 'product_id'],
-    'near duplicate': ['key'],
-    'repeated on a variant': ['family_id', 'user_id', 'key']}
-
-# %% ../../nbs/18_data.prepare.ipynb #f48f8b71
-def _original(e, t, lost):
-    "The row of the review that was kept instead of a copy, in a list that is empty if there is none."
-    by = _repeats.get(lost['removed'])
-    if not by: return []
-    same = [t[c] == lost[c] for c in by]
-    found = e.rows(t.filter(_.removed.isnull(), *same).order_by('review_id').limit(1))
-    return [x['row'] for x in found]
+    'exact duplicate': 'review_id',
+    'same user and product': 'user_id, product_id',
+    'near duplicate': 'key',
+    'repeated on a variant': 'family_id, user_id, key'}
+_first_lost = 'SELECT removed, min_by(row, review_id) AS row FROM split WHERE removed IS NOT NULL GROUP BY removed'
+_first_kept = """
+    SELECT min_by(kept.row, kept.review_id) AS row FROM split AS kept JOIN split AS lost USING ({by})
+    WHERE kept.removed IS NULL AND lost.row = {row}"""
 
 # %% ../../nbs/18_data.prepare.ipynb #4887cc49
-def _examples(e, r, t):
+def _examples(e, r):
     "One removed review per reason, and the kept one that it repeats."
-    first = t.filter(_.removed.notnull()).group_by('removed').agg(row=_.row.argmin(_.review_id))
-    lost = e.rows(t.join(first.select('row'), 'row'))
-    rows = {x['removed']: [x['row'], *_original(e, t, x)] for x in lost}
-    shown = r.filter(_.row.isin(sum(rows.values(), []))).select(
-        'row', 'product_id', 'rating', 'title', text=_.text.left(160))
+    lost = {x['removed']: x['row'] for x in e.ask(_first_lost)}
+    kept = {step: e.ask(_first_kept.format(by=by, row=lost[step]))[0]['row'] for step, by in _repeats.items()
+        if step in lost}
+    shown = r.filter(_.row.isin([*lost.values(), *kept.values()]))
+    shown = shown.select('row', 'product_id', 'rating', 'title', text=_.text.left(160))
     texts = {x.pop('row'): x for x in e.rows(shown)}
-    return {step: texts[row] | {'kept': texts[k] for k in kept} for step, (row, *kept) in rows.items()}
+    return {step: texts[row] | dict(kept=texts.get(kept.get(step))) for step, row in lost.items()}
 
 # %% ../../nbs/18_data.prepare.ipynb #ffc16271
 def _rows_in_and_out(n, removed, examples={}):
@@ -423,7 +418,7 @@ _losses = """
     FROM split GROUP BY removed"""
 
 # %% ../../nbs/18_data.prepare.ipynb #4a3f8742
-def _rows_of_steps(e, r, t, counted):
+def _rows_of_steps(e, r, counted):
     "The steps that reviews, interactions and products went through."
     rows = e.ask(_losses)
     removed = {x['removed']: x['n'] for x in rows if x['removed']}
@@ -438,18 +433,18 @@ def _rows_of_steps(e, r, t, counted):
     pages, bad = _lines_and_unusable(counted['meta'])
     of_products = {'quarantined': bad, 'listed before': pages - bad - listed, 'other category': listed - kept}
     return dict(
-        reviews=_rows_in_and_out(lines, of_reviews, _examples(e, r, t)),
+        reviews=_rows_in_and_out(lines, of_reviews, _examples(e, r)),
         interactions=_rows_in_and_out(lines, of_had),
         products=_rows_in_and_out(pages, of_products))
 
 # %% ../../nbs/18_data.prepare.ipynb #7480bd01
-def _report(e, out, r, t, counted, how, core):
+def _report(e, out, r, counted, how, core):
     "All facts, those of what was written from the written files."
     local = e.local
     checks = check_split(local, out, how['by'], core) # after which the engine knows what was written
     return dict(
         files={kind: list(files.values()) for kind, files in counted.items()},
-        steps=_rows_of_steps(e, r, t, counted),
+        steps=_rows_of_steps(e, r, counted),
         split=how | dict(parts={facts.pop('name'): facts for facts in local.ask(_of_parts)}),
         interactions=local.ask(_all_had)[0],
         families=local.ask(_in_families)[0] | dict(example=[r['title'] for r in local.ask(_largest_family)]),
@@ -599,9 +594,8 @@ def _prepare_all(e, out, reviews, meta, s):
     t, kept_had, how = _split_reviews_and_interactions(e, t, had, s)
     if s.kcore:
         t = k_core(e, t, s.kcore)
-    t = e.save(t, 'split')
-    _write_tables(e, r, t, kept_had, kept_p, out)
-    return dict(unreadable=unread) | _report(e, out, r, t, counted, how, s.kcore)
+    _write_tables(e, r, e.save(t, 'split'), kept_had, kept_p, out)
+    return dict(unreadable=unread) | _report(e, out, r, counted, how, s.kcore)
 
 # %% ../../nbs/18_data.prepare.ipynb #5d6d53b9
 def _into(path, reviews, meta, s, start):
