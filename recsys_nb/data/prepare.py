@@ -244,20 +244,15 @@ def _require_products(e, p, categories):
     raise RecsysError(f'categories: no product is in {wanted}; the most frequent are {there or "none"}')
 
 # %% ../../nbs/18_data.prepare.ipynb #77538740
-def _require_rows(e, t, had):
+def _require_rows(e):
     "Raise a `RecsysError` if there were reviews and none is left, unless none has words and there are interactions."
-    found = e.rows(t.group_by('removed').agg(
-        n=_.count(),
-        words=_['size'].max()))
-    n = {r['removed']: r['n'] for r in found}
-    if not n or None in n:
-        return
+    found = e.ask('SELECT count(*) AS n, removed, max(size) AS words FROM compared GROUP BY removed ORDER BY n DESC')
+    if not found or None in [r['removed'] for r in found]: return
     silent = not any(r['words'] for r in found)
-    if silent and e.rows(had.limit(1)):
-        return
-    worst = max(n, key=n.get)
-    why = f'{n[worst]:,} were removed because: {_of_reviews[worst]}'
-    raise RecsysError(f'no review is left of {sum(n.values()):,}; {why}')
+    if silent and e.ask('SELECT 1 FROM interactions LIMIT 1'): return
+    total, worst = sum(r['n'] for r in found), found[0]
+    why = f'{worst["n"]:,} were removed because: {_of_reviews[worst["removed"]]}'
+    raise RecsysError(f'no review is left of {total:,}; {why}')
 
 # %% ../../nbs/18_data.prepare.ipynb #a1ada6c4
 def _count_lines(e, kind, sources):
@@ -416,6 +411,7 @@ def _missing(e, table, names):
 _losses = """
     SELECT removed, count(*) AS n, count(CASE WHEN user_id = '' THEN 1 END) AS nameless
     FROM split GROUP BY removed"""
+_sizes = 'SELECT (SELECT count(*) FROM {0}interactions) AS had, (SELECT count(*) FROM {0}products) AS listed'
 
 # %% ../../nbs/18_data.prepare.ipynb #4a3f8742
 def _rows_of_steps(e, r, counted):
@@ -423,8 +419,8 @@ def _rows_of_steps(e, r, counted):
     rows = e.ask(_losses)
     removed = {x['removed']: x['n'] for x in rows if x['removed']}
     nameless = sum(x['nameless'] for x in rows if x['removed'] not in _of_the_line)
-    had, had_in_parts, listed, kept = (engine.ask(f'SELECT count(*) AS n FROM {table}')[0]['n'] for engine, table in (
-        (e, 'interactions'), (e.local, 'all_interactions'), (e, 'products'), (e.local, 'all_products')))
+    had, listed = e.ask(_sizes.format(''))[0].values()
+    had_in_parts, kept = e.local.ask(_sizes.format('all_'))[0].values()
     lines, bad = _lines_and_unusable(counted['reviews'])
     of_reviews = dict(quarantined=bad) | dict.fromkeys(_of_reviews, 0) | removed
     of_had = dict(quarantined=bad) | {k: removed.get(k, 0) for k in _of_the_line} | {'unknown user': nameless}
@@ -590,7 +586,7 @@ def _prepare_all(e, out, reviews, meta, s):
     p = e.save(one_per_product(p), 'products')
     t, kept_p = _clean_reviews(e, r, p, s)
     had = e.save(_interactions(t), 'interactions')
-    _require_rows(e, t, had)
+    _require_rows(e)
     t, kept_had, how = _split_reviews_and_interactions(e, t, had, s)
     if s.kcore:
         t = k_core(e, t, s.kcore)
