@@ -265,14 +265,10 @@ def _count_lines(e, kind, sources):
     return {read: dict(file=str(file)) | found.get(str(read), none) | dict(bytes=file.stat().st_size)
         for read, file in sources.items()}
 
-# %% ../../nbs/18_data.prepare.ipynb #7aa8638c
-def _lines_and_unusable(counted):
-    return [sum(f[what] for f in counted.values()) for what in ('lines', 'unusable')]
-
 # %% ../../nbs/18_data.prepare.ipynb #992eb3fa
 def _require_lines(e, counted, max_bad):
     "Raise a `RecsysError` if files have no lines, or too many of no use."
-    lines, bad = _lines_and_unusable(counted)
+    lines, bad = (sum(f[what] for f in counted.values()) for what in ('lines', 'unusable'))
     if counted and not lines:
         raise RecsysError(f'{next(iter(counted.values()))["file"]}: empty')
     if bad <= max_bad * lines: return
@@ -411,23 +407,31 @@ def _missing(e, table, names):
 _losses = """
     SELECT removed, count(*) AS n, count(CASE WHEN user_id = '' THEN 1 END) AS nameless
     FROM split GROUP BY removed"""
-_sizes = 'SELECT (SELECT count(*) FROM {0}interactions) AS had, (SELECT count(*) FROM {0}products) AS listed'
+_before = """
+    SELECT (SELECT count(*) FROM raw_reviews) AS lines,
+        (SELECT count(*) - count(product_id) FROM raw_reviews) AS bad_lines,
+        (SELECT count(*) FROM interactions) AS had,
+        (SELECT count(*) FROM raw_meta) AS pages,
+        (SELECT count(*) - count(product_id) FROM raw_meta) AS bad_pages,
+        (SELECT count(*) FROM products) AS listed"""
+_after = 'SELECT (SELECT count(*) FROM all_interactions) AS had, (SELECT count(*) FROM all_products) AS listed'
 
 # %% ../../nbs/18_data.prepare.ipynb #4a3f8742
-def _rows_of_steps(e, r, counted):
+def _rows_of_steps(e, r):
     "The steps that reviews, interactions and products went through."
     rows = e.ask(_losses)
     removed = {x['removed']: x['n'] for x in rows if x['removed']}
     nameless = sum(x['nameless'] for x in rows if x['removed'] not in _of_the_line)
-    had, listed = e.ask(_sizes.format(''))[0].values()
-    had_in_parts, kept = e.local.ask(_sizes.format('all_'))[0].values()
-    lines, bad = _lines_and_unusable(counted['reviews'])
-    of_reviews = dict(quarantined=bad) | dict.fromkeys(_of_reviews, 0) | removed
-    of_had = dict(quarantined=bad) | {k: removed.get(k, 0) for k in _of_the_line} | {'unknown user': nameless}
+    lines, bad_lines, had, pages, bad_pages, listed = e.ask(_before)[0].values()
+    had_in_parts, kept = e.local.ask(_after)[0].values()
+    of_reviews = dict(quarantined=bad_lines) | dict.fromkeys(_of_reviews, 0) | removed
+    of_had = dict(quarantined=bad_lines) | {k: removed.get(k, 0) for k in _of_the_line} | {'unknown user': nameless}
     of_had['same moment'] = lines - sum(of_had.values()) - had
     of_had['no date'] = had - had_in_parts
-    pages, bad = _lines_and_unusable(counted['meta'])
-    of_products = {'quarantined': bad, 'listed before': pages - bad - listed, 'other category': listed - kept}
+    of_products = {
+        'quarantined': bad_pages,
+        'listed before': pages - bad_pages - listed,
+        'other category': listed - kept}
     return dict(
         reviews=_rows_in_and_out(lines, of_reviews, _examples(e, r)),
         interactions=_rows_in_and_out(lines, of_had),
@@ -440,7 +444,7 @@ def _report(e, out, r, counted, how, core):
     checks = check_split(local, out, how['by'], core) # after which the engine knows what was written
     return dict(
         files={kind: list(files.values()) for kind, files in counted.items()},
-        steps=_rows_of_steps(e, r, counted),
+        steps=_rows_of_steps(e, r),
         split=how | dict(parts={facts.pop('name'): facts for facts in local.ask(_of_parts)}),
         interactions=local.ask(_all_had)[0],
         families=local.ask(_in_families)[0] | dict(example=[r['title'] for r in local.ask(_largest_family)]),

@@ -132,16 +132,19 @@ def k_core(
         t = engine.save(mark(t, outside, f'outside the {k}-core'), f'core_{i}')
 
 # %% ../../nbs/16_data.splitting.ipynb #0b88bba4
+_all_parts = """
+    CREATE OR REPLACE VIEW all_parts AS SELECT *, 0 AS part FROM all_train
+    UNION ALL BY NAME SELECT *, 1 AS part FROM all_val
+    UNION ALL BY NAME SELECT *, 2 AS part FROM all_test"""
+
 def _show_written(engine, folder):
     "Make the files views of the engine: `all_products`, `all_interactions`, and `all_reviews` with `part` 0, 1 or 2."
-    written = {t: engine.con.read_parquet(folder/f'{t}.parquet')
-        for t in ('products', 'interactions', *parts)}
-    t = ibis.union(*(written.pop(p).mutate(part=ibis.literal(i))
-        for i, p in enumerate(parts)))
+    for name in ('products', 'interactions', *parts):
+        engine.con.create_view(f'all_{name}', engine.con.read_parquet(folder/f'{name}.parquet'), overwrite=True)
+    engine.con.raw_sql(_all_parts)
+    t = engine.con.table('all_parts')
     key = letters((t.text == '').ifelse(t.title, t.text))
-    written['reviews'] = t.mutate(key=key.hash(), size=says(key))
-    for name, t in written.items():
-        engine.con.create_view(f'all_{name}', t, overwrite=True)
+    engine.con.create_view('all_reviews', t.mutate(key=key.hash(), size=says(key)), overwrite=True)
 
 # %% ../../nbs/16_data.splitting.ipynb #ab420c69
 def _in_two_parts(by, where='true'):
