@@ -8,7 +8,6 @@ __all__ = ['attributes', 'make_sample_store', 'SampleStore']
 # %% ../../nbs/10_data.sample_store.ipynb #e1cc3279
 import gzip, json, random, re, statistics
 from collections import Counter, defaultdict
-from functools import cached_property
 from importlib.resources import files
 from itertools import accumulate, count, islice, pairwise
 from pathlib import Path
@@ -216,12 +215,8 @@ def _loved(products, rng):
     n = len(products)
     loved = [0 if o < n // 60 else (o + 3)**-.55
         for o in rng.sample(range(n), n)]
-    found = {}
-    for taste in attributes['purpose']:
-        weights = [w * (3 if p['purpose'] == taste else 1)
-            for p, w in zip(products, loved)]
-        found[taste] = list(accumulate(weights))
-    return found
+    return {taste: list(accumulate(w * (3 if p['purpose'] == taste else 1) for p, w in zip(products, loved)))
+        for taste in attributes['purpose']}
 
 # %% ../../nbs/10_data.sample_store.ipynb #1bb30bc2
 def _purchases(products, n, rng):
@@ -377,7 +372,7 @@ def _add_averages(pages, reviews):
             given[r['parent_asin']].append(float(r['rating']) or 1.)
     for page in pages:
         mine = given[page['parent_asin']]
-        if mine: page.update(average_rating=round(sum(mine) / len(mine), 1), rating_number=len(mine))
+        if mine: page.update(average_rating=round(statistics.fmean(mine), 1), rating_number=len(mine))
 
 # %% ../../nbs/10_data.sample_store.ipynb #c8b913cd
 def _make(n_products, n_reviews, seed):
@@ -461,21 +456,10 @@ class SampleStore:
         self.folder = Path(folder)
         self.reviews = self.folder/'reviews.jsonl.gz'
         self.meta = self.folder/'meta.jsonl.gz'
-
-    @cached_property
-    def _truth(self): return read_json(self.folder/'.truth.json')
-
-    @property
-    def defects(self) -> dict:
-        "How often each defect was planted, for `reviews` and for `meta`"
-        return self._truth['defects']
-
-    @cached_property
-    def truth(self):
-        "A row per product: id, family, hidden attributes, true price, and whether the page lists the price"
-        return pd.DataFrame(self._truth['products'])
-
-    @cached_property
-    def review_truth(self):
-        "A row per review: user, product, time, what it mentions, the best prediction and its variance"
-        return pd.DataFrame(self._truth['reviews']).drop_duplicates(['user_id', 'product_id', 'timestamp'])
+        told = read_json(self.folder/'.truth.json')
+        # how often each defect was planted, for `reviews` and for `meta`
+        self.defects = told['defects']
+        # a row per product: id, family, hidden attributes, true price, and whether the page lists the price
+        self.truth = pd.DataFrame(told['products'])
+        # a row per review: user, product, time, what it mentions, the best prediction and its variance
+        self.review_truth = pd.DataFrame(told['reviews']).drop_duplicates(['user_id', 'product_id', 'timestamp'])
