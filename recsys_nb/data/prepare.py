@@ -220,10 +220,10 @@ _columns = dict(
 # %% ../../nbs/18_data.prepare.ipynb #0f784ad2
 def _write_tables(e, r, t, had, p, out):
     "Write products, parts and interactions."
-    kept = t.filter(_.removed.isnull()).select('row', 'family_id', 'part')
-    kept = kept.mutate(cold=(kept.part == 'train').sum().over(group_by='family_id') == 0)
-    full = r.join(kept, 'row')
-    full = full.mutate(informative=full['size'] >= min_informative)
+    kept = t.filter(_.removed.isnull())
+    cold = (kept.part == 'train').sum().over(group_by='family_id') == 0
+    full = r.join(kept.select('row', 'family_id', 'part', cold=cold), 'row')
+    full = full.mutate(informative=_['size'] >= min_informative)
     for part in parts:
         e.export(
             full.filter(_.part == part).select(_columns['reviews']),
@@ -238,7 +238,7 @@ def _require_products(e, p, categories):
     "Raise a `RecsysError` if categories are asked for and no product is in them."
     if not categories or e.rows(p.filter(_.chosen).limit(1)):
         return
-    levels = p.select(level=p.categories.unnest()).group_by('level').agg(n=_.count())
+    levels = p.select(level=p.categories.unnest()).level.value_counts(name='n')
     there = ', '.join(r['level'] for r in e.rows(levels.order_by(_.n.desc(), _.level).limit(8)))
     wanted = ' or '.join(categories)
     raise RecsysError(f'categories: no product is in {wanted}; the most frequent are {there or "none"}')
@@ -261,8 +261,8 @@ def _count_lines(e, kind, sources):
         SELECT file, count(*) AS lines, count(*) - count(product_id) AS unusable
         FROM raw_{kind} GROUP BY file""")
     found = {r.pop('file'): r for r in found}
-    none = dict(lines=0, unusable=0)
-    return {read: dict(file=str(file)) | found.get(str(read), none) | dict(bytes=file.stat().st_size)
+    return {
+        read: dict(file=str(file)) | found.get(str(read), dict(lines=0, unusable=0)) | dict(bytes=file.stat().st_size)
         for read, file in sources.items()}
 
 # %% ../../nbs/18_data.prepare.ipynb #992eb3fa
@@ -348,13 +348,12 @@ _all_had = """
         count(rating) AS rated
     FROM all_interactions"""
 _in_families = """
-    SELECT count(*) AS families, count(*) FILTER (n > 1) AS with_variants, coalesce(max(n), 0) AS largest
-    FROM (SELECT count(*) AS n FROM all_products GROUP BY family_id)"""
-_largest_family = """
-    SELECT title FROM all_products WHERE family_id = (
-        SELECT family_id FROM all_products GROUP BY family_id HAVING count(*) > 1
-        ORDER BY count(*) DESC, family_id LIMIT 1)
-    ORDER BY title LIMIT 5"""
+    WITH families AS (SELECT family_id, count(*) AS n FROM all_products GROUP BY family_id),
+        largest AS (SELECT family_id FROM families WHERE n > 1 ORDER BY n DESC, family_id LIMIT 1),
+        example AS (SELECT title FROM all_products SEMI JOIN largest USING (family_id) ORDER BY title LIMIT 5)
+    SELECT count(*) AS families, count(*) FILTER (n > 1) AS with_variants, coalesce(max(n), 0) AS largest,
+        (SELECT coalesce(list(title ORDER BY title), []) FROM example) AS example
+    FROM families"""
 
 # %% ../../nbs/18_data.prepare.ipynb #6ae24a56
 _sql_of_numbers = dict(
@@ -447,7 +446,7 @@ def _report(e, out, r, counted, how, core):
         steps=_rows_of_steps(e, r),
         split=how | dict(parts={facts.pop('name'): facts for facts in local.ask(_of_parts)}),
         interactions=local.ask(_all_had)[0],
-        families=local.ask(_in_families)[0] | dict(example=[r['title'] for r in local.ask(_largest_family)]),
+        families=local.ask(_in_families)[0],
         checks=checks,
         missing=dict(
             reviews=_missing(e, 'raw_reviews', 'title text user_id rating timestamp'),
@@ -615,7 +614,7 @@ def _files_of_both_kinds(reviews, meta):
     "The files of both kinds; `RecsysError` where one is given as both, or there are no metadata."
     reviews, meta = input_files(reviews or [], 'reviews'), input_files(meta or [], 'meta')
     if not meta: raise RecsysError('meta: expected at least one file of product metadata')
-    both = {f.resolve() for f in reviews} & {f.resolve() for f in meta}
+    both = set(map(Path.resolve, reviews)) & set(map(Path.resolve, meta))
     if both:
         raise RecsysError(f'{min(both)}: given as reviews and as metadata, expected one of them')
     return reviews, meta
