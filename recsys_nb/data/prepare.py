@@ -403,12 +403,12 @@ def _missing(e, table, names):
     return {name: round(share or 0, 4) for name, share in found.items()}
 
 # %% ../../nbs/18_data.prepare.ipynb #a93b9c58
-_losses = """
-    SELECT removed, count(*) AS n, count(CASE WHEN user_id = '' THEN 1 END) AS nameless
-    FROM split GROUP BY removed"""
-_before = """
+_losses = 'SELECT removed, count(*) AS n FROM split WHERE removed IS NOT NULL GROUP BY removed'
+_before = f"""
     SELECT (SELECT count(*) FROM raw_reviews) AS lines,
         (SELECT count(*) - count(product_id) FROM raw_reviews) AS bad_lines,
+        (SELECT count(*) FROM split
+            WHERE user_id = '' AND coalesce(removed, '') NOT IN {_of_the_line}) AS nameless,
         (SELECT count(*) FROM interactions) AS had,
         (SELECT count(*) FROM raw_meta) AS pages,
         (SELECT count(*) - count(product_id) FROM raw_meta) AS bad_pages,
@@ -418,10 +418,8 @@ _after = 'SELECT (SELECT count(*) FROM all_interactions) AS had, (SELECT count(*
 # %% ../../nbs/18_data.prepare.ipynb #4a3f8742
 def _rows_of_steps(e, r):
     "The steps that reviews, interactions and products went through."
-    rows = e.ask(_losses)
-    removed = {x['removed']: x['n'] for x in rows if x['removed']}
-    nameless = sum(x['nameless'] for x in rows if x['removed'] not in _of_the_line)
-    lines, bad_lines, had, pages, bad_pages, listed = e.ask(_before)[0].values()
+    removed = {x['removed']: x['n'] for x in e.ask(_losses)}
+    lines, bad_lines, nameless, had, pages, bad_pages, listed = e.ask(_before)[0].values()
     had_in_parts, kept = e.local.ask(_after)[0].values()
     of_reviews = dict(quarantined=bad_lines) | dict.fromkeys(_of_reviews, 0) | removed
     of_had = dict(quarantined=bad_lines) | {k: removed.get(k, 0) for k in _of_the_line} | {'unknown user': nameless}
