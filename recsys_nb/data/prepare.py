@@ -171,24 +171,14 @@ def _time_cuts(e, t, s):
     return None, f'no review falls into {" and ".join(lost)}; dates run from {_day(first)} to {_day(last)}'
 
 # %% ../../nbs/18_data.prepare.ipynb #aae23f7d
-def _split_product(e, t, had, base, s):
-    "Reviews and interactions, each in the part of its family."
+def _dealt(e, had, base, by, s):
+    "What is dealt out, families or reviews within them, with the part of each; and the column that tells which it is."
+    if by == 'review':
+        dealt = split_within_families(e, base.select('family_id', 'place').distinct(), s.fractions)
+        return e.save(dealt.select('place', 'part'), 'dealt'), 'place'
     weights = base.select('family_id', n=1).union(had.select('family_id', n=0))
     sizes = e.save(weights.group_by('family_id').agg(n=_.n.sum()), 'sizes')
-    dealt = closest_split(e, sizes, s.fractions, s.seed).select('family_id', 'part')
-    return tuple(x.left_join(dealt, 'family_id').drop('family_id_right')
-        for x in (t, had))
-
-# %% ../../nbs/18_data.prepare.ipynb #3deff403
-def _split_review(e, t, had, base, s):
-    "Reviews dealt out within their families; an interaction goes where its user's review of the product is."
-    base = split_within_families(e, base.select('family_id', 'place').distinct(), s.fractions)
-    dealt = e.save(base.select('place', 'part'), 'dealt')
-    t, had = (x.left_join(dealt, 'place').drop('place_right')
-        for x in (t, had))
-    return t, had.mutate(part=ibis.coalesce(
-        had.part,
-        held_out(had.place, s.fractions[1:])))
+    return closest_split(e, sizes, s.fractions, s.seed).select('family_id', 'part'), 'family_id'
 
 # %% ../../nbs/18_data.prepare.ipynb #feca87b3
 def _split_reviews_and_interactions(e, t, had, s):
@@ -207,8 +197,10 @@ def _split_reviews_and_interactions(e, t, had, s):
         if s.split == 'time' or s.cuts:
             raise RecsysError(f'split by time: {why}; use --split product')
         how |= dict(by='product', why=f'not by time: {why}')
-    deal = _split_review if how['by'] == 'review' else _split_product
-    return *deal(e, t, had, base, s), how
+    dealt, key = _dealt(e, had, base, how['by'], s)
+    t, had = (x.left_join(dealt, key).drop(f'{key}_right') for x in (t, had))
+    silent = held_out(had.place, s.fractions[1:]) # where its user's review of the product would be
+    return t, had.mutate(part=had.part.fill_null(silent)), how
 
 # %% ../../nbs/18_data.prepare.ipynb #477bc500
 _columns = dict(
