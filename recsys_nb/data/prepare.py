@@ -583,7 +583,8 @@ def _prepare_all(e, out, reviews, meta, s):
     t, kept_had, how = _split_reviews_and_interactions(e, t, had, s)
     if s.kcore:
         t = k_core(e, t, s.kcore)
-    _write_tables(e, r, e.save(t, 'split'), kept_had, kept_p, out)
+    t = e.save(t.drop('place'), 'split') # which nobody asks for any more, and a split by time never did
+    _write_tables(e, r, t, kept_had, kept_p, out)
     return dict(unreadable=unread) | _report(e, out, r, counted, how, s.kcore)
 
 # %% ../../nbs/18_data.prepare.ipynb #5d6d53b9
