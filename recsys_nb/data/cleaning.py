@@ -69,10 +69,9 @@ def newest(
     files:list, # Files as `t` names them, the newest last
 ):              # Without the rows that these files replace
     "Of a product that an update names, what the last one says; a row that says nothing removes it."
-    ages = [(t.file == str(f), i) for i, f in enumerate(files, 1)]
-    t = t.mutate(age=ibis.cases(*ages, else_=0))
+    t = t.mutate(age=ibis.array(list(map(str, files))).index(t.file)) # -1 for none of them
     last = t.filter(t.age == t.age.max().over(group_by='product_id'))
-    return last.filter((_.age == 0) | (_.text.length() > 0)).drop('age')
+    return last.filter((_.age < 0) | (_.text.length() > 0)).drop('age')
 
 # %% ../../nbs/15_data.cleaning.ipynb #e55584d3
 def in_categories(
