@@ -335,11 +335,10 @@ def _variants(products, pages, reviews, n, rng):
     "`n` variants of products that have some reviews, and not too many; their pages, and their copies of the reviews."
     n_reviews = Counter(r['parent_asin'] for r in reviews if r['told']['mentions'])
     most = 2 * len(reviews) / len(products)
-    some = [i for i, p in enumerate(products) if 2 <= n_reviews[p['product_id']] <= most]
+    some = [(p, page) for p, page in zip(products, pages) if 2 <= n_reviews[p['product_id']] <= most]
     variants, their_pages, copies = [], [], []
-    for i in rng.sample(some, n):
-        p, page, asin = products[i], pages[i], _id(rng)
-        old = page['details']['Color']
+    for p, page in rng.sample(some, n):
+        asin, old = _id(rng), page['details']['Color']
         colour = rng.choice([c for c in _invented['colours'] if c != old])
         variants.append(p | dict(product_id=asin))
         their_pages.append(page | dict(
