@@ -140,7 +140,7 @@ def validation_sample(
     says = read_column(data, 'val', 'informative').astype(bool)
     if not len(says): raise RecsysError('validation part: it has no reviews, so the best epoch cannot be chosen')
     rows = some_rows(np.flatnonzero(says | (not says.any())), queries, seed)
-    val = read_rows(data, 'val', rows, ['product_id', 'title', 'text', 'informative'])
+    val = read_rows(data, 'val', rows, ['product_id', 'title', 'text'])
     rows = product_rows(data, val.product_id, candidates, seed)
     return SimpleNamespace(val=val, products=read_rows(data, 'products', rows, ['product_id', 'family_id', 'text']))
 
