@@ -122,25 +122,22 @@ def plot_prices(
     if known.empty:
         return say_nothing(ax, 'Prices', 'no product has a price')
     order = known.groupby('category').price.median().sort_values(ascending=False).index
-    by = dict(x='price', y='category', order=order, ax=ax)
     sns.boxplot(
         known,
-        **by,
+        x='price',
+        y='category',
+        order=order,
+        ax=ax,
         color='#a9cbe0',
         linecolor='#34495e',
         linewidth=1,
         fliersize=0,
         width=min(.62, .15 * len(order)))
     some = known.sample(min(len(known), 2000), random_state=0)
-    sns.stripplot(
-        some,
-        **by,
-        size=2.5,
-        color=accent,
-        alpha=.5,
-        jitter=min(.2, .05 * len(order)))
+    jitter = np.random.default_rng(0).uniform(-1, 1, len(some)) * min(.2, .05 * len(order))
+    ax.scatter(some.price, order.get_indexer(some.category) + jitter, s=6, color=accent, alpha=.5, lw=0, zorder=3)
     title = f'Prices ({1 - len(known) / len(p):.0%} of {_axis_number(len(p))} products have none)'
-    finish_plot(ax, title, xscale='log', xlabel='price', ylabel='')
+    finish_plot(ax, title, xscale='log', xlabel='price', ylabel='', ylim=(len(order) - .5, -.5))
     _counts_on(ax.xaxis)
     return ax
 
