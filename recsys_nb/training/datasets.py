@@ -25,11 +25,9 @@ def like_length_batches(
     "Random batches of examples that are about equally long."
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(lengths))
-    batches = []
-    for start in range(0, len(order), batch_size*together):
-        run = order[start:start + batch_size*together]
-        run = run[np.argsort(lengths[run], kind='stable')]
-        batches += [run[i:i + batch_size] for i in range(0, len(run), batch_size)]
+    neighbours = np.arange(len(order))//(batch_size*together)
+    order = order[np.lexsort([lengths[order], neighbours])]
+    batches = [order[i:i + batch_size] for i in range(0, len(order), batch_size)]
     return [batches[i].tolist() for i in rng.permutation(len(batches))]
 
 # %% ../../nbs/41_training.datasets.ipynb #0978d8b8
