@@ -32,17 +32,15 @@ def like_length_batches(
 
 # %% ../../nbs/41_training.datasets.ipynb #0978d8b8
 def draw_evenly(
-    family:np.ndarray,      # (n,) a number for each example's family
-    informative:np.ndarray, # (n,) bool: examples that come before the others of their family
-    n:int,                  # How many to draw; all where there are no more
-    seed:int=0,             # For what is left to chance
-) -> np.ndarray:            # Positions, ascending
+    family:np.ndarray, # (n,) a number or a name for each example's family
+    informative,       # (n,) bool: examples that come before the others of their family; True: all alike
+    n:int,             # How many to draw; all where there are no more
+    seed:int=0,        # For what is left to chance
+) -> np.ndarray:       # Positions, ascending
     "Examples of as many families as possible."
     if n >= len(family): return np.arange(len(family))
     chance = np.random.default_rng(seed).random(len(family))
-    order = np.lexsort([chance, ~informative, family])
-    turn = np.empty(len(family), int)
-    turn[order] = pd.Series(order).groupby(family[order]).cumcount()
+    turn = pd.Series(chance + np.logical_not(informative)).groupby(family).rank()
     return np.sort(np.lexsort([chance, turn])[:n])
 
 # %% ../../nbs/41_training.datasets.ipynb #7740c42e

@@ -102,14 +102,9 @@ def load(self:ScoreTask, n, share=1.):
     few = max(100, int(len(self.asked)*share))
     self.val = _read_inputs(self.model, self.data, 'val', np.sort(self.asked[:few]))
     products = read_column(self.data, 'train', 'product_id')[self.rows]
-    drawn = self.rows[_drawn(products, n, self.config.seed)]
+    drawn = self.rows[draw_evenly(products, True, n, self.config.seed)]
     self.train = _read_inputs(self.model, self.data, 'train', drawn)
     self.model.price.fit(self.train.price)
-
-# %% ../../nbs/44_training.score.ipynb #9d09eb4a
-def _drawn(products, n, seed):
-    "Positions of `n` reviews of as many products as possible."
-    return draw_evenly(pd.factorize(products)[0], np.ones(len(products), bool), n, seed)
 
 # %% ../../nbs/44_training.score.ipynb #43d17625
 @patch
@@ -154,7 +149,7 @@ def _score_all(
     "Score the reviews of a data set, and from these every product."
     owners = {part: read_column(data, part, 'product_id') for part in ('train', 'val', 'test')}
     products = np.concatenate(list(owners.values()))
-    drawn, start, found = _drawn(products, limit or len(products), seed), 0, []
+    drawn, start, found = draw_evenly(products, True, limit or len(products), seed), 0, []
     for part, own in owners.items():
         rows = drawn - start
         found += _score_part(model, data, part, rows[(rows >= 0) & (rows < len(own))], preset)
