@@ -91,19 +91,17 @@ def smaller(
 def possible_pairs(
     data,                  # `PreparedData`: its `train` and `products` are read
     informative:bool=True, # Whether to leave out reviews that say next to nothing
-) -> pd.DataFrame:         # row (of `train`), product (row of `products`), family, informative
+) -> pd.DataFrame:         # row (of `train`), product (row of `products`), informative, family
     "Which review asks for which product, without any text."
     products = pd.Index(read_column(data, 'products', 'product_id'))
     families = pd.factorize(read_column(data, 'products', 'family_id'))[0].astype(np.int32)
-    found, start = [], 0
+    found = []
     for batch in read_batches(data, 'train', ['product_id', 'informative']):
         product = products.get_indexer(batch.product_id).astype(np.int32)
-        says = batch.informative.to_numpy(bool)
-        kept = np.flatnonzero((product >= 0) & (says | (not informative)))
-        found.append((start + kept, product[kept], families[product[kept]], says[kept]))
-        start += len(batch)
-    columns = map(np.concatenate, zip(*found))
-    return pd.DataFrame(dict(zip(['row', 'product', 'family', 'informative'], columns)))
+        found.append(pd.DataFrame(dict(product=product, informative=batch.informative.to_numpy(bool))))
+    pairs = pd.concat(found, ignore_index=True).rename_axis('row').reset_index()
+    pairs = pairs[(pairs['product'] >= 0) & (pairs.informative | (not informative))]
+    return pairs.assign(family=families[pairs['product']])
 
 # %% ../../nbs/41_training.datasets.ipynb #b4547cb8
 @dataclass
