@@ -66,25 +66,23 @@ def product_rows(
     return np.union1d(np.flatnonzero(own), others)
 
 # %% ../../nbs/41_training.datasets.ipynb #664e355f
+def _every_row(data, part): return np.arange(len(read_column(data, part, 'product_id')))
+
 def smaller(
-    data,          # `PreparedData`
-    reviews:int,   # At most so many of val and of test
-    products:int,  # Their products, and others until there are so many
-    seed:int=0,    # Which ones
-    times:int=10,  # So many times as many reviews for training
-    among=None,    # Function from 'val' or 'test' to the rows to choose from; `None`: all
+    data,             # `PreparedData`
+    reviews:int,      # At most so many of val and of test
+    products:int,     # Their products, and others until there are so many
+    seed:int=0,       # Which ones
+    times:int=10,     # So many times as many reviews for training
+    among=_every_row, # Function from the data and 'val' or 'test' to the rows to choose from
 ) -> SimpleNamespace:
     "A part of a data set, in memory; its training reviews are of the same products."
-    rows, owners = {}, []
-    for part in ('val', 'test'):
-        owner = read_column(data, part, 'product_id')
-        rows[part] = some_rows(among(part) if among else np.arange(len(owner)), reviews, seed)
-        owners.append(owner[rows[part]])
-    rows['products'] = product_rows(data, np.concatenate(owners), products, seed)
-    ids = read_column(data, 'products', 'product_id')[rows['products']]
-    theirs = pd.Series(read_column(data, 'train', 'product_id')).isin(ids)
-    rows['train'] = some_rows(np.flatnonzero(theirs), times*reviews, seed)
-    tables = {part: read_rows(data, part, wanted, []) for part, wanted in rows.items()}
+    def drawn(part, rows, n): return read_rows(data, part, some_rows(rows, n, seed), [])
+    tables = {part: drawn(part, among(data, part), reviews) for part in ('val', 'test')}
+    asked = pd.concat([table.product_id for table in tables.values()])
+    tables['products'] = read_rows(data, 'products', product_rows(data, asked, products, seed), [])
+    theirs = pd.Series(read_column(data, 'train', 'product_id')).isin(tables['products'].product_id)
+    tables['train'] = drawn('train', np.flatnonzero(theirs), times*reviews)
     return SimpleNamespace(name=data.name, **tables)
 
 # %% ../../nbs/41_training.datasets.ipynb #4dc26794

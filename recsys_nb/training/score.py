@@ -7,7 +7,6 @@ __all__ = ['ScoreTask', 'train_score']
 
 # %% ../../nbs/44_training.score.ipynb #12f1bddd
 import warnings
-from functools import partial
 import torch
 import numpy as np, pandas as pd
 from fastcore.basics import patch
@@ -196,7 +195,7 @@ def _affordable(task, part):
     if not task.plan.texts: return task.data
     most = max(200, task.plan.texts//32) # as many of val; for the ridge about what the model has read
     if len(_starred(task.data, part)) <= most: return task.data
-    return smaller(task.data, most, 20*most, task.config.seed, 20, partial(_starred, task.data))
+    return smaller(task.data, most, 20*most, task.config.seed, 20, _starred)
 
 # %% ../../nbs/44_training.score.ipynb #9267b52b
 def _draw_calibration(report, path):
