@@ -137,47 +137,29 @@ def evaluate(self:ScoreTask):
     return {f'val_{k}': v for k, v in figures.items() if k != 'n'}
 
 # %% ../../nbs/44_training.score.ipynb #729029ee
-def _score_all(
-    model,      # `ReviewMetadataScoreModel`
-    data,       # `PreparedData`
-    preset,     # What to run on
-    star_share, # See `product_scores`
-    limit,      # At most so many reviews, of as many products as possible; `None`: all
-    seed,       # Which ones, where there are more
-):              # A data frame, see `product_scores`
-    "Score the reviews of a data set, and from these every product."
-    owners = {part: read_column(data, part, 'product_id') for part in ('train', 'val', 'test')}
-    products = np.concatenate(list(owners.values()))
-    drawn, start, found = draw_evenly(products, True, limit or len(products), seed), 0, []
-    for part, own in owners.items():
-        rows = drawn - start
-        found += _score_part(model, data, part, rows[(rows >= 0) & (rows < len(own))], preset)
-        start += len(own)
-    reviews = pd.concat(found, ignore_index=True)
-    products = pd.concat(read_batches(data, 'products', ['product_id', 'categories']))
-    return product_scores(reviews, products, star_share)
-
-# %% ../../nbs/44_training.score.ipynb #f7485b28
-def _score_part(model, data, part, rows, preset):
-    "`review_id product_id rating score` of these rows."
-    found, bar = [], progress(None, f'scoring the reviews for {part}', len(rows), 'review')
-    for reviews, products in _with_products(data, part, rows):
-        predicted = model.predict(reviews, products, preset=preset)
-        kept = reviews.drop(columns=['title', 'text'])
-        found.append(kept.assign(score=predicted.score.to_numpy()))
-        bar.update(len(reviews))
+def _score_all(task):
+    "Score the reviews of all parts, as many as there is time for, and from these every product: see `product_scores`."
+    limit = task.plan.texts and max(2000, task.plan.texts//5)
+    parts = ('train', 'val', 'test')
+    owners = pd.concat([pd.DataFrame(dict(part=p, product=read_column(task.data, p, 'product_id'))) for p in parts])
+    drawn = draw_evenly(owners['product'].to_numpy(), True, limit or len(owners), task.config.seed)
+    found, bar = [], progress(None, 'scoring the reviews', len(drawn), 'review')
+    for part, rows in owners.iloc[drawn].groupby('part', sort=False):
+        for reviews, products in _with_products(task.data, part, rows.index.to_numpy()):
+            predicted = task.model.predict(reviews, products, preset=task.on)
+            kept = reviews.drop(columns=['title', 'text'])
+            found.append(kept.assign(score=predicted.score.to_numpy()))
+            bar.update(len(reviews))
     bar.close()
-    return found
+    products = pd.concat(read_batches(task.data, 'products', ['product_id', 'categories']))
+    return product_scores(pd.concat(found, ignore_index=True), products, task.config.star_share)
 
 # %% ../../nbs/44_training.score.ipynb #f6ea2a52
 @patch
 def save(self:ScoreTask, run):
     "Write `model/` and `product_scores.parquet`."
     self.model.save(run.path/'model')
-    c = self.config
-    limit = self.plan.texts and max(2000, self.plan.texts//5)
-    scores = _score_all(self.model, self.data, self.on, c.star_share, limit, c.seed)
-    with write_beside(run.path/'product_scores.parquet') as p: scores.to_parquet(p)
+    with write_beside(run.path/'product_scores.parquet') as p: _score_all(self).to_parquet(p)
 
 # %% ../../nbs/44_training.score.ipynb #19b7ba1d
 @patch
