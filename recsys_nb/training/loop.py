@@ -313,12 +313,15 @@ def measure_rate(
             for part in parts: train_step(task, optimizer, part, task.config.clip)
             took = clock() - start
         return took, sum(map(len, parts))
-    small, n_small = tried(2 if alone else size)
-    large, n_large = tried(10) if alone else (small, n_small)
-    if alone and large*size < 30: large, n_large = tried(size) # which takes three seconds at most
-    one_more = min(max(large - small, 0)/max(n_large - n_small, 1), large/n_large)
-    fixed = (large - one_more*n_large)/len(batches)
-    return size/(fixed + one_more*size)
+    if alone:
+        small, n_small = tried(2)
+        large, n_large = tried(10)
+        if large*size >= 30: # whole batches would take more than three seconds
+            one_more = min(max(large - small, 0)/max(n_large - n_small, 1), large/n_large)
+            fixed = (large - one_more*n_large)/len(batches)
+            return size/(fixed + one_more*size)
+    took, n = tried(size)
+    return n/took
 
 # %% ../../nbs/42_training.loop.ipynb #0e7e631a
 @dataclass
