@@ -429,10 +429,9 @@ def _run_to_resume(data, config, name, root):
 def _train_epoch(task, optimizer, at, save, max_steps):
     "Train from `at` to the end of the epoch."
     config, batches = task.config, task.train_batches(at.epoch)
-    bar = progress(None, f'epoch {at.epoch}', sum(map(len, batches)), task.unit)
-    bar.update(sum(map(len, batches[:at.batch])))
+    bar = progress(batches[at.batch:], f'epoch {at.epoch}', unit='step')
     task.model.train()
-    for batch in batches[at.batch:]:
+    for batch in bar:
         start = time.perf_counter()
         if task.team.device == 'cpu' and at.step % 20 == 0: give_back_memory()
         factor = rate_factor(at.step, len(batches)*task.plan.epochs, config.warmup)
@@ -443,11 +442,9 @@ def _train_epoch(task, optimizer, at, save, max_steps):
         at.batch += 1
         at.step += 1
         at.seconds += time.perf_counter() - start
-        bar.update(len(batch))
         bar.set_postfix(loss=f'{at.loss_sum/at.batch:.3f}')
         if at.step >= max_steps: break
         save()
-    bar.close()
 
 # %% ../../nbs/42_training.loop.ipynb #909bd4d6
 def _evaluated(task, at, epoch, screen):
