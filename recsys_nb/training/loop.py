@@ -443,8 +443,7 @@ def _evaluated(task, at, epoch, screen):
     row |= task.evaluate()
     row['evaluation_seconds'] = round(time.perf_counter() - start, 2)
     add_metrics(task.run, row)
-    shown = [f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}' for k, v in row.items()]
-    tell(task.run, ' '.join(shown), screen)
+    tell(task.run, ' '.join(f'{k} {v:.4g}' for k, v in row.items()), screen)
     return row
 
 # %% ../../nbs/42_training.loop.ipynb #a2649bca
@@ -557,8 +556,7 @@ def _new_task(cls, data, config, on):
     team = Team.of(on)
     least = cls.least*team.count
     if config.batch_size < least:
-        among = '1 process' if team.count == 1 else f'{team.count} processes'
-        raise RecsysError(f'batch_size={config.batch_size}: expected at least {least} for {among}')
+        raise RecsysError(f'batch_size={config.batch_size}: expected at least {least}, {cls.least} for each process')
     torch.manual_seed(config.seed)
     task = cls(data, config)
     task.team, task.on = team, on
