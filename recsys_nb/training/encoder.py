@@ -191,14 +191,6 @@ def _encoders(task, queries, products, size, seed):
         n += len(tokens)
     return pieces, np.argsort(np.concatenate(rows))
 
-# %% ../../nbs/43_training.encoder.ipynb #2f4c5d24
-def _contrast(task, batch, queries, products):
-    "The loss of a batch, of which this process encoded its share: (share, dim) both."
-    families = task.pairs.family[batch]
-    masked = same_family(families) if task.mask_families else None
-    queries, products = (task.team.gather(rows, len(batch)) for rows in (queries, products))
-    return info_nce(queries, products, task.config.temperature, masked, task.symmetric)
-
 # %% ../../nbs/43_training.encoder.ipynb #d735d2f1
 def _room(task):
     "How many pairs the device has room for at once."
@@ -222,9 +214,12 @@ def backward(self:EncoderTask,
     docs, at = np.unique(self.pairs.product[share], return_inverse=True)
     seed = int(torch.randint(2**31, ()))
     pieces, order = _encoders(self, self.pairs.queries[share], self.pairs.products[docs], size, seed)
+    masked = same_family(self.pairs.family[batch]) if self.mask_families else None
     def loss(rows):
         rows = rows[order]
-        return _contrast(self, batch, rows[:len(share)], rows[len(share):][at])
+        both = rows[:len(share)], rows[len(share):][at]
+        queries, products = (self.team.gather(side, len(batch)) for side in both)
+        return info_nce(queries, products, self.config.temperature, masked, self.symmetric)
     if len(batch) > piece*self.team.count: return backward_in_pieces(pieces, loss)
     value = loss(torch.cat([p() for p in pieces]))
     value.backward()
