@@ -164,11 +164,14 @@ def save(self:ScoreTask, run):
 # %% ../../nbs/44_training.score.ipynb #19b7ba1d
 @patch
 def measure(self:ScoreTask, run):
-    "`evaluate_scores` on the test part if there are stars in it."
+    "`evaluate_scores` on the test part if there are stars in it, and `calibration.png`."
+    from matplotlib.figure import Figure
     part = 'test' if len(_starred(self.data, 'test')) else 'val'
     data = _affordable(self, part)
     report = evaluate_scores(self.model, data, part, self.on, self.config.base)
-    _draw_calibration(report, run.path/'calibration.png')
+    figure, found = Figure(figsize=(4, 4)), report.predictions
+    plot_calibration(found.score, found.rating, ax=figure.subplots())
+    with write_beside(run.path/'calibration.png') as p: figure.savefig(p, format='png', dpi=120, bbox_inches='tight')
     return Measured(report.to_dict(), report._repr_markdown_(), report.verdict)
 
 # %% ../../nbs/44_training.score.ipynb #8fdf3295
@@ -178,14 +181,6 @@ def _affordable(task, part):
     most = max(200, task.plan.texts//32) # as many of val; for the ridge about what the model has read
     if len(_starred(task.data, part)) <= most: return task.data
     return smaller(task.data, most, 20*most, task.config.seed, 20, _starred)
-
-# %% ../../nbs/44_training.score.ipynb #9267b52b
-def _draw_calibration(report, path):
-    "Predicted and given stars, as a picture."
-    from matplotlib.figure import Figure
-    figure, found = Figure(figsize=(4, 4)), report.predictions
-    plot_calibration(found.score, found.rating, ax=figure.subplots())
-    with write_beside(path) as p: figure.savefig(p, format='png', dpi=120, bbox_inches='tight')
 
 # %% ../../nbs/44_training.score.ipynb #b172a7d1
 @delegates(train)
