@@ -443,10 +443,10 @@ def test_smoke_run_and_constant_stars(tiny_base, tmp_path):
     assert len(read_metrics(run)) == 2
 
 
-@pytest.mark.parametrize('stars,message', [([None], 'no stars'), ([0, 50, 100], 'expected 1 to 5')])
-def test_unusable_stars_are_an_error_that_leaves_no_run(tiny_base, tmp_path, stars, message):
+@pytest.mark.parametrize('stars', [[None], [0, 50, 100]])
+def test_unusable_stars_are_an_error_that_leaves_no_run(tiny_base, tmp_path, stars):
     toy = learnable()
     toy.train['rating'] = np.resize(np.array(stars, float), len(toy.train))
-    with pytest.raises(RecsysError, match=message):
+    with pytest.raises(RecsysError, match='no stars'):
         train_score(toy, config(tiny_base), root=tmp_path)
     assert not (tmp_path / 'outputs').exists()

@@ -36,17 +36,14 @@ def _starred(data, part):
 def _check_stars(data):
     "Raise a `RecsysError` where the stars cannot teach anything; warn where training will disappoint."
     name, n_val = data.name, len(_starred(data, 'val'))
-    given = _ratings(data, 'train').dropna()
-    stars = given[given.between(1, 5)]
-    if not len(given):
-        raise RecsysError(f'{name}: no stars: the rating of every training review is missing, '
+    stars = _ratings(data, 'train')
+    stars = stars[stars.between(1, 5)]
+    if not len(stars):
+        raise RecsysError(f'{name}: no stars: no training review has a rating of 1 to 5, '
                           'so there is nothing for a score model to learn')
-    if not len(stars): raise RecsysError(f'{name}: rating: expected 1 to 5, found {given.min():g} to {given.max():g}')
     if len(stars) < 20 or not n_val:
         raise RecsysError(f'{name}: {len(stars)} training and {n_val} validation reviews have stars; '
                           'at least 20 and 1 are needed')
-    if (others := len(given) - len(stars)):
-        warnings.warn(f'{name}: {others} training reviews have a rating outside 1 to 5 and are left out')
     if stars.nunique() == 1:
         warnings.warn(f'{name}: all training reviews have {stars.max():g} stars, and the model can learn nothing else')
 
