@@ -23,7 +23,7 @@ from ..models.encoding import alike
 from ..models.info_nce import info_nce, same_family
 from .datasets import (
     draw_evenly, like_length_batches, possible_pairs, product_rows, smaller, some_rows, tokenize_pairs)
-from .loop import Measured, Task, keeping_weights, train
+from .loop import Task, keeping_weights, train
 from .settings import EncoderConfig
 
 # %% ../../nbs/43_training.encoder.ipynb #072fb56e
@@ -247,7 +247,7 @@ def measure(self:EncoderTask, run):
             f'Measured among {len(data.products):,} products, not among all, which would take longer than training; '
             f'every figure is higher than among all: `recsys evaluate --data {data.name}` measures those.')
     figures = dict(fingerprint=trained.fingerprint, split=part) | report.to_dict()
-    return Measured(figures, report._repr_markdown_(), report.closing()[-1])
+    return figures, report._repr_markdown_(), report.closing()[-1]
 
 # %% ../../nbs/43_training.encoder.ipynb #0027b51e
 @patch

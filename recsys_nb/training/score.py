@@ -19,7 +19,7 @@ from ..models.product_scores import product_scores
 from ..models.score_model import ReviewMetadataScoreModel, ScoreInputs, numbers_of, star_loss
 from ..data.rows import read_batches, read_column, read_rows, row_batches
 from .datasets import draw_evenly, like_length_batches, smaller
-from .loop import Measured, Task, decay_groups, train
+from .loop import Task, decay_groups, train
 from .settings import ScoreConfig
 
 # %% ../../nbs/44_training.score.ipynb #3c723bcb
@@ -169,7 +169,7 @@ def measure(self:ScoreTask, run):
     figure, found = Figure(figsize=(4, 4)), report.predictions
     plot_calibration(found.score, found.rating, ax=figure.subplots())
     with write_beside(run.path/'calibration.png') as p: figure.savefig(p, format='png', dpi=120, bbox_inches='tight')
-    return Measured(report.to_dict(), report._repr_markdown_(), report.verdict)
+    return report.to_dict(), report._repr_markdown_(), report.verdict
 
 # %% ../../nbs/44_training.score.ipynb #8fdf3295
 def _affordable(task, part):
