@@ -263,11 +263,10 @@ def _make_plan(
 # %% ../../nbs/42_training.loop.ipynb #38178dd9
 @patch
 def __str__(self:Plan):
-    share = 'all' if self.examples == self.available else f'{self.examples/self.available:.1%}'
     took = self.epochs*self.examples/self.rate
     times = 'once' if self.epochs == 1 else f'{self.epochs} times'
     limit = f'the limit is {lasting(self.limit)}' if self.limit else 'there is no limit'
-    return (f'{self.examples:,} of {self.available:,} {self.unit}s ({share}), {times}, '
+    return (f'{self.examples:,} of {self.available:,} {self.unit}s, {times}, '
             f'about {lasting(took)} at {float(f"{self.rate:.3g}"):,g} a second; {limit}')
 
 # %% ../../nbs/42_training.loop.ipynb #705b0334
@@ -280,7 +279,7 @@ def measure_rate(
 ):                           # Examples a second
     "How fast this machine trains, tried on a few examples."
     alone, size = task.team.device == 'cpu' and task.team.count == 1, task.config.batch_size
-    task.load(min(task.available, 4*size if alone else size))
+    task.load(4*size if alone else size)
     task.model.to(task.team.device).train()
     batches = task.train_batches(1)[:4]
     if not batches: raise RecsysError('no training batches: the training part is empty or smaller than a batch')
