@@ -139,7 +139,7 @@ def operations(
 def share_of_throughput(data, pairs_per_second):
     "Which part of the machine's matrix throughput training reaches."
     t = tokenize_pairs(data, possible_pairs(data), DualEncoderSBERT().tokenize, 128, 128)
-    per_pair = 3*operations([*t.queries, *t.products[t.product]])/len(t)
+    per_pair = 3*operations([*t.queries, *t.products[t.product]])/len(t.queries)
     reached, best = pairs_per_second*per_pair, matrix_throughput()
     tokens = float((t.queries.lengths + t.products.lengths[t.product]).mean())
     return dict(tflops=reached/1e12, machine_tflops=best/1e12, share=reached/best, tokens_per_pair=tokens)

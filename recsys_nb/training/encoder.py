@@ -162,7 +162,7 @@ def train_batches(self:EncoderTask, epoch):
     c, pairs = self.config, self.pairs
     lengths = pairs.queries.lengths + pairs.products.lengths[pairs.product]
     batches = like_length_batches(lengths, c.batch_size, [c.seed, epoch])
-    return [b for b in batches if 2*len(b) >= min(c.batch_size, len(pairs))]
+    return [b for b in batches if 2*len(b) >= min(c.batch_size, len(lengths))]
 
 # %% ../../nbs/43_training.encoder.ipynb #0d77d11e
 @patch
