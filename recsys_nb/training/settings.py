@@ -109,10 +109,11 @@ _configs = {c.kind: c for c in (EncoderConfig, ScoreConfig)}
 def config(self:RunFolder):
     "The run's settings, an `EncoderConfig` or a `ScoreConfig`."
     path = self.path/'config.json'
-    given = {k: v for k, v in read_json(path).items() if (k, v) not in _gone.items()}
-    old = [f'{k}={v}' for k, v in given.items() if k in _gone]
-    if old:
-        raise RecsysError(f'{path}: {", ".join(old)}: this version has no such setting; '
-                          'commit 43e5e92 is the last that has')
+    given = read_json(path)
+    for name, off in _gone.items():
+        value = given.pop(name, off)
+        if value != off:
+            raise RecsysError(f'{path}: {name}={value}: this version has no such setting; '
+                              'commit 43e5e92 is the last that has')
     try: return _configs[self.kind](**given)
     except RecsysError as e: raise RecsysError(f'{path}: {e}') from None
