@@ -247,18 +247,18 @@ def _make_plan(
 ) -> Plan:
     "As much as there is time for."
     config = task.config
-    whole = Plan(task.available, task.available, config.epochs, rate, limit, task.unit)
-    if limit is None: return whole
+    plan = Plan(task.available, task.available, config.epochs, rate, limit, task.unit)
+    if limit is None: return plan
     all_in_all = limit*2/3*rate
     evaluations = (config.epochs + 1)*task.evaluation
-    whole.share = min(1., all_in_all/4/max(evaluations, 1))
-    affordable = all_in_all - whole.share*evaluations
-    whole.epochs = min(config.epochs, max(1, round(affordable/task.available)))
-    n = int(affordable/whole.epochs)
-    if n >= task.available: return whole
-    n -= n % 10**max(0, len(str(n)) - 2) # two digits
-    n = max(n, config.batch_size)
-    return replace(whole, examples=min(n, task.available))
+    plan.share = min(1., all_in_all/4/max(evaluations, 1))
+    affordable = all_in_all - plan.share*evaluations
+    plan.epochs = min(config.epochs, max(1, round(affordable/task.available)))
+    n = int(affordable/plan.epochs)
+    if n < task.available:
+        n -= n % 10**max(0, len(str(n)) - 2) # two digits
+        plan.examples = min(max(n, config.batch_size), task.available)
+    return plan
 
 # %% ../../nbs/42_training.loop.ipynb #38178dd9
 @patch
