@@ -129,7 +129,7 @@ def plot_metric(
     if way: _mark_best(ax, shown, column)
     if column == 'val_recall@1':
         for n in {d.val_candidates.iloc[-1] for d in frames.values() if 'val_candidates' in d}: _chance(ax, 1/n)
-    last = max([1, *(d.epoch.max() for d in frames.values())])
+    last = max(1, pd.concat(frames).epoch.max())
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.margins(.08, .18)
     ax.set_xlim(-.08*last, 1.08*last) # from before training, in all plots alike
