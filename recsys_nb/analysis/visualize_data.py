@@ -86,10 +86,9 @@ def plot_lengths(
 ):                     # The axes
     "Words of a review and of a product's text."
     ax = axes_or_new(ax)
-    reviews, products = _word_counts(_all_reviews(data).text), _word_counts(data.products.text)
-    if reviews.empty and products.empty:
-        return say_nothing(ax, 'Length of the texts', 'there are no texts')
-    for name, words, colour in (('reviews', reviews, accent), ('products', products, part_colours['val'])):
+    shown = ('reviews', _all_reviews(data).text, accent), ('products', data.products.text, part_colours['val'])
+    for name, texts, colour in shown:
+        words = _word_counts(texts)
         if words.empty:
             continue
         label = f'{name}: median {words.median():.0f} words, {(words > words_read).mean():.0%} over {words_read}'
