@@ -38,11 +38,8 @@ def _check_stars(data):
     name, n_val = data.name, len(_starred(data, 'val'))
     stars = _ratings(data, 'train')
     stars = stars[stars.between(1, 5)]
-    if not len(stars):
-        raise RecsysError(f'{name}: no stars: no training review has a rating of 1 to 5, '
-                          'so there is nothing for a score model to learn')
     if len(stars) < 20 or not n_val:
-        raise RecsysError(f'{name}: {len(stars)} training and {n_val} validation reviews have stars; '
+        raise RecsysError(f'{name}: {len(stars)} training and {n_val} validation reviews have a rating of 1 to 5; '
                           'at least 20 and 1 are needed')
     if stars.nunique() == 1:
         warnings.warn(f'{name}: all training reviews have {stars.max():g} stars, and the model can learn nothing else')
