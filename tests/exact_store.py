@@ -5,6 +5,8 @@ import numpy as np
 from recsys_nb.evaluation.fusion import idf
 from recsys_nb.index.stores import Candidate, Filters, key_of, vector_kinds
 
+kept = 'product_id', 'family_id', 'score', 'n_reviews'  # of a payload in a candidate
+
 
 def passes(f, payload):
     "Whether a product meets the conditions."
@@ -85,6 +87,7 @@ class ExactStore:
             values = {s: {i: v for i, v in self.values(s, a).items() if i in known} for s, a in q.asked.items()}
             by = values or dict(score={i: p.get('score') or 0 for i, p in known.items()})
             found = dict.fromkeys(i for v in by.values() for i in best(v, q.n))
-            return [Candidate.of(known[i], {s: v[i] for s, v in values.items() if i in v}) for i in found]
+            signals = {i: {s: v[i] for s, v in values.items() if i in v} for i in found}
+            return [Candidate(signals=signals[i], **{f: known[i][f] for f in kept if f in known[i]}) for i in found]
 
         return [one(q) for q in lookups]

@@ -7,6 +7,7 @@ __all__ = ['QdrantStore', 'EdgeStore', 'ServerUnavailable', 'server_url', 'Serve
 
 # %% ../../nbs/51_index.qdrant.ipynb #9bb846b1
 import os, re, time
+from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 import numpy as np, qdrant_edge as edge
@@ -105,47 +106,40 @@ def request(self:QdrantStore, name, asked, n, f, exact):
 
 # %% ../../nbs/51_index.qdrant.ipynb #5a838cce
 @patch
-def _fill_in(self:QdrantStore, lookups, found):
-    "Add what each signal says of the products that the others found"
-    requests = {}
-    for i, q in enumerate(lookups):
-        every = set().union(*(found[i, name] for name in q.asked))
-        if not every or len(q.asked) < 2: continue
-        among = self.lib.Filter(must=[_has_ids(self.lib, every)])
-        for name, asked in q.asked.items():
-            requests[i, name] = self.request(name, asked, len(every), among, True)
-    for of, values in self._values(requests).items(): found[of] |= values
+def _values(self:QdrantStore, questions, exact):
+    "For each question (what is asked, how many, a filter): name -> point -> value."
+    requests = [self.request(name, vector, n, f, exact) for asked, n, f in questions for name, vector in asked.items()]
+    found = iter(self.send(requests) if requests else ())
+    return [{name: {p.id: p.score for p in next(found)} for name in asked} for asked, _, _ in questions]
+
+@patch
+def _every_value(self:QdrantStore, lookups, found):
+    "What each signal says of all products that were found, where there are several signals."
+    every = [set().union(*own.values()) for own in found]
+    again = [(q.asked if ids and len(q.asked) > 1 else {}, len(ids), self.lib.Filter(must=[_has_ids(self.lib, ids)]))
+             for q, ids in zip(lookups, every)]
+    return [values or own for values, own in zip(self._values(again, True), found)]
 
 # %% ../../nbs/51_index.qdrant.ipynb #0d296337
+_by_stars = {'score': None, None: None} # Of what is asked nothing: by predicted stars, and any
+
 @patch
 def candidates(self:QdrantStore,
     lookups:list,     # `Lookup`s
     exact:bool=False, # Compare with every vector instead of following the graph
 ) -> list:            # For each lookup a list of `Candidate`s
     "The best products of each lookup."
-    requests = {}
-    for i, q in enumerate(lookups):
-        f = _filter_of(self.lib, q.filters)
-        for name, asked in q.asked.items(): requests[i, name] = self.request(name, asked, q.n, f, exact)
-    found = self._values(requests)
-    self._fill_in(lookups, found)
-    payloads = self._payloads(set().union(*found.values()))
-    def one(i, q):
-        if not q.asked: return self._highest_scored(q)
-        signals = {}
-        for name in q.asked:
-            for point_id, value in found[i, name].items(): signals.setdefault(point_id, {})[name] = value
-        return [Candidate.of(payloads[j], own) for j, own in signals.items() if j in payloads]
-    return [one(i, q) for i, q in enumerate(lookups)]
+    questions = [(q.asked or _by_stars, q.n, _filter_of(self.lib, q.filters)) for q in lookups]
+    found = self._every_value(lookups, self._values(questions, exact))
+    points = [list(dict.fromkeys(chain(*own.values()))) for own in found]
+    payloads = self._payloads(set().union(*points))
+    def one(q, own, points):
+        some = [p for p in points if p in payloads][:None if q.asked else q.n]
+        signals = [{name: own[name][p] for name in q.asked if p in own[name]} for p in some]
+        return [Candidate(**payloads[p], signals=values) for p, values in zip(some, signals)]
+    return list(map(one, lookups, found, points))
 
 # %% ../../nbs/51_index.qdrant.ipynb #87d8dfb1
-@patch
-def _values(self:QdrantStore, requests):
-    "For each key of the requests the points that are found and their values"
-    if not requests: return {}
-    found = self.send(list(requests.values()))
-    return {key: {p.id: p.score for p in points} for key, points in zip(requests, found)}
-
 _remembered = 100_000 # points, about 50 MB
 _candidate_fields = ['product_id', 'family_id', 'score', 'n_reviews'] # the rest is fetched for what is shown
 
@@ -159,15 +153,6 @@ def _payloads(self:QdrantStore, ids):
         if len(read) > _remembered: self.read = {}
         else: read |= found
     return found
-
-# %% ../../nbs/51_index.qdrant.ipynb #54820a70
-@patch
-def _highest_scored(self:QdrantStore, q):
-    "What passes the filter, by predicted stars"
-    f = _filter_of(self.lib, q.filters)
-    points = self._values({by: self.request(by, None, q.n, f, False) for by in ('score', None)})
-    found = [Candidate.of(payload, {}) for payload in self._payloads(set().union(*points.values())).values()]
-    return sorted(found, key=lambda c: (-(c.score or 0), c.product_id))[:q.n]
 
 # %% ../../nbs/51_index.qdrant.ipynb #3fcb5dae
 _in_use = ('this index is open in another program (a running `recsys serve`?); stop that first, '

@@ -108,13 +108,8 @@ class Lookup:
 @dataclass
 class Candidate:
     "A product with its raw values."
-    product_id:str      # Its id
-    family_id:str       # Its family
-    score:float|None    # Predicted stars
-    signals:dict        # Name of a vector -> value; without what the product lacks and words it does not share
-    n_reviews:int=0     # How many of its reviews are kept; of none, no review can say anything
-    @classmethod
-    def of(cls, payload, signals):
-        "From what a store keeps of a product."
-        score, n_reviews = payload.get('score'), payload.get('n_reviews', 0)
-        return cls(payload['product_id'], payload['family_id'], score, signals, n_reviews)
+    product_id:str        # Its id
+    family_id:str         # Its family
+    score:float|None=None # Predicted stars
+    signals:dict=field(default_factory=dict) # Name of a vector -> value; without what it lacks, or shares no word with
+    n_reviews:int=0       # How many of its reviews are kept; of none, no review can say anything
