@@ -178,20 +178,23 @@ def _open_lock(folder, alone):
 # %% ../../nbs/51_index.qdrant.ipynb #68e7fbc7
 _indexed = dict(price='Float', score='Float', family_id='Keyword', brand_key='Keyword', category_keys='Keyword')
 
+def _of_each(**kinds):
+    "By the names of vectors what there is for their kinds."
+    return {name: kinds[kind] for name, kind in vector_kinds.items() if kind in kinds}
+
 def _edge_config(dim, quantise):
+    def dense(**more): return edge.EdgeVectorParams(size=dim, distance=edge.Distance.Cosine, **more)
     best = edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim)
-    unsearched = dict(
+    unsearched = dense(
         datatype=edge.VectorStorageDatatype.Float16,
         on_disk=True,
         multivector_config=best,
         hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10_000))
-    more = dict(one={}, several=dict(multivector_config=best), kept=unsearched)
-    def dense(kind): return edge.EdgeVectorParams(size=dim, distance=edge.Distance.Cosine, **more[kind])
-    def sparse(kind): return edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf if kind == 'bm25' else None)
+    sparse = edge.EdgeSparseVectorParams
     int8 = edge.ScalarQuantizationConfig(edge.ScalarType.Int8, always_ram=True)
     return edge.EdgeConfig(
-        vectors={n: dense(k) for n, k in vector_kinds.items() if k in more},
-        sparse_vectors={n: sparse(k) for n, k in vector_kinds.items() if k not in more},
+        vectors=_of_each(one=dense(), several=dense(multivector_config=best), kept=unsearched),
+        sparse_vectors=_of_each(bm25=sparse(modifier=edge.Modifier.Idf), sparse=sparse()),
         wal_enabled=False,
         hnsw_config=edge.HnswIndexConfig(m=16, ef_construct=100, full_scan_threshold=10_000),
         quantization_config=int8 if quantise else None)
@@ -367,18 +370,6 @@ class ServerStore(QdrantStore):
         "Whether the collection is there."
         return self.call('collection_exists')
 
-# %% ../../nbs/51_index.qdrant.ipynb #ac8e060c
-@patch
-def _layout(self:ServerStore, dim, quantise):
-    m = self.lib
-    best = dict(comparator='max_sim')
-    unsearched = dict(datatype='float16', on_disk=True, multivector_config=best, hnsw_config=dict(m=0))
-    more = dict(one=dict(on_disk=quantise), several=dict(on_disk=quantise, multivector_config=best), kept=unsearched)
-    def dense(kind): return m.VectorParams(size=dim, distance='Cosine', **more[kind])
-    def sparse(kind): return m.SparseVectorParams(modifier='idf' if kind == 'bm25' else None)
-    return dict(vectors_config={n: dense(k) for n, k in vector_kinds.items() if k in more},
-                sparse_vectors_config={n: sparse(k) for n, k in vector_kinds.items() if k not in more})
-
 # %% ../../nbs/51_index.qdrant.ipynb #b2ab7d9a
 @patch
 def create(self:ServerStore,
@@ -389,10 +380,15 @@ def create(self:ServerStore,
 ):
     "Make the collection, empty."
     m = self.lib
+    def dense(on_disk=quantise, **more): return m.VectorParams(size=dim, distance='Cosine', on_disk=on_disk, **more)
+    best = dict(comparator='max_sim')
+    unsearched = dense(datatype='float16', on_disk=True, multivector_config=best, hnsw_config=dict(m=0))
+    sparse = m.SparseVectorParams
     int8 = m.ScalarQuantization(scalar=dict(type='int8', always_ram=True)) if quantise else None
     self.call(
         'create_collection',
-        **self._layout(dim, quantise),
+        vectors_config=_of_each(one=dense(), several=dense(multivector_config=best), kept=unsearched),
+        sparse_vectors_config=_of_each(bm25=sparse(modifier='idf'), sparse=sparse()),
         shard_number=shards,
         replication_factor=replicas,
         hnsw_config=m.HnswConfigDiff(m=16, ef_construct=100),
