@@ -6,7 +6,7 @@
 __all__ = ['update_data', 'update_index']
 
 # %% ../../nbs/55_index.update.ipynb #9d25dd5b
-import errno, json, os, shutil
+import json, os, shutil
 from pathlib import Path
 import pandas as pd
 from ..core.files import (
@@ -80,28 +80,14 @@ def _same(now, then):
     return now.eq(then.reindex(now.index, fill_value=0))
 
 # %% ../../nbs/55_index.update.ipynb #409f9755
-def _written(file):
-    "Where a file has data and no hole: begin and end of each stretch."
-    end = 0
-    while True:
-        try: start = os.lseek(file, end, os.SEEK_DATA)
-        except OSError as e:
-            if e.errno == errno.ENXIO: return # only a hole is left
-            raise
-        end = os.lseek(file, start, os.SEEK_HOLE)
-        yield start, end
-
 def _copy(source, target):
-    "Copy a file and leave its holes."
-    if not hasattr(os, 'SEEK_DATA'):
-        return shutil.copyfile(source, target)
-    with open(source, 'rb', buffering=0) as a, open(target, 'wb') as b:
-        for at, end in _written(a.fileno()):
-            a.seek(at)
-            b.seek(at)
-            while at < end and (some := a.read(min(2**24, end - at))):
-                at += b.write(some)
-        b.truncate(os.fstat(a.fileno()).st_size)
+    "Copy a file; a page of nothing but zeros is a hole in the copy."
+    hole = bytes(4096)
+    with open(source, 'rb', buffering=2**20) as a, open(target, 'wb') as b:
+        while page := a.read(len(hole)):
+            if page == hole: b.seek(len(hole), os.SEEK_CUR)
+            else: b.write(page)
+        b.truncate()
 
 # %% ../../nbs/55_index.update.ipynb #dd6291cd
 def _put(index, rows, reviews, model, after):
