@@ -32,15 +32,17 @@ def _removal(ids, folder):
     "A file of metadata that removes these products."
     lines = ''.join(json.dumps(dict(parent_asin=i)) + '\n' for i in sorted(set(as_tuple(ids))))
     with write_beside(folder/'removed.jsonl') as part: part.write_text(lines, encoding='utf-8')
-    return _kept(folder/'removed.jsonl', folder)
+    return folder/'removed.jsonl'
 
-def _joined(data, kind, new=()):
-    "The files that data were prepared from, and new ones after them."
-    old = [Path(f['file']) for f in data.report['files'][kind]]
-    for file in old:
+def _raw_files(data, kind):
+    "The files that data were prepared from."
+    files = [Path(f['file']) for f in data.report['files'][kind]]
+    for file in files:
         if not file.exists():
             raise RecsysError(f'{file}: missing; {data.name} was prepared from it, and is updated from it')
-    return [f for f in old if f not in new] + list(new)
+    return files
+
+def _joined(old, new): return [f for f in old if f not in new] + new
 
 # %% ../../nbs/55_index.update.ipynb #9eb84763
 def update_data(
@@ -58,21 +60,19 @@ def update_data(
         folder.mkdir(exist_ok=True)
         for left in folder.glob('.*.part'): # of a killed update
             left.unlink()
+        gone = [_removal(removed, folder)] if removed else []
         new_reviews = [_kept(f, folder) for f in input_files(reviews, 'reviews')]
-        new_meta = [_kept(f, folder) for f in input_files(meta, 'meta')]
-        if removed:
-            new_meta.append(_removal(removed, folder))
-        all_reviews = _joined(data, 'reviews', new_reviews)
-        all_meta = _joined(data, 'meta', new_meta)
-        if (all_reviews, all_meta) == (_joined(data, 'reviews'), _joined(data, 'meta')):
+        new_meta = [_kept(f, folder) for f in input_files(meta, 'meta') + gone]
+        old = [_raw_files(data, kind) for kind in ('reviews', 'meta')]
+        files = [_joined(old[0], new_reviews), _joined(old[1], new_meta)]
+        if files == old:
             with only_one(data.path, f'data set "{data.name}"'): # clears what a killed one left
                 return data
         settings, split = dict(data.report['settings']), data.report['split']
-        updates = {*(settings.get('updates') or ()), *map(str, new_meta)}
-        settings['updates'] = [str(f) for f in all_meta if str(f) in updates]
+        settings['updates'] = _joined(settings.get('updates') or [], [str(f) for f in new_meta])
         if split['by'] == 'time':
             settings |= dict(split='time', cuts=split['cuts'])
-        return prepare(all_reviews, all_meta, data.path.name, root, **how, **settings)
+        return prepare(*files, data.path.name, root, **how, **settings)
 
 # %% ../../nbs/55_index.update.ipynb #a41199e6
 def _same(now, then):
