@@ -181,7 +181,7 @@ def test_interrupted_it_leaves_the_old_index_and_goes_through_again(shop, monkey
     def killed(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(update, '_tell', killed)
+    monkeypatch.setattr(update, 'shown_columns', killed)
     with pytest.raises(KeyboardInterrupt):
         update_all('shop', *arguments, root)
     assert (folder / 'manifest.json').read_text() == built and not list(folder.parent.glob('.*.part'))

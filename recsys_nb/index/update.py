@@ -98,11 +98,11 @@ def _put(index, rows, reviews, model, after):
     heard = reviews[reviews.family_id.isin(rows.family_id[~rows.same_reviews])]
     if len(heard):
         said |= listen(heard, model.encode, m['per_family'], m.get('sentences', 8), known=before) # the user tower
-    vectors = {i: v['meaning'] for i, (_, v) in standing.items()}
-    new = rows.index[~(rows.same_text & rows.index.isin(standing))].tolist()
-    if new:
-        made = model.encode(rows.text[new].fillna('').tolist(), side='product', max_tokens=m.get('tokens'))
-        vectors |= zip(new, sound(made, new))
+    vectors = {i: v['meaning'] for i, (_, v) in standing.items() if rows.same_text[i]}
+    new = rows.text[~rows.index.isin(vectors)]
+    if len(new):
+        made = model.encode(new.fillna('').tolist(), side='product', max_tokens=m.get('tokens'))
+        vectors |= zip(new.index, sound(made, new.index))
     payloads = [payload_of(r) for r in rows.to_dict('records')]
     index.put(payloads, [vectors[i] for i in rows.index], said, after)
     m['has_reviews'] |= any(own.reviews for own in said.values())
@@ -111,35 +111,25 @@ def _put(index, rows, reviews, model, after):
 # %% ../../nbs/55_index.update.ipynb #588e99fc
 _at_a_time = 1000 # Products
 
-def _put_all(index, data, same, scores, followers):
-    "Put all products of which something differs; how many, and how many of them were encoded."
-    changed = same.index[~same.all(axis=1)]
-    if not len(changed):
-        return dict(written=0, encoded=0)
-    after = followed(followers[followers.product_id.isin(changed)])
-    tables = read_batches(data, 'products', [])
-    tables = [t[t.product_id.isin(changed)] for t in tables]
+def _put_all(index, data, changed, scores, followers):
+    "Put all products of which something has changed; how many were encoded."
+    after = followed(followers[followers.product_id.isin(changed.index)])
+    tables = [t[t.product_id.isin(changed.index)] for t in read_batches(data, 'products', [])]
     rows = with_scores(pd.concat(tables), scores, followers).set_index('product_id', drop=False)
-    rows = rows.assign(same_text=same.text, same_reviews=same.reviews)
+    rows = rows.assign(same_text=changed.text, same_reviews=changed.reviews)
     model, m = model_of(index.folder), index.manifest
     new = set(rows.family_id[~rows.same_reviews])
     reviews = reviews_known(data, m['known'], m['per_family'], new, m.get('families'))
     encoded = 0
-    with progress(None, 'updating', len(rows), 'product') as bar:
-        for i in range(0, len(rows), _at_a_time):
-            some = rows[i:i + _at_a_time]
-            encoded += _put(index, some, reviews, model, after)
-            bar.update(len(some))
-    if 10*len(rows) > len(same):
-        index.store.finish()
-    return dict(written=len(rows), encoded=encoded)
+    for i in progress(range(0, len(rows), _at_a_time), 'updating', unit='batch'):
+        encoded += _put(index, rows[i:i + _at_a_time], reviews, model, after)
+    return encoded
 
 # %% ../../nbs/55_index.update.ipynb #00336d13
 def update_index(
     data:PreparedData,             # As it is now
     folder:Path,                   # The standing index
     scores:pd.DataFrame|None=None, # product_id and predicted score
-    client=None,                   # An open `QdrantClient`
 ) -> dict:                         # How many products were written, encoded and removed
     "Write into an index what has changed in its data."
     m = read_manifest(folder)
@@ -149,20 +139,21 @@ def update_index(
         now = contents(data, scores, followers, m['known'], m.get('families'))
         then = pd.read_parquet(file) if file.exists() else now[:0]
         same = _same(now, then)
+        changed = same[~same.all(axis=1)]
         gone = then.index.difference(now.index).tolist()
-        if same.all(axis=None) and not gone:
-            return dict(written=0, encoded=0, removed=0)
+        done = dict(written=len(changed), encoded=0, removed=len(gone))
+        if not any(done.values()):
+            return done
         with replace_folder(folder) as part:
             shutil.copytree(folder, part, copy_function=_copy, dirs_exist_ok=True)
-            with ProductIndex.open(part, alone=True, client=client) as index:
-                done = _put_all(index, data, same, scores, followers)
+            with ProductIndex.open(part, alone=True) as index:
+                if len(changed):
+                    done['encoded'] = _put_all(index, data, changed, scores, followers)
+                if 10*len(changed) > len(now):
+                    index.store.finish()
                 if gone:
                     index.store.delete(gone)
-                _tell(index, data, now, scores, followers)
-    return done | dict(removed=len(gone))
-
-def _tell(index, data, now, scores, followers):
-    "Write what the index is made of now."
-    now.to_parquet(index.folder/'contents.parquet')
-    shown_columns(data).to_parquet(index.folder/'products.parquet')
-    index.note(has_histories=len(followers) > 0, has_scores=scores is not None)
+                now.to_parquet(part/'contents.parquet')
+                shown_columns(data).to_parquet(part/'products.parquet')
+                index.note(has_histories=len(followers) > 0, has_scores=scores is not None)
+    return done
