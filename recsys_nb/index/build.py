@@ -118,17 +118,18 @@ def _key_of_data(
     return h.hexdigest()[:16]
 
 # %% ../../nbs/54_index.build.ipynb #4c48e8cf
-def _begun_store(part, name, dim, s, client):
-    "The store of an unfinished index"
-    if not s.url: return EdgeStore(part.path, dim, s.quantise)
-    collection = part.done('collection') or f'{name}-{uuid.uuid4().hex[:12]}'
+def _begun_index(part, manifest, s, client):
+    "An unfinished index"
+    dim = manifest['dim']
+    if not s.url: return ProductIndex(EdgeStore(part.path, dim, s.quantise), manifest, part.path)
+    collection = part.done('collection') or f'{manifest["name"]}-{uuid.uuid4().hex[:12]}'
     part.state |= dict(url=s.url, collection=collection)
     store = ServerStore(s.url, collection, client=client)
     if not store.exists():
         part.state['products'] = 0 # whatever was written before is gone
         part.mark('later', 0)
         store.create(dim, s.quantise, s.shards, s.replicas)
-    return store
+    return ProductIndex(store, manifest | dict(collection=collection), part.path)
 
 # %% ../../nbs/54_index.build.ipynb #e022e77d
 def _average_lengths(products, reviews, per_family):
@@ -192,26 +193,6 @@ def _hear(index, part, products, later, encode):
         own = find(rows.family_id)
         if len(own): index.add_reviews(own, encode, len(rows))
 
-# %% ../../nbs/54_index.build.ipynb #71a06d4f
-def _first_manifest(name, fingerprint, dim, products, reviews, s):
-    "What is known of an index before it is filled"
-    return dict(
-        name=name,
-        format=index_format,
-        fingerprint=fingerprint,
-        dim=dim,
-        n_products=len(products),
-        url=s.url,
-        quantised=s.quantise,
-        per_family=s.per_family,
-        sentences=s.sentences,
-        families=s.families,
-        tokens=s.tokens,
-        known=s.known,
-        has_scores=bool('score' in products and products.score.notna().any()),
-        built_at=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-        **_average_lengths(products, reviews, s.per_family))
-
 # %% ../../nbs/54_index.build.ipynb #eb73b12f
 def index_products(
     folder:str|Path,          # Where the index goes; on a server only its manifest
@@ -236,14 +217,15 @@ def index_products(
         vectors = _in_order(vectors, products, p)
         dim = vectors.shape[1]
     del products # the largest table, often held by nobody else
-    key = _key_of_data(p, reviews, later, followers, fingerprint=fingerprint, dim=dim, format=index_format, **asdict(s))
+    kind = dict(fingerprint=fingerprint, dim=dim, format=index_format) | asdict(s)
+    key = _key_of_data(p, reviews, later, followers, **kind)
     with resumable_folder(folder, key, client) as part:
-        manifest = _first_manifest(folder.name, fingerprint, dim, p, reviews, s)
-        index = ProductIndex(_begun_store(part, folder.name, dim, s, client), manifest, part.path)
+        manifest = kind | dict(name=folder.name, n_products=len(p), built_at=datetime.now(timezone.utc).isoformat())
+        manifest |= dict(has_scores='score' in p and bool(p.score.notna().any()), has_histories=len(followers) > 0)
+        index = _begun_index(part, manifest | _average_lengths(p, reviews, s.per_family), s, client)
         try:
             _fill(index, part, p, vectors, reviews, encode, s, followers)
-            index.manifest |= dict(has_reviews=bool(part.done('reviews')), has_histories=len(followers) > 0)
-            index.manifest['collection'] = part.done('collection') or None
+            index.manifest['has_reviews'] = bool(part.done('reviews'))
             if finish: finish(index, part)
             _hear(index, part, p, later, encode)
             del p

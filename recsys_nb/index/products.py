@@ -240,9 +240,9 @@ def open(cls:ProductIndex,
     folder = recover_folder(folder)
     m = read_manifest(folder)
     if not (url := url or m.get('url')): return cls(EdgeStore(folder, alone=alone), m, folder)
-    store = ServerStore(url, m['collection'], client=client)
+    store = ServerStore(url, m.get('collection'), client=client)
     if not store.exists():
-        raise RecsysError(f'{url}: the collection {m["collection"]} is gone; build the index anew with `recsys index`')
+        raise RecsysError(f'{url}: the collection {store.collection} is gone; build the index anew with `recsys index`')
     return cls(store, m, folder)
 
 # %% ../../nbs/53_index.products.ipynb #2dfeb69e
