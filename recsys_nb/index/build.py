@@ -180,7 +180,7 @@ def _fill(index, part, products, vectors, reviews, encode, s, followers):
             made = vectors(rows.text.fillna('').tolist()) if callable(vectors) else vectors[rows.index]
             payloads = [payload_of(r) for r in rows.to_dict('records')]
             own = find(p['family_id'] for p in payloads)
-            said = listen(own, encode, s.per_family, s.sentences) if len(own) else {}
+            said = listen(own, encode, s.per_family, s.sentences)
             index.put(payloads, sound(made, rows.product_id), said, after)
             if said: part.mark('reviews', True)
             bar.update(len(rows))
@@ -189,7 +189,7 @@ def _fill(index, part, products, vectors, reviews, encode, s, followers):
 def _hear(index, part, products, later, encode):
     "Add the reviews that an index must not know while its weights are fitted."
     find = _of_families(later)
-    for rows in _missing(part, 'later', products) if len(later) else ():
+    for rows in _missing(part, 'later', products):
         own = find(rows.family_id)
         if len(own): index.add_reviews(own, encode, len(rows))
 
@@ -299,13 +299,15 @@ def _reviews_of(data, parts, per_family, families=None, but=()):
             kept = chosen_reviews(every, heard*per_family)
     return kept
 
-def _first_and_later(data, s, shown, families=None):
-    "The reviews that an index knows while its weights are fitted, and those that come after."
+def _first_and_later(data, s, among=None):
+    "Queries to fit weights on, the reviews that an index knows meanwhile, and those that come after."
+    queries, shown = fitting_queries(data)
+    families = _families_heard(data, s.known, s.families, among)
     if families is not None: shown = shown[shown.family_id.isin(families)]
     first = _reviews_of(data, ['train'], s.per_family, families)
     if len(shown): first = pd.concat([first, shown])
     later = _reviews_of(data, _parts_of(s.known)[1:], s.per_family, families, shown.review_id)
-    return first, later
+    return queries, first, later
 
 def _families_heard(data, known, most, among=None):
     "The families whose reviews an index knows, those with the most; of these, or of all."
@@ -339,7 +341,8 @@ _made_of = f"""
         FROM (SELECT product_id, before, round(weight, 6) FROM followers) f GROUP BY product_id),
     own AS (SELECT family_id, {_hash('family_id')} AS n FROM read_parquet({{products}}) GROUP BY family_id
         UNION ALL FROM said)
-    SELECT p.product_id, {_hash('concat(p, s, earlier.n, later.n)')} AS row, {_hash('p.text')} AS text, own.n AS reviews
+    SELECT p.product_id, p.family_id,
+        {_hash('concat(p, s, earlier.n, later.n)')} AS row, {_hash('p.text')} AS text, own.n AS reviews
     FROM read_parquet({{products}}) p LEFT JOIN scores s USING (product_id) LEFT JOIN earlier USING (product_id)
         LEFT JOIN (SELECT before AS product_id, max(damping) AS n FROM followers GROUP BY before) later
         USING (product_id)
@@ -360,10 +363,8 @@ def contents(
         con.register('scores', followers[:0] if scores is None else scores) # names of columns are hashed, too
         con.register('followers', followers)
         made = con.sql(sql).df().set_index('product_id')
-    heard = _families_heard(data, known, most)
-    if heard is not None:
-        family = _products_of(data, ['product_id', 'family_id']).set_index('product_id').family_id
-        made['reviews'] = made.reviews.where(family[made.index].isin(heard), 0)
+    family, heard = made.pop('family_id'), _families_heard(data, known, most)
+    if heard is not None: made['reviews'] = made.reviews.where(family.isin(heard), 0)
     return made
 
 # %% ../../nbs/54_index.build.ipynb #58259133
@@ -411,13 +412,13 @@ def encode_shard(
     folder = _place_of_parts(root, name or data.name, model.fingerprint)
     product_tower = _shared(model, 'product', folder, s.tokens, write=True)
     user_tower = _shared(model, 'user', folder, write=True)
-    families = _families_heard(data, s.known, s.families, set(mine.family_id))
-    reviews = [_of_families(r) for r in _first_and_later(data, s, fitting_queries(data)[1], families)]
+    _, *reviews = _first_and_later(data, s, set(mine.family_id))
+    finders = [_of_families(r) for r in reviews]
     for part in progress(parts, 'encoding', unit='batch'):
         sound(product_tower(texts[part.product_id].tolist()), part.product_id)
         said = {}
-        for new in (find(part.family_id) for find in reviews):
-            if len(new): said |= listen_again(said, new, user_tower, s.per_family, s.sentences)
+        for find in finders:
+            said |= listen_again(said, find(part.family_id), user_tower, s.per_family, s.sentences)
     return len(mine)
 
 # %% ../../nbs/54_index.build.ipynb #d7afe1f4
@@ -458,8 +459,7 @@ def build_index(
 
     file = getattr(data, 'path', Path())/'interactions.parquet' # data that only live in memory have none
     followers = count_histories(file, 'train' if s.known == 'train' else None) if file.exists() else None
-    queries, shown = fitting_queries(data)
-    reviews, later = _first_and_later(data, s, shown, _families_heard(data, s.known, s.families))
+    queries, reviews, later = _first_and_later(data, s)
     index = index_products(
         root_folder(root)/'outputs'/'index'/name, _products_of(data, _indexed), product_tower, fingerprint, model.dim,
         scores, reviews, user_tower, s, client, finish, later, followers)

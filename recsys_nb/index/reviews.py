@@ -141,6 +141,7 @@ def listen(
     known:dict|None=None, # Family -> `Said` of what is kept already: its texts are not encoded again
 ) -> dict:                # Family -> `Said`
     "Choose what is kept of what buyers say."
+    if reviews.empty: return {}
     families = _reviews_by_family(reviews, n_reviews)
     judge = praise_judge(encode)
     vectors = _vectors_of(known or {})
@@ -169,6 +170,5 @@ def listen_again(
     families = set(reviews.family_id)
     said = {f: own for f, own in said.items() if f in families}
     kept = pd.DataFrame([dict(r, family_id=f) for f, own in said.items() for r in own.reviews])
-    new = reviews.filter(['family_id', 'review_id', 'title', 'text', 'rating'])
-    every = pd.concat([kept, new], ignore_index=True).drop_duplicates(['family_id', 'review_id'])
+    every = pd.concat([kept, reviews], ignore_index=True).drop_duplicates(['family_id', 'review_id'])
     return listen(every, encode, n_reviews, n_sentences, known=said)

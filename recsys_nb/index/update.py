@@ -96,8 +96,7 @@ def _put(index, rows, reviews, model, after):
     before = {i: Said.of(p, v) for i, (p, v) in standing.items()}
     said = {rows.family_id[i]: own for i, own in before.items() if rows.same_reviews[i]}
     heard = reviews[reviews.family_id.isin(rows.family_id[~rows.same_reviews])]
-    if len(heard):
-        said |= listen(heard, model.encode, m['per_family'], m.get('sentences', 8), known=before) # the user tower
+    said |= listen(heard, model.encode, m['per_family'], m.get('sentences', 8), known=before) # the user tower
     vectors = {i: v['meaning'] for i, (_, v) in standing.items() if rows.same_text[i]}
     new = rows.text[~rows.index.isin(vectors)]
     if len(new):
