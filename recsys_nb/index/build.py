@@ -342,7 +342,7 @@ _made_of = f"""
     own AS (SELECT family_id, {_hash('family_id')} AS n FROM read_parquet({{products}}) GROUP BY family_id
         UNION ALL FROM said)
     SELECT p.product_id, p.family_id,
-        {_hash('concat(p, s, earlier.n, later.n)')} AS row, {_hash('p.text')} AS text, own.n AS reviews
+        {_hash('concat(p, s, earlier.n, later.n)')} AS row, {_hash('concat(p.text)')} AS text, own.n AS reviews
     FROM read_parquet({{products}}) p LEFT JOIN scores s USING (product_id) LEFT JOIN earlier USING (product_id)
         LEFT JOIN (SELECT before AS product_id, max(damping) AS n FROM followers GROUP BY before) later
         USING (product_id)
