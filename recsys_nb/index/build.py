@@ -263,8 +263,8 @@ def trials_of(
     "Ask the index once for each query."
     texts = queries['query'].tolist()
     lookups = [index.lookup(Query(v, t)) for v, t in zip(model.encode(texts, side='user'), texts)]
-    found = [c for i in range(0, len(lookups), 64) for c in index.store.candidates(lookups[i:i+64])]
-    found = [sorted(candidates, key=lambda c: c.product_id) for candidates in found]
+    answers = itertools.chain.from_iterable(index.store.candidates(lookups[i:i+64]) for i in range(0, len(lookups), 64))
+    found = [sorted(candidates, key=lambda c: c.product_id) for candidates in answers]
     signals = [signals_of(candidates, q.asked) for candidates, q in zip(found, lookups)]
     families = [[c.family_id for c in candidates] for candidates in found]
     return Trials.of(signals, families, queries.relevant.tolist(), [how_spoken(t) for t in texts])
@@ -278,7 +278,6 @@ def _fitted_weights(
     "Fit how much each signal counts."
     kinds = {k: trials_of(index, model, q) for k, q in queries.items()}
     best = fit_weights(kinds)
-    if not kinds: return dict(weights=asdict(best), fit=dict(note='too few validation queries: default weights'))
     ways = dict(hybrid=best, dense=best.with_words(0), bm25=best.with_words(1))
     shown = {way: {k: float(ts.scores(w).mean()) for k, ts in kinds.items()} for way, w in ways.items()}
     return dict(weights=asdict(best), fit=shown | dict(queries={k: len(t) for k, t in kinds.items()}))

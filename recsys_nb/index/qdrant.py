@@ -27,13 +27,12 @@ def _filter_of(
     span = lib.RangeFloat if lib is edge else lib.Range
     def between(key, low, high):
         return [] if (low, high) == (None, None) else [lib.FieldCondition(key=key, range=span(gte=low, lte=high))]
-    def any_of(key, values):
-        return [lib.FieldCondition(key=key, match=lib.MatchAny(any=list(values)))] if values else []
+    def any_of(**wanted):
+        return [lib.FieldCondition(key=k, match=lib.MatchAny(any=list(v))) for k, v in wanted.items() if v]
     def keys(names): return [key_of(n) for n in names]
     must = between('price', f.min_price, f.max_price) + between('score', f.min_score, None)
-    must += any_of('category_keys', keys(f.category)) + any_of('brand_key', keys(f.brand))
-    must += any_of('family_id', f.family)
-    must_not = any_of('brand_key', keys(f.not_brand)) + any_of('family_id', f.not_family)
+    must += any_of(category_keys=keys(f.category), brand_key=keys(f.brand), family_id=f.family)
+    must_not = any_of(brand_key=keys(f.not_brand), family_id=f.not_family)
     if f.exclude: must_not.append(_has_ids(lib, map(point_id, f.exclude)))
     return lib.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
 
@@ -300,17 +299,17 @@ def _server_error(e, url):
     from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
     from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
     import httpx
-    if isinstance(e, ResourceExhaustedResponse): return ServerUnavailable(f'{url}: the Qdrant server is busy'), True
-    if isinstance(e, UnexpectedResponse):
-        if e.status_code in (401, 403):
-            return ServerUnavailable(f'{url}: the Qdrant server refuses the key (set QDRANT_API_KEY)'), False
-        said = f'{url}: the Qdrant server says {e.status_code} {e.reason_phrase}'
-        if e.status_code >= 500 or e.status_code == 429: return ServerUnavailable(said), True
-        return RecsysError(f'{said}: {e.content.decode(errors="replace")[:200]}'), False
+    server = f'{url}: the Qdrant server'
     cause = e.source if isinstance(e, ResponseHandlingException) else e
-    if not isinstance(cause, (httpx.TransportError, ConnectionError, TimeoutError)): return None, False
-    why = f'does not answer ({type(cause).__name__}); is it running, and is the address right?'
-    return ServerUnavailable(f'{url}: the Qdrant server {why}'), True
+    if isinstance(cause, (httpx.TransportError, ConnectionError, TimeoutError)):
+        why = f'({type(cause).__name__}); is it running, and is the address right?'
+        return ServerUnavailable(f'{server} does not answer {why}'), True
+    if isinstance(e, ResourceExhaustedResponse): return ServerUnavailable(f'{server} is busy'), True
+    if not isinstance(e, UnexpectedResponse): return None, False
+    if e.status_code in (401, 403): return ServerUnavailable(f'{server} refuses the key (set QDRANT_API_KEY)'), False
+    said = f'{server} says {e.status_code} {e.reason_phrase}'
+    if e.status_code >= 500 or e.status_code == 429: return ServerUnavailable(said), True
+    return RecsysError(f'{said}: {e.content.decode(errors="replace")[:200]}'), False
 
 # %% ../../nbs/51_index.qdrant.ipynb #83b00083
 def _retried(

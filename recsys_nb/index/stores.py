@@ -46,10 +46,9 @@ class Filters:
     not_family:tuple=()       # None of these families
 
     def __post_init__(self):
-        for f in ('category', 'brand', 'not_brand', 'family', 'exclude', 'not_family'):
-            object.__setattr__(self, f, as_tuple(getattr(self, f)))
-        for f in ('min_price', 'max_price', 'min_score'):
-            if getattr(self, f) is not None: _number(f, getattr(self, f))
+        for name, v in list(vars(self).items()):
+            if name not in ('min_price', 'max_price', 'min_score'): object.__setattr__(self, name, as_tuple(v))
+            elif v is not None: _number(name, v)
         if None not in (self.min_price, self.max_price) and self.min_price > self.max_price:
             raise RecsysError(f'min_price={self.min_price:g} is above max_price={self.max_price:g}')
 
