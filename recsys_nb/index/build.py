@@ -151,12 +151,12 @@ def _batches(products, size):
     starts = begins[np.searchsorted(begins, np.arange(0, begins[-1] + 1, size))]
     return [products[start:end] for start, end in itertools.pairwise([*dict.fromkeys(starts.tolist()), len(products)])]
 
-def _missing(part, what, products):
-    "Batches of products that were not done yet; each is noted before the next one."
-    done = part.done(what)
+def _missing(part, what, products, reviews):
+    "Batches of products that were not done yet, with their reviews; each is noted before the next one."
+    done, find = part.done(what), _of_families(reviews)
     for rows in _batches(products, _at_a_time):
         if rows.index[-1] < done: continue
-        yield rows
+        yield rows, find(rows.family_id)
         part.mark(what, int(rows.index[-1]) + 1)
 
 # %% ../../nbs/54_index.build.ipynb #e4f4f9f4
@@ -173,13 +173,11 @@ def _fill(index, part, products, vectors, reviews, encode, s, followers):
     "Put the products that are still missing into an index"
     give_back_memory() # what reading the tables left
     after = followed(followers) if len(followers) else {}
-    find = _of_families(reviews)
     with progress(None, 'indexing', len(products), 'product') as bar:
         bar.update(part.done('products'))
-        for rows in _missing(part, 'products', products):
+        for rows, own in _missing(part, 'products', products, reviews):
             made = vectors(rows.text.fillna('').tolist()) if callable(vectors) else vectors[rows.index]
             payloads = [payload_of(r) for r in rows.to_dict('records')]
-            own = find(p['family_id'] for p in payloads)
             said = listen(own, encode, s.per_family, s.sentences)
             index.put(payloads, sound(made, rows.product_id), said, after)
             if said: part.mark('reviews', True)
@@ -188,9 +186,7 @@ def _fill(index, part, products, vectors, reviews, encode, s, followers):
 # %% ../../nbs/54_index.build.ipynb #db2845d2
 def _hear(index, part, products, later, encode):
     "Add the reviews that an index must not know while its weights are fitted."
-    find = _of_families(later)
-    for rows in _missing(part, 'later', products):
-        own = find(rows.family_id)
+    for rows, own in _missing(part, 'later', products, later):
         if len(own): index.add_reviews(own, encode, len(rows))
 
 # %% ../../nbs/54_index.build.ipynb #eb73b12f

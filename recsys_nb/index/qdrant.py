@@ -94,20 +94,17 @@ def scroll(self:QdrantStore, n=1000, vectors=(), filters=Filters()):
         if points: yield [(p.payload, _vectors_of(p, vectors)) for p in points]
         if at is None: return
 
-# %% ../../nbs/51_index.qdrant.ipynb #46daed43
-@patch
-def request(self:QdrantStore, name, asked, n, f, exact):
-    "A query by a vector, by 'score', or for anything that passes the filter."
-    lib = self.lib
-    params = lib.SearchParams(exact=exact, quantization=lib.QuantizationSearchParams(rescore=True, oversampling=2.))
-    query = self.query(name, asked) if name else {}
-    return lib.QueryRequest(limit=n, filter=f, params=params, with_payload=False, **query)
-
 # %% ../../nbs/51_index.qdrant.ipynb #5a838cce
 @patch
 def _values(self:QdrantStore, questions, exact):
     "For each question (what is asked, how many, a filter): name -> point -> value."
-    requests = [self.request(name, vector, n, f, exact) for asked, n, f in questions for name, vector in asked.items()]
+    lib = self.lib
+    rescored = lib.QuantizationSearchParams(rescore=True, oversampling=2.)
+    how = dict(params=lib.SearchParams(exact=exact, quantization=rescored), with_payload=False)
+    def request(name, vector, n, f):
+        query = self.query(name, vector) if name else {} # or anything that passes the filter
+        return lib.QueryRequest(limit=n, filter=f, **how, **query)
+    requests = [request(name, vector, n, f) for asked, n, f in questions for name, vector in asked.items()]
     found = iter(self.send(requests) if requests else ())
     return [{name: {p.id: p.score for p in next(found)} for name in asked} for asked, _, _ in questions]
 
@@ -406,11 +403,10 @@ def change(self:ServerStore, what, points):
 @patch
 def finish(self:ServerStore):
     "Wait until the server says that its collection is optimised, at most an hour."
-    until = time.monotonic() + 3600
-    while (status := self.call('get_collection').status) != 'green':
-        if time.monotonic() > until:
-            raise RecsysError(f'{self.url}: the collection {self.collection} is still {status} after an hour')
-        time.sleep(.5)
+    for _ in range(3600):
+        if (status := self.call('get_collection').status) == 'green': return
+        time.sleep(1)
+    raise RecsysError(f'{self.url}: the collection {self.collection} is still {status} after an hour')
 
 # %% ../../nbs/51_index.qdrant.ipynb #600243eb
 @patch
