@@ -14,7 +14,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 import duckdb, numpy as np, pandas as pd
-from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from ..core.files import RecsysError, only_one, progress, read_json
 from ..core.files import recover_folder, root_folder, swap_folder, write_beside, write_json
@@ -39,7 +38,7 @@ _Address = setting(str|None, 'an address')
 _NumberOrAll = setting(int|None, 'a whole number of at least 0, or nothing', ge=0)
 _Limit = setting(int|None, 'a whole number of at least 8, or nothing', ge=8)
 
-@dataclass(config=ConfigDict(extra='forbid'))
+@dataclass
 class IndexSettings(Settings):
     "How an index is built."
     url:_Address=None          # Of a Qdrant server; `None`: embedded

@@ -388,7 +388,6 @@ def add_reviews(self:ProductIndex,
 def _add_reviews(self:ProductIndex, reviews, encode):
     products, said = self.standing(reviews.family_id.unique())
     new = reviews[reviews.family_id.isin({p['family_id'] for p, _ in products})]
-    if new.empty: return 0
     m = self.manifest
     now = listen_again(said, new, encode, m.get('per_family', 4), m.get('sentences', 8))
     kept = {f: own for f, own in now.items() if f not in said or own.reviews != said[f].reviews}
