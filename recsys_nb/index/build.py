@@ -139,7 +139,8 @@ def _average_lengths(products, reviews, per_family):
     if not len(reviews): return lengths
     own = chosen_reviews(reviews[reviews.family_id.isin(sample.family_id)], heard*per_family)
     said = sample.family_id.map(own.text.map(count_words).groupby(own.family_id).sum())
-    return lengths | (dict(review_avg_len=float((words + said).mean())) if said.notna().any() else {})
+    if said.notna().any(): lengths['review_avg_len'] = float((words + said).mean())
+    return lengths
 
 # %% ../../nbs/54_index.build.ipynb #306c8b7a
 _at_a_time = 1000 # Products
@@ -406,8 +407,7 @@ def encode_shard(
     folder = _place_of_parts(root, name or data.name, model.fingerprint)
     product_tower = _shared(model, 'product', folder, s.tokens, write=True)
     user_tower = _shared(model, 'user', folder, write=True)
-    _, *reviews = _first_and_later(data, s, set(mine.family_id))
-    finders = [_of_families(r) for r in reviews]
+    finders = [_of_families(r) for r in _first_and_later(data, s, set(mine.family_id))[1:]]
     for part in progress(parts, 'encoding', unit='batch'):
         sound(product_tower(texts[part.product_id].tolist()), part.product_id)
         said = {}
