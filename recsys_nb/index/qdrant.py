@@ -308,21 +308,6 @@ def _server_error(e, url):
     if e.status_code >= 500 or e.status_code == 429: return ServerUnavailable(said), True
     return RecsysError(f'{said}: {e.content.decode(errors="replace")[:200]}'), False
 
-# %% ../../nbs/51_index.qdrant.ipynb #83b00083
-def _retried(
-    call,              # What to call
-    url:str,           # For the message
-    pauses=(.2, 1, 3), # Seconds to wait before each further try
-):
-    "Call it again when the server does not answer, `ServerUnavailable` if it never does; other errors come at once."
-    for pause in (*pauses, None):
-        try: return call()
-        except Exception as e:
-            error, passing = _server_error(e, url)
-            if error is None: raise
-            if not passing or pause is None: raise error from e
-            time.sleep(pause)
-
 # %% ../../nbs/51_index.qdrant.ipynb #57fe56bf
 def server_url(
     url:str, # As somebody writes it
@@ -342,6 +327,7 @@ def server_url(
 # %% ../../nbs/51_index.qdrant.ipynb #f9df3600
 class ServerStore(QdrantStore):
     "Products in a collection of a Qdrant server or cluster."
+    pauses = .2, 1, 3 # Seconds to wait before each further try
     def __init__(self,
         url:str,        # Such as 'http://host:6333'
         collection:str, # Its name
@@ -356,9 +342,14 @@ class ServerStore(QdrantStore):
         key = os.environ.get('QDRANT_API_KEY')
         self.client = client or QdrantClient(url=self.url, api_key=key, timeout=30, check_compatibility=False)
     def call(self, name, *args, **kwargs):
-        "Call the client's method for the collection, again if need be."
-        method = getattr(self.client, name)
-        return _retried(lambda: method(self.collection, *args, **kwargs), self.url)
+        "Call the client's method for the collection, again when the server does not answer."
+        for pause in (*self.pauses, None):
+            try: return getattr(self.client, name)(self.collection, *args, **kwargs)
+            except Exception as e:
+                error, passing = _server_error(e, self.url)
+                if error is None: raise
+                if not passing or pause is None: raise error from e
+                time.sleep(pause)
     def close(self):
         "Close the connection, unless it was lent."
         if not self.lent: self.client.close()
