@@ -101,19 +101,17 @@ def resumable_folder(
     _drop_collection(old, client)
 
 # %% ../../nbs/54_index.build.ipynb #4dbd017d
-def _hashes(frame):
-    "A hash of each row."
-    def text(v): return '\x1f'.join(map(str, v)) if isinstance(v, (list, np.ndarray)) else str(v)
-    plain = {c: o.astype(float) if o.dtype.kind in 'iufb' else o.map(text) for c, o in frame.items()}
-    return pd.util.hash_pandas_object(pd.DataFrame(plain), index=False).to_numpy()
-
 def _key_of_data(
     *tables, # What it is made of
     **more,  # Whatever else decides
 ) -> str:
     "A hash of what an index is made of."
     h = hashlib.sha256(repr(sorted(more.items())).encode())
-    for table in tables: h.update(_hashes(table[sorted(table)]).tobytes())
+    def text(v): return '\x1f'.join(map(str, v)) if isinstance(v, (list, np.ndarray)) else str(v)
+    for table in tables:
+        columns = table[sorted(table)].items()
+        plain = {c: o.astype(float) if o.dtype.kind in 'iufb' else o.map(text) for c, o in columns}
+        h.update(pd.util.hash_pandas_object(pd.DataFrame(plain), index=False).to_numpy().tobytes())
     return h.hexdigest()[:16]
 
 # %% ../../nbs/54_index.build.ipynb #4c48e8cf

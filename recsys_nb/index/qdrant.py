@@ -108,14 +108,6 @@ def _values(self:QdrantStore, questions, exact):
     found = iter(self.send(requests) if requests else ())
     return [{name: {p.id: p.score for p in next(found)} for name in asked} for asked, _, _ in questions]
 
-@patch
-def _every_value(self:QdrantStore, lookups, found):
-    "What each signal says of all products that were found, where there are several signals."
-    every = [set().union(*own.values()) for own in found]
-    again = [(q.asked if ids and len(q.asked) > 1 else {}, len(ids), self.lib.Filter(must=[_has_ids(self.lib, ids)]))
-             for q, ids in zip(lookups, every)]
-    return [values or own for values, own in zip(self._values(again, True), found)]
-
 # %% ../../nbs/51_index.qdrant.ipynb #0d296337
 _by_stars = {'score': None, None: None} # Of what is asked nothing: by predicted stars, and any
 
@@ -125,15 +117,18 @@ def candidates(self:QdrantStore,
     exact:bool=False, # Compare with every vector instead of following the graph
 ) -> list:            # For each lookup a list of `Candidate`s
     "The best products of each lookup."
-    questions = [(q.asked or _by_stars, q.n, _filter_of(self.lib, q.filters)) for q in lookups]
-    found = self._every_value(lookups, self._values(questions, exact))
+    lib = self.lib
+    found = self._values([(q.asked or _by_stars, q.n, _filter_of(lib, q.filters)) for q in lookups], exact)
     points = [list(dict.fromkeys(chain(*own.values()))) for own in found]
+    again = [(q.asked if ids and len(q.asked) > 1 else {}, len(ids), lib.Filter(must=[_has_ids(lib, ids)]))
+             for q, ids in zip(lookups, points)]
     payloads = self._payloads(set().union(*points))
-    def one(q, own, points):
-        some = [p for p in points if p in payloads][:None if q.asked else q.n]
-        signals = [{name: own[name][p] for name in q.asked if p in own[name]} for p in some]
-        return [Candidate(**payloads[p], signals=values) for p, values in zip(some, signals)]
-    return list(map(one, lookups, found, points))
+    def one(q, ids, own):
+        some = [i for i in ids if i in payloads][:None if q.asked else q.n]
+        signals = [{name: own[name][i] for name in q.asked if i in own[name]} for i in some]
+        return [Candidate(**payloads[i], signals=values) for i, values in zip(some, signals)]
+    every = [values or own for values, own in zip(self._values(again, True), found)]
+    return list(map(one, lookups, points, every))
 
 # %% ../../nbs/51_index.qdrant.ipynb #87d8dfb1
 _remembered = 100_000 # points, about 50 MB
