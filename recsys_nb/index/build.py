@@ -207,9 +207,7 @@ def index_products(
     reviews, later, followers = (pd.DataFrame() if r is None else r for r in (reviews, later, followers))
     folder, p, s = Path(folder), with_scores(products, scores, followers), settings
     if not len(p): raise RecsysError('products: there are none to index')
-    if not callable(vectors):
-        vectors = _in_order(vectors, products, p)
-        dim = vectors.shape[1]
+    if not callable(vectors): vectors, dim = _in_order(vectors, products, p)
     del products # the largest table, often held by nobody else
     kind = dict(fingerprint=fingerprint, dim=dim, format=index_format) | asdict(s)
     key = _key_of_data(p, reviews, later, followers, **kind)
@@ -231,10 +229,11 @@ def index_products(
 
 # %% ../../nbs/54_index.build.ipynb #2c3c5d28
 def _in_order(vectors, products, ordered):
-    "Vectors in the order of `with_scores`"
+    "Vectors in the order of `with_scores`, and their length"
     if len(vectors) != len(products):
         raise RecsysError(f'vectors: expected {len(products)}, one for each product, got {len(vectors)}')
-    return np.asarray(vectors, np.float32)[pd.Index(products.product_id).get_indexer(ordered.product_id)]
+    own = np.asarray(vectors, np.float32)[pd.Index(products.product_id).get_indexer(ordered.product_id)]
+    return own, own.shape[1]
 
 # %% ../../nbs/54_index.build.ipynb #86287da8
 def settled(
