@@ -109,7 +109,7 @@ def _values(self:QdrantStore, questions, exact):
     return [{name: {p.id: p.score for p in next(found)} for name in asked} for asked, _, _ in questions]
 
 # %% ../../nbs/51_index.qdrant.ipynb #0d296337
-_by_stars = {'score': None, None: None} # Of what is asked nothing: by predicted stars, and any
+_by_stars = {'score': None, None: None} # Where nothing is asked: the best by predicted stars, and any
 
 @patch
 def candidates(self:QdrantStore,
