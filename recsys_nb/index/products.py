@@ -35,10 +35,9 @@ def signals_of(
 ) -> dict:      # Signal -> (n,), as `mix` takes them; `stars` are the predicted scores
     "The values of candidates as arrays."
     absent = {name: np.nan if vector_kinds[name] in ('one', 'several') else 0. for name in asked}
-    def value(c, name):
-        unsaid = name == 'review_words' and not c.n_reviews # no zero: nobody had anything to say
-        return np.nan if unsaid else c.signals.get(name, absent[name])
-    signals = {name: np.array([value(c, name) for c in found], float) for name in asked}
+    signals = {name: np.array([c.signals.get(name, absent[name]) for c in found], float) for name in asked}
+    if 'review_words' in signals: # no zero where nobody had anything to say
+        signals['review_words'][[not c.n_reviews for c in found]] = np.nan
     return signals | dict(stars=np.array([c.score for c in found], float)) # `None` becomes NaN
 
 # %% ../../nbs/53_index.products.ipynb #cc7ce0de
