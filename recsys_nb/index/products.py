@@ -18,7 +18,7 @@ from ..core.files import RecsysError, read_json, recover_folder, write_json
 from ..evaluation.fusion import Keywords, Weights, chatty, how_spoken, mix
 from ..evaluation.metrics import word_documents
 from .qdrant import EdgeStore, ServerStore
-from .reviews import Said, listen_again, text_of
+from .reviews import listen_again, text_of
 from .stores import Candidate, Filters, Lookup, as_tuple, payload_of, point_id, vector_kinds
 
 # %% ../../nbs/53_index.products.ipynb #c484faf0
@@ -253,11 +253,13 @@ def check_measurable(self:ProductIndex):
                           'build one for measuring with `recsys index --known train`')
 
 # %% ../../nbs/53_index.products.ipynb #2c4093f3
+_silent = dict(reviews=[], sentences=[]), {} # What is kept of a family without reviews
+
 @patch
 def put(self:ProductIndex,
     payloads:list, # As `payload_of` makes them
     vectors,       # (n, dim) of their texts
-    said:dict,     # Family -> `Said`
+    said:dict,     # Family -> its reviews and sentences, and their vectors, see `listen`
     after:dict|None=None, # Product id -> what it follows, see `followed`; `None`: what the store has
 ):
     "Write products with their reviews, and with what they follow."
@@ -266,16 +268,17 @@ def put(self:ProductIndex,
         standing = self.store.retrieve([p['product_id'] for p in payloads], ['histories'])
         after = {i: v.get('histories', ()) for i, (_, v) in standing.items()}
     for payload, vector, text in zip(payloads, vectors, word_documents(pd.DataFrame(payloads))):
-        own = said.get(payload['family_id'], Said())
-        texts = [text, *map(text_of, own.reviews)] if own.reviews else []
+        kept, own = said.get(payload['family_id'], _silent)
+        reviews = kept['reviews']
+        texts = [text, *map(text_of, reviews)] if reviews else []
         made = dict(
             meaning=vector,
-            reviews=own.vectors,
+            reviews=own.get('reviews', ()),
             words=self.keywords.document(text),
             review_words=self.review_keywords.document('\n'.join(texts)),
             histories=after.get(payload['product_id'], ()),
-            sentences=own.sentence_vectors)
-        kept = dict(reviews=own.reviews, n_reviews=len(own.reviews), sentences=own.sentences)
+            sentences=own.get('sentences', ()))
+        kept = dict(reviews=reviews, n_reviews=len(reviews), sentences=kept['sentences'])
         before, _ = standing.get(payload['product_id'], ({}, {}))
         if 'damping' in before: kept['damping'] = before['damping']
         points.append((payload | kept, made))
@@ -289,7 +292,7 @@ def standing(self:ProductIndex, families) -> tuple:
     found = []
     if asked.family: found = self.store.scroll(vectors=('meaning', 'reviews', 'sentences'), filters=asked)
     products = list(chain.from_iterable(found))
-    return products, {p['family_id']: Said.of(p, v) for p, v in products if p['reviews']}
+    return products, {p['family_id']: (p, v) for p, v in products if p['reviews']}
 
 # %% ../../nbs/53_index.products.ipynb #9648fed3
 def sound(
@@ -389,7 +392,7 @@ def _add_reviews(self:ProductIndex, reviews, encode):
     new = reviews[reviews.family_id.isin({p['family_id'] for p, _ in products})]
     m = self.manifest
     now = listen_again(said, new, encode, m.get('per_family', 4), m.get('sentences', 8))
-    kept = {f: own for f, own in now.items() if f not in said or own.reviews != said[f].reviews}
+    kept = {f: own for f, own in now.items() if f not in said or own[0]['reviews'] != said[f][0]['reviews']}
     changed = [(p, v['meaning']) for p, v in products if p['family_id'] in kept]
     if changed:
         payloads, vectors = zip(*changed)

@@ -17,7 +17,7 @@ from ..data.reading import input_files
 from ..data.rows import read_batches
 from .build import contents, model_of, reviews_known, shown_columns
 from .products import ProductIndex, followed, read_manifest, sound, with_scores
-from .reviews import Said, listen
+from .reviews import listen
 from .stores import as_tuple, payload_of
 
 # %% ../../nbs/55_index.update.ipynb #5b21119f
@@ -93,10 +93,9 @@ def _copy(source, target):
 def _put(index, rows, reviews, model, after):
     "Put products of which something has changed; how many were encoded."
     m, standing = index.manifest, index.store.retrieve(rows.index, ['meaning', 'reviews', 'sentences'])
-    before = {i: Said.of(p, v) for i, (p, v) in standing.items()}
-    said = {rows.family_id[i]: own for i, own in before.items() if rows.same_reviews[i]}
+    said = {rows.family_id[i]: own for i, own in standing.items() if rows.same_reviews[i]}
     heard = reviews[reviews.family_id.isin(rows.family_id[~rows.same_reviews])]
-    said |= listen(heard, model.encode, m['per_family'], m.get('sentences', 8), known=before) # the user tower
+    said |= listen(heard, model.encode, m['per_family'], m.get('sentences', 8), known=standing) # the user tower
     vectors = {i: v['meaning'] for i, (_, v) in standing.items() if rows.same_text[i]}
     new = rows.text[~rows.index.isin(vectors)]
     if len(new):
@@ -104,7 +103,7 @@ def _put(index, rows, reviews, model, after):
         vectors |= zip(new.index, sound(made, new.index))
     payloads = [payload_of(r) for r in rows.to_dict('records')]
     index.put(payloads, [vectors[i] for i in rows.index], said, after)
-    m['has_reviews'] |= any(own.reviews for own in said.values())
+    m['has_reviews'] |= any(kept['reviews'] for kept, _ in said.values())
     return len(new)
 
 # %% ../../nbs/55_index.update.ipynb #588e99fc
