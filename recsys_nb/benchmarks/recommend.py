@@ -42,7 +42,7 @@ def generated_recommender(
     followers = pd.DataFrame(dict(product_id=after, before=before, weight=1 + rng.random(10*n), damping=.5))
     followers = followers.drop_duplicates(['product_id', 'before'])
     def invented(texts): return (rng.normal(size=(len(texts), model.dim))/model.dim**.5).astype(np.float32)
-    def finish(index, part): products.drop(columns='text').to_parquet(part.path/'products.parquet')
+    def finish(index): products.drop(columns='text').to_parquet(index.folder/'products.parquet')
     index_products(
         folder, products, vectors, model.fingerprint,
         scores=scores, reviews=reviews, encode=invented, finish=finish, followers=followers).close()
