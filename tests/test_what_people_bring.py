@@ -860,6 +860,14 @@ def test_a_row_that_is_not_whole_is_set_aside_with_its_line(tmp_path):
     )
 
 
+def test_a_line_of_python_that_is_no_object_is_set_aside_as_it_stands(tmp_path):
+    loose = '\n'.join(map(repr, [*reviews, review(30) | {1: 'a key that is no text'}, ('P1', None)]))
+    data = prepared(tmp_path, loose.encode(), name='r.json')
+    assert len(kept(data)) == 31
+    with gzip.open(data.path / 'quarantine.jsonl.gz', 'rt') as f:
+        assert [(q['line'], q['text']) for q in map(json.loads, f)] == [(32, "('P1', None)")]
+
+
 # -- 6 languages without blanks
 
 japanese = [

@@ -8,7 +8,7 @@ __all__ = ['review_fields', 'meta_fields', 'meta_lists', 'input_files', 'without
 
 # %% ../../nbs/13_data.reading.ipynb #93c53721
 import ast, bz2, csv, glob, gzip, io, itertools, json, lzma, re, warnings, zipfile, zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 import duckdb, ibis
 import pyarrow as pa, pyarrow.parquet as pq
@@ -268,14 +268,13 @@ class _Names(ast.NodeTransformer):
         return ast.Constant(_named[node.id]) if node.id in _named else node
 
 # %% ../../nbs/13_data.reading.ipynb #809cd96e
-def _literal(text):
-    "What a text, or a line of bytes, is in Python; `None` where it is no literal, or nothing that JSON could hold."
-    try:
-        found = ast.literal_eval(_Names().visit(ast.parse(text.strip(), mode='eval')))
-        json.dumps(found) # not of bytes, sets, ...
-        return found
-    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        return None
+def _loaded(value):
+    "What a text, or a line of bytes, says in JSON or in Python; itself where that is nothing that JSON could hold."
+    with suppress(ValueError, RecursionError, TypeError): return json.loads(value)
+    with suppress(ValueError, RecursionError, TypeError, SyntaxError, MemoryError, AttributeError):
+        found = ast.literal_eval(_Names().visit(ast.parse(value.strip(), mode='eval')))
+        return json.loads(json.dumps(found)) # not of bytes, sets, ...
+    return value
 
 # %% ../../nbs/13_data.reading.ipynb #9cbbd884
 def _objects(path, text):
@@ -327,10 +326,7 @@ def _head(path, first, kind, names):
 # %% ../../nbs/13_data.reading.ipynb #48b91abe
 def _cell_value(cell):
     cell = cell.strip()
-    if cell[:1] not in ('[', '{'):
-        return cell
-    try: return json.loads(cell)
-    except (ValueError, RecursionError): return _literal(cell) or cell
+    return _loaded(cell) if cell[:1] in ('[', '{') else cell
 
 # %% ../../nbs/13_data.reading.ipynb #71427714
 _escaped = re.compile(r'\\"(?![",;|\s]|$)')
@@ -372,17 +368,12 @@ def _table_lines(path, text, kind, names):
         else:
             yield n, {f: _cell_value(c) for f, c in zip(fields, cells) if f}
 
-# %% ../../nbs/13_data.reading.ipynb #260d6c2b
-def _loaded(value):
-    "What a line of JSON says; whatever else there is, as it is."
-    try: return json.loads(value)
-    except (ValueError, RecursionError, TypeError): return value
-
 # %% ../../nbs/13_data.reading.ipynb #32031cde
 def _renamed(value, kind, names):
+    "What a line says, or an object, under our names; what is no object stays as it stands."
     o = _loaded(value)
     if not isinstance(o, dict):
-        return o
+        return value
     known = _column_names(list(o), kind, names)
     return {k: v for k, v in o.items() if k not in known} | {f: o[c] for c, f in known.items()}
 
@@ -390,7 +381,7 @@ def _renamed(value, kind, names):
 def _needs_names(path, kind, names):
     "Whether the first object of a file names anything otherwise than we do, or somebody said so."
     first = _loaded(next(_copied(path, kind, names), (0, None))[1])
-    return bool(names) or _renamed(first, kind, names) != first
+    return names or _renamed(first, kind, names) != first
 
 # %% ../../nbs/13_data.reading.ipynb #11f4b770
 def _copied(path, kind, names):
@@ -405,9 +396,7 @@ def _copied(path, kind, names):
         else:
             lines = map(str.encode, text) if 'utf-16' in encoding else f
             for n, line in enumerate(lines, 1):
-                if len(line) > _longest: yield n, f'longer than {_longest // 10**6} MB'
-                elif how == 'python': yield n, _literal(line) or line
-                else: yield n, line
+                yield n, line if len(line) <= _longest else f'longer than {_longest // 10**6} MB'
 
 # %% ../../nbs/13_data.reading.ipynb #a5e203d3
 def without_bar(
@@ -440,7 +429,7 @@ def as_lines(
 ) -> Path:            # The file, or the copy
     "A file that engines can read: lines of JSON."
     how, encoding = _layout(path, kind, names)
-    rename = how not in ('table', 'parquet') and _needs_names(path, kind, names)
+    rename = how == 'python' or how not in ('table', 'parquet') and _needs_names(path, kind, names)
     packing = _packing(path)
     told = packing in ('none', 'gzip') and packing == _packed_endings.get(path.suffix, 'none')
     if how == 'lines' and told and 'utf-16' not in encoding and not always and not rename:
@@ -757,7 +746,7 @@ def _reason(
 ) -> str:
     "Why a line was set aside."
     try:
-        o = line.startswith(b"{'") and _literal(line) or json.loads(line.decode().rstrip('\r\n'))
+        o = json.loads(line.decode().rstrip('\r\n'))
     except UnicodeDecodeError as e:
         return f'not UTF-8 (byte {e.start + 1})'
     except json.JSONDecodeError as e:
