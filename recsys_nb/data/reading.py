@@ -137,18 +137,18 @@ _fields = dict(reviews=review_fields, meta=[*meta_fields, *meta_lists])
 
 # %% ../../nbs/13_data.reading.ipynb #956a8445
 _usual = """
-    parent_asin: product product_id productid item item_id itemid sku id
-    user_id: user userid customer_id reviewer_id customer
-    rating: stars score star_rating
-    text: review review_text review_body comment body content
-    title: review_title review_headline headline name product_title product_name
-    timestamp: time date review_date
-    store: manufacturer"""
-_usual = {name: field for field, names in re.findall(r'(\w+): (.*)', _usual) for name in names.split()}
+    reviews parent_asin: product product_id productid item item_id itemid sku
+    reviews user_id: user userid customer_id reviewer_id customer
+    reviews rating: stars score star_rating
+    reviews text: review review_text review_body comment body content
+    reviews title: review_title review_headline headline
+    reviews timestamp: time date review_date
+    meta parent_asin: product product_id productid item item_id itemid sku id
+    meta title: name product_title product_name
+    meta store: manufacturer"""
+_usual = {(kind, name): field
+    for kind, field, names in re.findall(r'(\w+) (\w+): (.*)', _usual) for name in names.split()}
 _older = dict(parent_asin='asin', user_id='reviewerID', rating='overall', text='reviewText', title='summary')
-_misleading = dict(
-    reviews='id name product_title product_name'.split(),
-    meta='review_title review_headline headline'.split())
 
 # %% ../../nbs/13_data.reading.ipynb #b5850e08
 def _column_names(
@@ -157,20 +157,12 @@ def _column_names(
     names:dict={},# Field -> column, where somebody said so
 ) -> dict:        # Column -> field
     "Which field each column holds: as somebody said, or by its own name, or by a usual one; a field is in one column."
-    fields, others = {f.lower(): f for f in _fields[kind]}, _misleading[kind]
-    found = {c: f for f, c in names.items() if c in columns}
-    for known in (fields, _usual):
-        free = set(fields.values()) - set(found.values())
-        if known is _usual:
-            free -= {field for field, older in _older.items() if older in found.values()}
-        for c in columns:
-            name = c.strip().lower().replace(' ', '_')
-            field = known.get(name)
-            if c in found or field not in free or name in others:
-                continue
-            found[c] = field
-            free.remove(field)
-    return found
+    plain = {c.strip().lower().replace(' ', '_'): c for c in reversed(columns) if c not in names.values()}
+    plain |= {f.lower(): c for f, c in names.items() if c in columns}
+    known = {f: plain[f.lower()] for f in _fields[kind] if f.lower() in plain}
+    usual = {_usual[kind, name]: c for name, c in plain.items() if (kind, name) in _usual}
+    usual = {f: c for f, c in usual.items() if _older.get(f) not in known}
+    return {c: f for f, c in (usual | known).items()}
 
 # %% ../../nbs/13_data.reading.ipynb #1a996a29
 _table_names = re.compile(r'\.(csv|tsv|tab|psv)\b', re.I)
