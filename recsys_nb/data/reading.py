@@ -50,32 +50,34 @@ def input_files(
 
 # %% ../../nbs/13_data.reading.ipynb #db00ee56
 _packed = {
-    b'\x1f\x8b': 'gzip',
-    b'\x28\xb5\x2f\xfd': 'zstd',
-    b'BZh': 'bz2',
-    b'\xfd7zXZ': 'xz',
-    b'PK\x03\x04': 'zip',
-    b'PAR1': 'parquet'}
+    rb'\x1f\x8b': 'gzip',
+    rb'\x28\xb5\x2f\xfd': 'zstd',
+    rb'BZh': 'bz2',
+    rb'\xfd7zXZ': 'xz',
+    rb'PK\x03\x04': 'zip',
+    rb'PAR1': 'parquet'}
 _foreign = {
-    b'7z\xbc\xaf': 'a 7-Zip archive',
-    b'Rar!': 'a RAR archive',
-    b'SQLite format 3': 'an SQLite database',
-    b'%PDF': 'a PDF',
-    b'\x89HDF': 'an HDF5 file',
-    b'ARROW1': 'an Arrow file',
-    b'ORC': 'an ORC file',
-    b'Obj\x01': 'an Avro file',
-    b'\xd0\xcf\x11\xe0': 'an Excel workbook',
-    b'\xff\xff\xff\xff': 'an Arrow stream',
-    b'\xff\xfe\x00\x00': 'text in UTF-32',
-    b'<': 'a web page, or XML',
-    b'version https://': 'a pointer of Git LFS, in place of the file that `git lfs pull` brings',
-    b'product/productI': 'a file of SNAP, with a line for each field'} | dict.fromkeys(
-        [b'\x80\x02', b'\x80\x03', b'\x80\x04\x95', b'\x80\x05\x95'], 'a pickle')
+    rb'7z\xbc\xaf': 'a 7-Zip archive',
+    rb'Rar!': 'a RAR archive',
+    rb'SQLite format 3': 'an SQLite database',
+    rb'%PDF': 'a PDF',
+    rb'\x89HDF': 'an HDF5 file',
+    rb'ARROW1': 'an Arrow file',
+    rb'ORC': 'an ORC file',
+    rb'Obj\x01': 'an Avro file',
+    rb'\xd0\xcf\x11\xe0': 'an Excel workbook',
+    rb'\xff\xff\xff\xff': 'an Arrow stream',
+    rb'\xff\xfe\x00\x00': 'text in UTF-32',
+    rb'\x80(?:[\x02\x03]|[\x04\x05]\x95)': 'a pickle',
+    rb'(?s).{257}ustar': 'a tar archive',
+    rb'<': 'a web page, or XML',
+    rb'\{\s*"(?:\w+":\s*\{\s*"0"|columns":)': "a data frame by columns (to_json(orient='records') writes rows)",
+    rb'version https://': 'a pointer of Git LFS, in place of the file that `git lfs pull` brings',
+    rb'product/productI': 'a file of SNAP, with a line for each field'}
 
 # %% ../../nbs/13_data.reading.ipynb #6eb28c6a
 def _begins(head, table):
-    return next((what for magic, what in table.items() if head.startswith(magic)), None)
+    return next((what for beginning, what in table.items() if re.match(beginning, head)), None)
 
 # %% ../../nbs/13_data.reading.ipynb #a32daa9c
 def _no_data(path, what):
@@ -169,17 +171,13 @@ _table_names = re.compile(r'\.(csv|tsv|tab|psv)\b', re.I)
 
 # %% ../../nbs/13_data.reading.ipynb #0b3c032c
 def _encoding(head):
-    if head.startswith((b'\xff\xfe', b'\xfe\xff')):
-        return 'utf-16'
-    even, odd = (head[i:4000:2].count(0) for i in (0, 1)) # without a mark
-    if max(even, odd) > len(head[:4000]) / 4:
-        return 'utf-16-be' if even > odd else 'utf-16-le'
-    try: head.decode('utf-8-sig')
+    encoding = json.detect_encoding(head) # by its mark, or by the zeros in its first characters
+    try: head.decode(encoding)
     except UnicodeDecodeError as e:
-        if e.start <= len(head) - 4:
+        if encoding == 'utf-8' and e.start <= len(head) - 4:
             in_row = sum(map(len, re.findall(rb'[\x80-\xff]{4,}', head)))
             return '' if 2 * in_row > len(re.findall(rb'[\x80-\xff]', head)) else 'cp1252'
-    return 'utf-8-sig'
+    return encoding
 
 # %% ../../nbs/13_data.reading.ipynb #e26ea034
 def _row_cells(line):
@@ -207,26 +205,22 @@ _around = re.compile(
 # %% ../../nbs/13_data.reading.ipynb #7e3444db
 def _unread(head, shown):
     "What a file seems to be whose beginning is none of ours, or `None`."
-    if head[257:262] == b'ustar':
-        return 'a tar archive'
     if _begins(head, _packed):
         return 'packed twice'
     if found := _around.match(shown):
         return f'one object around the list {found[1]!r} (jq -c ".{found[1]}[]" takes the rows out)'
-    if re.match(r'\s*\{\s*"(?:\w+":\s*\{\s*"0"|columns":)', shown):
-        return "a data frame by columns (to_json(orient='records') writes rows)"
     return _begins(head.lstrip(), _foreign)
 
 # %% ../../nbs/13_data.reading.ipynb #197a5756
-def _way_of(path, first, second, kind, names):
+_ways = {
+    r"""\{\s*(?:u?'|u")""": 'python',
+    r'\[\s*\{|\{(?:.*[{,[])?\n"': 'objects',
+    r'[{[]': 'lines'}
+
+def _way_of(path, lines, kind, names):
     "How a file is laid out whose first lines are these."
-    if re.match(r"""\{\s*u?'|\{\s*u\"""", first):
-        return 'python'
-    if re.match(r'\[\s*\{', first) or (first == '[' and second[:1] == '{'):
-        return 'objects'
-    if first[:1] == '{':
-        return 'objects' if second[:1] == '"' and first[-1] in '{,[' else 'lines'
-    return 'table' if first[:1] != '[' and _is_table(path, first, kind, names) else 'lines'
+    how = _begins('\n'.join(lines), _ways)
+    return how or ('table' if _is_table(path, lines[0], kind, names) else 'lines')
 
 # %% ../../nbs/13_data.reading.ipynb #ff94f4af
 def _layout(
@@ -244,7 +238,7 @@ def _layout(
     if what := _unread(head, shown):
         raise _no_data(path, what)
     lines = [line for line in map(str.strip, shown.splitlines()) if not _before_head.fullmatch(line)]
-    how = _way_of(path, *[*lines, '', ''][:2], kind, names)
+    how = _way_of(path, lines or [''], kind, names)
     if how != 'lines' and not encoding:
         raise _no_data(path, 'text in another code than UTF-8 '
             '(iconv -f CODE -t UTF-8, where CODE is such as GB18030, SHIFT-JIS or CP1251)')
