@@ -31,6 +31,9 @@ def _files_of(path, kind):
     pattern = f'{glob.escape(str(path))}/**' if folder else str(path)
     found = filter(Path.is_file, map(Path, glob.glob(pattern, recursive=True)))
     found = sorted(f for f in found if not folder or f.name.lower().endswith(_endings))
+    if not found:
+        none = f'no file in this folder ends in .{", .".join(_formats)}, packed or not'
+        raise RecsysError(f'{path}: {none if folder else "no such file"}')
     return [f for f in found if f.name.lower().startswith('meta') == (kind == 'meta')] or found
 
 # %% ../../nbs/13_data.reading.ipynb #0bf60d6e
@@ -39,14 +42,8 @@ def input_files(
     kind:str, # 'reviews' or 'meta': what to take where both are found
 ) -> list:    # The files, each once, in a fixed order
     "The files that the paths stand for; `RecsysError` where one stands for none."
-    found = []
-    for p in map(Path, [paths] if isinstance(paths, (str, Path)) else paths):
-        here = _files_of(p, kind)
-        if not here:
-            none = f'no file in this folder ends in .{", .".join(_formats)}, packed or not'
-            raise RecsysError(f'{p}: {none if p.is_dir() else "no such file"}')
-        found += here
-    return list(dict.fromkeys(found))
+    paths = [paths] if isinstance(paths, (str, Path)) else paths
+    return list(dict.fromkeys(f for path in paths for f in _files_of(Path(path), kind)))
 
 # %% ../../nbs/13_data.reading.ipynb #db00ee56
 _packed = {
@@ -197,7 +194,7 @@ def _is_table(path, line, kind, names):
     return _is_rating(cells) or len(_column_names(cells, kind, names)) > 1 or bool(_table_names.search(path.name))
 
 # %% ../../nbs/13_data.reading.ipynb #0240d4f0
-_before_head = re.compile('(?:"?sep=(.)"?)?') # a blank line, or one that Excel writes before a table
+_before_head = re.compile('(?:"?sep=."?)?') # a blank line, or one that Excel writes before a table
 _around = re.compile(
     r'\s*\{\s*(?:"[^"]*"\s*:\s*(?:"[^"]*"|[\w.+-]*)\s*,\s*)*'
     r'"(reviews|products|items|data|results|records|rows)"\s*:\s*\[\s*\{')
@@ -319,9 +316,9 @@ _escaped = re.compile(r'\\"(?![",;|\s]|$)')
 _left_open = re.compile(r'(?:^|\t)"(?:[^"\t\r\n]|"")*[\t\r\n]')
 
 # %% ../../nbs/13_data.reading.ipynb #2403d502
-def _rows_of_cells(text, start, by):
+def _rows_of_cells(text, start):
     "A reader of the lines that begin with `start`, by what their first 2,000 say of quotes."
-    some = [start, *itertools.islice(text, 2000)]
+    by, some = _row_cells(start)[1], [start, *itertools.islice(text, 2000)]
     whole = [line.count('\t') == start.count('\t') for line in some]
     plain = by == '\t' and any(a and b and _left_open.search(line) for line, a, b in zip(some, whole, whole[1:]))
     return csv.reader(
@@ -332,12 +329,8 @@ def _rows_of_cells(text, start, by):
 
 # %% ../../nbs/13_data.reading.ipynb #16b701fd
 def _table_lines(path, text, kind, names):
-    by = None
-    for before, start in enumerate(text, 1):
-        no_head = _before_head.fullmatch(start.strip())
-        if not no_head: break
-        by = no_head[1] or by
-    reader, fields = _rows_of_cells(text, start, by or _row_cells(start)[1]), None
+    before, start = next((n, s) for n, s in enumerate(text, 1) if not _before_head.fullmatch(s.strip()))
+    reader, fields = _rows_of_cells(text, start), None
     while True:
         n = before + reader.line_num
         try: cells = next(reader, None)
@@ -365,7 +358,7 @@ def _renamed(value, kind, names):
 
 # %% ../../nbs/13_data.reading.ipynb #e7da0a97
 def _needs_names(path, kind, names):
-    "Whether the first object of a file names anything otherwise than we do, or somebody said so."
+    "Whether the first line of a file names anything otherwise than we do, or somebody said so."
     first = _loaded(next(_copied(path, kind, names), (0, None))[1])
     return names or _renamed(first, kind, names) != first
 
@@ -415,7 +408,7 @@ def as_lines(
 ) -> Path:            # The file, or the copy
     "A file that engines can read: lines of JSON."
     how, encoding = _layout(path, kind, names)
-    rename = how == 'python' or how not in ('table', 'parquet') and _needs_names(path, kind, names)
+    rename = how != 'table' and (how != 'lines' or _needs_names(path, kind, names))
     packing = _packing(path)
     told = packing in ('none', 'gzip') and packing == _packed_endings.get(path.suffix, 'none')
     if how == 'lines' and told and 'utf-16' not in encoding and not always and not rename:
@@ -469,7 +462,7 @@ def _fitting_threads(
     found = re.fullmatch(r'(\d+\.?\d*) *([MGT])i?B', memory or '', re.I)
     if not found:
         return None
-    duckdb_megabytes = float(found[1]) * dict(m=1, g=1000, t=10**6)[found[2].lower()]
+    duckdb_megabytes = float(found[1]) * 1000 ** 'MGT'.index(found[2].upper())
     return max(1, min(cores(), int(duckdb_megabytes / 200)))
 
 # %% ../../nbs/13_data.reading.ipynb #c09712c0
@@ -721,11 +714,6 @@ def user_id(
     known = [c.isin(_nobody).ifelse(None, _plain_id(c)) for c in (raw.user_id, raw.reviewerID)]
     return ibis.coalesce(*known, '')
 
-# %% ../../nbs/13_data.reading.ipynb #b8c634b1
-def _is_id(v):
-    text = v if isinstance(v, str) else json.dumps(v)
-    return text not in non_values and re.fullmatch(r'[^\s{}\[\]"]{1,64}', text) is not None
-
 # %% ../../nbs/13_data.reading.ipynb #4562bc1a
 def _reason(
     line:bytes, # A line that could not be used
@@ -742,17 +730,16 @@ def _reason(
         return o # from `as_lines`
     if not isinstance(o, dict):
         return 'not a JSON object'
-    if any(_is_id(o.get(k)) for k in ('parent_asin', 'asin')):
-        return 'not valid JSON'
+    ids = {str(o.get(name)) for name in ('parent_asin', 'asin')}.difference(non_values)
+    if any(re.fullmatch(r'[^\s{}\[\]"]{1,64}', word) for word in ids):
+        return 'not valid JSON' # though Python reads it
     return 'no product: parent_asin and asin are missing, or not one word'
 
 # %% ../../nbs/13_data.reading.ipynb #cfc5bb3b
 _a_persons_name = re.compile(
     r"""((["'])(?:reviewer|profile|user)_?[Nn]ame\2\s*:\s*)"""
     r"""("(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|[^,}]*)""")
-
-# %% ../../nbs/13_data.reading.ipynb #c2e816b6
-def _without_names(text): return _a_persons_name.sub(r'\1"…"', text)
+_no_name = r'\1"…"'
 
 # %% ../../nbs/13_data.reading.ipynb #c56a4d0a
 def unusable_lines(
@@ -765,13 +752,9 @@ def unusable_lines(
     raw = engine.read([file], ['parent_asin', 'asin']).mutate(n=ibis.row_number())
     unusable = raw.filter(product_id(raw).isnull()).select('n').order_by('n').limit(most)
     wanted = {r['n'] for r in engine.rows(unusable)}
-    n = -1
     with _open_lines(file) as lines:
-        for i, line in enumerate(lines, 1):
-            if not wanted: return
-            if not line.strip(): continue
-            n += 1
+        there = ((i, line) for i, line in enumerate(lines, 1) if line.strip())
+        for n, (i, line) in enumerate(there):
             if n not in wanted: continue
-            wanted.remove(n)
-            text = _without_names(line[:3000].decode(errors='replace')).strip()[:300]
+            text = _a_persons_name.sub(_no_name, line[:3000].decode(errors='replace')).strip()[:300]
             yield dict(file=str(original), line=i, reason=_reason(line), text=text)
