@@ -8,6 +8,7 @@ from conftest import examples
 
 from recsys_nb.core.files import RecsysError
 from recsys_nb.data.prepare import prepare
+from recsys_nb.data.reading import as_lines
 from recsys_nb.data.texts import clean, readable, sentences
 from recsys_nb.evaluation.fusion import bm25_scorer
 from recsys_nb.data.values import read_amount, read_count, read_stars, read_time
@@ -855,9 +856,20 @@ def test_a_row_that_is_not_whole_is_set_aside_with_its_line(tmp_path):
     data = prepared(tmp_path, table.encode(), name='r.csv')
     with gzip.open(data.path / 'quarantine.jsonl.gz', 'rt') as f:
         found = [json.loads(l) for l in f]
-    assert [(q['line'], q['reason']) for q in found] == [(32, '3 cells, expected 6')] and found[0]['file'].endswith(
-        'r.csv'
-    )
+    told = [(32, 'no row of a table: 3 cells, expected 6')]
+    assert [(q['line'], q['reason']) for q in found] == told and found[0]['file'].endswith('r.csv')
+
+
+def test_a_quote_that_is_never_closed_costs_its_own_row_alone(tmp_path):
+    rows = ['user_id,asin,text', *(f'U{i},P1,{sentence(i)}' for i in range(3000))]
+    rows[10], rows[2000], rows[2990] = 'U9,P1,"Great', 'U1999,P1,"Two\nlines"', 'U2989,P1,"Great'
+    (tmp_path / 'r.csv').write_text('\n'.join(rows))
+    found = as_lines(tmp_path / 'r.csv', tmp_path, 'reviews').read_text().splitlines()
+    assert [(n, line[:20]) for n, line in enumerate(found, 1) if line and line[0] != '{'] == [
+        (11, '"no row of a table: '),
+        (2992, '"no row of a table: '),
+    ]
+    assert len(list(filter(None, found))) == 3000 and json.loads(found[2000])['text'] == 'Two\nlines'
 
 
 def test_a_line_of_python_that_is_no_object_is_set_aside_as_it_stands(tmp_path):

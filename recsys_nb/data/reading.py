@@ -316,36 +316,43 @@ _escaped = re.compile(r'\\"(?![",;|\s]|$)')
 _left_open = re.compile(r'(?:^|\t)"(?:[^"\t\r\n]|"")*[\t\r\n]')
 
 # %% ../../nbs/13_data.reading.ipynb #2403d502
-def _rows_of_cells(text, start):
-    "A reader of the lines that begin with `start`, by what their first 2,000 say of quotes."
-    by, some = _row_cells(start)[1], [start, *itertools.islice(text, 2000)]
-    whole = [line.count('\t') == start.count('\t') for line in some]
-    plain = by == '\t' and any(a and b and _left_open.search(line) for line, a, b in zip(some, whole, whole[1:]))
-    return csv.reader(
-        itertools.chain(some, text),
+def _dialect(lines):
+    "What parts the cells of a table, and what quotes mean in it, by its first lines."
+    lines = [line for line in lines if not _before_head.fullmatch(line.strip())]
+    by = _row_cells(lines[0])[1]
+    whole = [line.count('\t') == lines[0].count('\t') for line in lines]
+    plain = by == '\t' and any(a and b and _left_open.search(line) for line, a, b in zip(lines, whole, whole[1:]))
+    return dict(
         delimiter=by,
-        escapechar='\\' if any(map(_escaped.search, some)) else None,
+        escapechar='\\' if any(map(_escaped.search, lines)) else None,
         quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
 
 # %% ../../nbs/13_data.reading.ipynb #16b701fd
 def _table_lines(path, text, kind, names):
-    before, start = next((n, s) for n, s in enumerate(text, 1) if not _before_head.fullmatch(s.strip()))
-    reader, fields = _rows_of_cells(text, start), None
+    "Yields the line number of each row, and what it says, or why it is none."
+    ahead = list(itertools.islice(text, 2000))
+    how, n, row, fields = _dialect(ahead), 1, [], None
+    ahead.reverse()
+    def take():
+        row.append(ahead.pop() if ahead else next(text, ''))
+        return row[-1]
     while True:
-        n = before + reader.line_num
-        try: cells = next(reader, None)
-        except csv.Error as e:
-            yield n, f'no row of a table: {e}'
-            continue
-        if cells is None: return
-        if not any(cells): continue
-        if fields is None:
-            fields = _head(path, cells, kind, names)
-            if not _is_rating(cells): continue
-        if len(cells) != len(fields):
-            yield n, f'{len(cells)} cells, expected {len(fields)}'
-        else:
+        n += len(row)
+        row.clear()
+        try:
+            cells = next(csv.reader(iter(take, ''), **how), None)
+            if cells is None: return
+            if not any(cells) or _before_head.fullmatch(row[0].strip()): continue
+            if fields is None:
+                fields = _head(path, cells, kind, names)
+                if not _is_rating(cells): continue
+            if not row[-1]: raise csv.Error('a quote is never closed')
+            if len(cells) != len(fields): raise csv.Error(f'{len(cells)} cells, expected {len(fields)}')
             yield n, {f: _cell_value(c) for f, c in zip(fields, cells) if f}
+        except csv.Error as e:
+            ahead += row[:0:-1] # to read again what follows its first line
+            del row[1:]
+            yield n, f'no row of a table: {e}'
 
 # %% ../../nbs/13_data.reading.ipynb #32031cde
 def _renamed(value, kind, names):
@@ -726,7 +733,7 @@ def _reason(
     except json.JSONDecodeError as e:
         return f'not JSON: {e.msg} (character {e.pos + 1})'
     except (RecursionError, ValueError): return 'not JSON: nested too deeply, or a number too long'
-    if isinstance(o, str) and re.match(r'longer than|no row of a table|\d+ cells, expected', o):
+    if isinstance(o, str) and re.match('longer than|no row of a table', o):
         return o # from `as_lines`
     if not isinstance(o, dict):
         return 'not a JSON object'
