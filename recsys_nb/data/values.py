@@ -10,6 +10,7 @@ import re, unicodedata
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, reduce
+from itertools import compress
 import ibis
 from .reading import product_id, user_id
 from .texts import clean_list, clean_texts, letters, says
@@ -23,8 +24,7 @@ def _in_plain_characters(text):
     if not text or len(text) > 200:
         return ''
     s = unicodedata.normalize('NFKC', text.translate(_same))
-    s = ''.join(str(unicodedata.digit(c)) if c.isdecimal() else c
-        for c in s)
+    s = re.sub(r'\d', lambda m: str(int(m[0])), s)
     return ' '.join(s.split()).lower()
 
 # %% ../../nbs/14_data.values.ipynb #b9e65215
@@ -77,29 +77,28 @@ _amount_on_a_tag = re.compile(
 _aside = re.compile(
     r'\(?-?\d+(?:[.,]\d+)? ?%(?: off)?\)?|\b(?:pack|set|box|case|lot|bundle|bag) of \d+|'
     r'\b\d+[- ]?(?:pack|pk|pcs|pieces?|count|ct|stück|er[- ]pack)\b')
-_kinds_of_amounts = [ # what ends before an amount, what begins after it, and the kind that this makes it
+_ranks_of_amounts = [ # what ends before an amount, what begins after it, and the rank that this gives it
     (r'(?:save|saved|off|discount|coupon|cashback|shipping|delivery|postage|versand|deposit|\+|plus)\W*$',
-     r' ?(?:off|shipping|delivery|postage|versand|discount|cashback|back)\b', 'other'),
+     r' ?(?:off|shipping|delivery|postage|versand|discount|cashback|back)\b', 3),
     (r'\b(?:was|list|rrp|uvp|msrp|reg|regular|old|before|statt|instead of|typical|original|originally|m\.?r\.?p)\b'
-     r'[\w .]{0,12}[: (]*$', r'(?!)', 'list'),
-    (r'(?!)', r' ?(?:/|(?:per|pro|je|par|por)\b)', 'unit')]
+     r'[\w .]{0,12}[: (]*$', r'(?!)', 2),
+    (r'(?!)', r' ?(?:/|(?:per|pro|je|par|por)\b)', 1)]
 
 # %% ../../nbs/14_data.values.ipynb #d919a90e
-def _kind_of_amount(before, after):
-    for ending, beginning, kind in _kinds_of_amounts:
+def _rank_of_amount(before, after):
+    for ending, beginning, rank in _ranks_of_amounts:
         if re.search(ending, before) or re.match(beginning, after):
-            return kind
-    return 'price'
+            return rank
+    return 0
 
 # %% ../../nbs/14_data.values.ipynb #fbeff701
 _range = re.compile(r' ?(?:-|–|—|~|to|and|bis) ?')
 _each = re.compile(r' ?(?:for|pour|für|por|x|×|@|/) ?')
 
 # %% ../../nbs/14_data.values.ipynb #c121a874
-def _which_are_money(found, middle):
-    "Which of the amounts are money, and whether they are clear."
-    own = [bool(m['before'] or m['after'] or m['dash'])
-        for m in found]
+def _which_are_money(signs, middle):
+    "Which of the amounts are money, by the signs of each, and whether they are clear."
+    own = list(map(any, signs))
     money = own.copy()
     for i, between in enumerate(middle):
         if _range.fullmatch(between):
@@ -116,20 +115,12 @@ _words_of_price_tags = frozenset('''
     per pro ab nur von bis dès desde da m r p mrp typical original offer special retail cost'''.split())
 
 # %% ../../nbs/14_data.values.ipynb #5ccd88f1
-def _is_bare_price_tag(parts):
-    "Whether what stands around one or two numbers says that they are prices."
-    if len(parts) > 3 or any(not p.strip(' ') for p in parts[1:-1]) or '/' in ''.join(parts[:-1]):
-        return False
-    if any(p[:1].isalpha() for p in parts[1:]):
-        return False
-    return _words_of_price_tags.issuperset(re.findall(r'[^\W\d_]+', ' '.join(parts)))
+_no_price_tag = re.compile(r'\n.*\n.*\n|\n *\n|/.*\n|\n[^\W\d_]') # three numbers, two side by side, 4/5, 5ml
 
-# %% ../../nbs/14_data.values.ipynb #9336f099
-def _split_amounts(s):
-    "The amounts in a text, and what stands before, between and after them."
-    found = list(_amount_on_a_tag.finditer(s))
-    edges = [0, *(x for m in found for x in m.span()), len(s)]
-    return found, [s[a:b] for a, b in zip(edges[::2], edges[1::2])]
+def _is_bare_price_tag(around):
+    "Whether what stands around one or two numbers, each a line break, says that they are prices."
+    words = re.findall(r'[^\W\d_]+', around)
+    return not _no_price_tag.search(around) and _words_of_price_tags.issuperset(words)
 
 # %% ../../nbs/14_data.values.ipynb #26d2b2f0
 def _with_cents_dotted(s):
@@ -144,17 +135,6 @@ def _sane(n):
 
 # %% ../../nbs/14_data.values.ipynb #b5bfd5a0
 _points = re.compile(_one_of(_with_points))
-_plainest_first = 'price unit list other'.split()
-
-# %% ../../nbs/14_data.values.ipynb #bc60d363
-def _lowest_price(amounts, thousands):
-    "The lowest of the numbers of the plainest kind; 0 where none is a price."
-    times = next(
-        (_multiples[m['times']] for m, *around in amounts[::-1] if m['times']),
-        1)
-    kind, n = min((_plainest_first.index(_kind_of_amount(*around)), _number(m['n'], thousands))
-        for m, *around in amounts)
-    return 0 if _plainest_first[kind] == 'other' else n * times
 
 # %% ../../nbs/14_data.values.ipynb #ef7f741e
 @lru_cache(100_000)
@@ -166,17 +146,20 @@ def read_amount(
     if re.fullmatch(r'\+?\d*\.?\d+(e[-+]?\d\d?)?', s):
         return _sane(float(s))
     s = _with_cents_dotted(_aside.sub(' ; ', s))
-    found, parts = _split_amounts(s)
-    if not found or re.search(r'[{}#\d%]', ''.join(parts)) or re.match(r'\(?- ?$', parts[0]):
+    pieces = _amount_on_a_tag.split(s)
+    words, before, numbers, times, dashes, after = (pieces[i::6] for i in range(6))
+    around = '\n'.join(words)
+    if not numbers or re.search(r'[{}#\d%]|^\(?- ?\n', around):
         return None
-    money, clear = _which_are_money(found, parts[1:-1])
-    if not (clear if any(money) else _is_bare_price_tag(parts)):
+    money, clear = _which_are_money(zip(before, dashes, after), words[1:-1])
+    if not (clear if any(money) else _is_bare_price_tag(around)):
         return None
-    thousands = any(m['dash'] for m in found) or _points.search(s) is not None
-    amounts = list(zip(found, parts, parts[1:]))
-    return _sane(_lowest_price(
-        [a for a, m in zip(amounts, money) if m] or amounts,
-        thousands))
+    thousands = any(dashes) or _points.search(s) is not None
+    amounts = list(zip(map(_rank_of_amount, words, words[1:]), numbers, times))
+    amounts = list(compress(amounts, money)) or amounts
+    rank, n = min((rank, _number(n, thousands)) for rank, n, _ in amounts)
+    multiples = [_multiples[word] for *_, word in amounts if word] or [1]
+    return _sane(n * multiples[-1]) if rank < 3 else None
 
 # %% ../../nbs/14_data.values.ipynb #0c10ec02
 _first_review, _last_review = 788918400000, 4102444800000 # milliseconds
