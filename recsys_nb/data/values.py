@@ -165,10 +165,14 @@ def read_amount(
 _first_review, _last_review = 788918400000, 4102444800000 # milliseconds
 
 # %% ../../nbs/14_data.values.ipynb #f59618a2
+def _moments(n):
+    "A number of seconds, milli-, micro- or nanoseconds in milliseconds."
+    return n * 1000, n, n / 1000, n / 1e6
+
 def _in_milliseconds(n):
-    for unit in (1000, 1, 1e-3, 1e-6):
-        if _first_review <= n * unit < _last_review:
-            return int(n * unit)
+    for ms in _moments(n):
+        if _first_review <= ms < _last_review:
+            return int(ms)
 
 # %% ../../nbs/14_data.values.ipynb #2e57d6cb
 _months = '''
@@ -189,6 +193,7 @@ _clock = (
     r'(?:[ ,t]+(?:[^\W\d]{1,3} )?(?P<h>\d\d?):(?P<min>\d\d)(?::(?P<s>\d\d)(?:[.,]\d+)?)?'
     r' ?(?P<half>[ap]m)?)?(?: gmt| utc)?$')
 _dates = r"""
+    (?P<y>(?:19|20)\d\d)(?P<m>\d\d)(?P<d>\d\d)
     {m} {d}, ?{y}
     {m}/{d}/{any_y}
     {d}[.-]{m}[.-]{y}
@@ -202,14 +207,12 @@ _wrapped = re.compile(r'/date\(|\)/|[{}"]|\$(?:date|numberlong)"? ?:')
 
 # %% ../../nbs/14_data.values.ipynb #bca469d2
 def _date(s):
+    "The moment of a date; `StopIteration` where it has no form of one, `ValueError` where there is no such day."
     for read in (datetime.fromisoformat, parsedate_to_datetime):
         try:
             return read(re.sub(r' ?(?:UTC|Z)$', '+00:00', s.upper()))
         except (ValueError, TypeError, IndexError, OverflowError): pass
-    found = [m for p in _dates if (m := p.match(s))]
-    if not found:
-        return None
-    g = found[0].groupdict()
+    g = next(m.groupdict() for form in _dates if (m := form.match(s)))
     year, month, day = int(g['y']), _months.get(g.get('name')) or int(g['m']), int(g['d'])
     if year < 100:
         year += 1900 if year > 90 else 2000
@@ -228,17 +231,12 @@ def read_time(
 ) -> int|None:   # Milliseconds since 1970
     "The moment that a text names."
     s = _wrapped.sub('', _in_plain_characters(text)).strip()
-    s = re.sub(r'^((?:19|20)\d\d)(\d\d)(\d\d)$', r'\1-\2-\3', s)
-    s = re.sub(r'^((?:19|20)\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)$', r'\1-\2-\3 \4:\5:\6', s)
+    s = re.sub(r'^((?:19|20)\d{6})(\d\d)(\d\d)(\d\d)$', r'\1 \2:\3:\4', s)
     if re.fullmatch(r'\d{9,19}(\.\d*)?', s):
         return _in_milliseconds(float(s))
     try: found = _date(s)
-    except ValueError: return None # no such day
-    if found is None:
-        return None
-    if not found.tzinfo:
-        found = found.replace(tzinfo=timezone.utc)
-    return _in_milliseconds(found.timestamp())
+    except (ValueError, StopIteration): return None # no such day, or no date
+    return _in_milliseconds(found.replace(tzinfo=found.tzinfo or timezone.utc).timestamp())
 
 # %% ../../nbs/14_data.values.ipynb #72e0b7a2
 _star = r'(?:\W*(?:stars?|sternen?|étoiles?|estrellas?|stelle|estrelas?|つ星|星|★|⭐))?\.?'
@@ -296,40 +294,29 @@ def _within(n, low, high):
     return n.between(low, high).ifelse(n, None)
 
 # %% ../../nbs/14_data.values.ipynb #c84501ae
-def _or_read(read):
-    "For a column of plain numbers and one of texts: what a reader makes of texts that are no plain numbers."
+def _or_read(n, s, read):
+    "A column of plain numbers, and where there is none, what a reader makes of that of texts."
     of = ibis.udf.scalar.python(read, signature=((str,), float), null_handling='special')
-    def column(n, s):
-        odd = n.isnull() & s.notnull()
-        return odd.ifelse(of(odd.ifelse(s, None)), n)
-    return column
-
-_or_amount, _or_stars, _or_count, _or_time = map(
-    _or_read,
-    (read_amount, read_stars, read_count, read_time))
+    odd = n.isnull() & s.notnull()
+    return odd.ifelse(of(odd.ifelse(s, None)), n)
 
 # %% ../../nbs/14_data.values.ipynb #d066b968
 def _as_amount(s):
-    return _or_amount(_within(_plain_number(s), .01, 1e9), s)
+    return _or_read(_within(_plain_number(s), .01, 1e9), s, read_amount)
 
 # %% ../../nbs/14_data.values.ipynb #5f74fd23
 def _as_stars(s):
-    return _or_stars(_plain_number(s), s)
+    return _or_read(_plain_number(s), s, read_stars)
 
 # %% ../../nbs/14_data.values.ipynb #9b80f0a1
 def _as_count(s):
     n = _within(_plain_number(s), 0, 1e9)
-    return _or_count((n == n.floor()).ifelse(n, None), s).floor().cast('int64')
+    return _or_read((n == n.floor()).ifelse(n, None), s, read_count).floor().cast('int64')
 
 # %% ../../nbs/14_data.values.ipynb #a3182c9e
 def _as_time(s):
-    n = _plain_number(s)
-    ms = ibis.cases(
-        (n < 1e11, n * 1000),
-        (n < 1e14, n),
-        (n < 1e17, n / 1000),
-        else_=n / 1e6)
-    return _or_time(_within(ms, _first_review, _last_review), s).floor().cast('int64')
+    ms = ibis.coalesce(*(_within(n, _first_review, _last_review) for n in _moments(_plain_number(s))))
+    return _or_read(ms, s, read_time).floor().cast('int64')
 
 # %% ../../nbs/14_data.values.ipynb #60a5dd40
 def _understood(
@@ -400,7 +387,7 @@ def _document(
     return text
 
 # %% ../../nbs/14_data.values.ipynb #1633493b
-_longest_picture = 20_000 # characters of a `data:` address
+_longest_picture = 20_000 # characters of an address
 _large_address = r'(?:large|hi_?res)\w*"?: ?"(https?://[^"]+)"'
 _first_address = r'((?:https?:|^)//[^\s"\'|<>\\]+?)(?:[\s"\'|<>\\].*|, ?https?:.*)?$'
 
@@ -408,14 +395,12 @@ _first_address = r'((?:https?:|^)//[^\s"\'|<>\\]+?)(?:[\s"\'|<>\\].*|, ?https?:.
 def _pictures(
     a, # A list column of addresses
 ):
-    "The addresses that a page can show: on the web, or `data:` addresses of a sane length."
+    "The addresses that a page can show: on the web, or `data:` addresses, of a sane length."
     def address(s):
         large, first = s.re_extract(_large_address, 1), s.re_extract(_first_address, 1)
         found = (large == '').ifelse(first, large).re_replace('^//', 'https://')
-        return (s.re_search(r'^https?://[^\s"|,]+$') | s.startswith('data:')).ifelse(s, found)
-    def shown(s):
-        drawn = s.startswith('data:image/') & (s.length() <= _longest_picture)
-        return s.startswith('http') | drawn
+        return s.re_search(r'^(?:https?://[^\s"|,]+$|data:)').ifelse(s, found)
+    def shown(s): return s.re_search('^(?:http|data:image/)') & (s.length() <= _longest_picture)
     return a.map(address).filter(shown)
 
 # %% ../../nbs/14_data.values.ipynb #1e2ac9b8
