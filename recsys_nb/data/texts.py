@@ -87,15 +87,15 @@ _tag = r'</?[A-Za-z][^<>]{0,300}>|<!\[CDATA\[|\]\]>|_x00[01][\da-fA-F]_'
 _slashed = re.compile(r'\\(?:["\']|(?<=[.!?,\s]\\)[nr](?:\\[nr])*|[nr](?:\\[nr])+|u[\da-fA-F]{4}(?:\\u[\da-fA-F]{4})*)')
 
 # %% ../../nbs/12_data.texts.ipynb #7e45f236
-def _whole(m):
-    return (chr(int(m[1])) + chr(int(m[2]))).encode('utf-16', 'surrogatepass').decode('utf-16')
+def _as_in_json(halves):
+    return f'\\u{int(halves[1]):x}\\u{int(halves[2]):x}'
 
 # %% ../../nbs/12_data.texts.ipynb #77585d6c
 def readable(
     text:str, # As it comes from the shop
 ) -> str:     # One line
     "Text as a person would read it: without entities, tags, the shop's markup, misread and invisible characters."
-    s = _halves.sub(_whole, _again.sub('&', _meant(text)))
+    s = _halves.sub(_as_in_json, _again.sub('&', _meant(text)))
     s = _entity.sub(lambda m: html.unescape(m[0]), s)
     s = _slashed.sub(lambda m: json.loads('"' + m[0].replace("\\'", "'") + '"'), re.sub(_tag, ' ', s))
     return clean(_unsold(s))
@@ -128,7 +128,7 @@ _any_symptom = rf'^ | $|  |[<{_blanks}]|{_odd}'
 @ibis.udf.scalar.python(null_handling='special')
 def _readable_text(text:str) -> str:
     "`readable`, for an engine."
-    return None if text is None else readable(text)
+    return text and readable(text)
 
 # %% ../../nbs/12_data.texts.ipynb #108aacac
 def _repaired(s): return s.re_replace(_tag, ' ').re_replace(f'[ {_blanks}]+', ' ').strip()
@@ -140,7 +140,6 @@ def clean_texts(
 ):
     "Text columns as `readable` makes them; '' for null and for what stands for nothing."
     for c in names:
-        t = t.mutate(**{c: t[c].fill_null('')})
         t = t.mutate(ill=t[c].re_search(_any_symptom))
         t = t.mutate(odd=t.ill.ifelse(t[c].re_search(_odd), False))
         t = t.mutate(**{c: t.odd.ifelse(_readable_text(t.odd.ifelse(t[c], None)), t[c])})

@@ -97,7 +97,7 @@ _each = re.compile(r' ?(?:for|pour|für|por|x|×|@|/) ?')
 
 # %% ../../nbs/14_data.values.ipynb #c121a874
 def _which_are_money(signs, middle):
-    "Which of the amounts are money, by the signs of each, and whether they are clear."
+    "Which of the amounts are money, by the signs of each; an empty list where it is not clear."
     own = list(map(any, signs))
     money = own.copy()
     for i, between in enumerate(middle):
@@ -106,7 +106,7 @@ def _which_are_money(signs, middle):
             money[i + 1] |= own[i]
     several = any(_each.fullmatch(s) and a != b
         for s, a, b in zip(middle, money, money[1:]))
-    return money, not several
+    return [] if several else money
 
 # %% ../../nbs/14_data.values.ipynb #d4310b0a
 _words_of_price_tags = frozenset('''
@@ -115,7 +115,7 @@ _words_of_price_tags = frozenset('''
     per pro ab nur von bis dès desde da m r p mrp typical original offer special retail cost'''.split())
 
 # %% ../../nbs/14_data.values.ipynb #5ccd88f1
-_no_price_tag = re.compile(r'\n.*\n.*\n|\n *\n|/.*\n|\n[^\W\d_]') # three numbers, two side by side, 4/5, 5ml
+_no_price_tag = re.compile(r'\n.*\n.*\n|\n *\n|[/@×].*\n|\n[^\W\d_]') # three numbers, 4 5, 4/5, 5ml
 
 def _is_bare_price_tag(around):
     "Whether what stands around one or two numbers, each a line break, says that they are prices."
@@ -151,8 +151,8 @@ def read_amount(
     around = '\n'.join(words)
     if not numbers or re.search(r'[{}#\d%]|^\(?- ?\n', around):
         return None
-    money, clear = _which_are_money(zip(before, dashes, after), words[1:-1])
-    if not (clear if any(money) else _is_bare_price_tag(around)):
+    money = _which_are_money(zip(before, dashes, after), words[1:-1])
+    if not any(money) and not _is_bare_price_tag(around):
         return None
     thousands = any(dashes) or _points.search(s) is not None
     amounts = list(zip(map(_rank_of_amount, words, words[1:]), numbers, times))
