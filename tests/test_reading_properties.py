@@ -9,7 +9,7 @@ from conftest import examples
 from recsys_nb.core.files import RecsysError
 from recsys_nb.data.values import shape_products, shape_reviews
 from recsys_nb.data.prepare import prepare
-from recsys_nb.data.reading import DuckDB, meta_fields, meta_lists, review_fields, _steps_apart, unusable_lines
+from recsys_nb.data.reading import DuckDB, meta_fields, meta_lists, review_fields, _computing, unusable_lines
 
 scalar = st.one_of(
     st.none(),
@@ -77,7 +77,7 @@ def reader():
     shaped = []
     for shape, texts, lists in kinds:
         expr = shape(engine.read([path], texts, lists))
-        with _steps_apart():
+        with _computing():
             engine.con.to_pyarrow(expr.limit(0))  # which makes the readers known to DuckDB
             shaped.append(engine.con.create_view(f'shaped_{len(shaped)}', expr).get_name())
     return engine, path, shaped

@@ -177,10 +177,11 @@ def _encoding(head):
     return encoding
 
 # %% ../../nbs/13_data.reading.ipynb #e26ea034
-def _row_cells(line):
-    "A line of a table, taken apart where that gives most cells, and what parts them."
-    ways = [(next(csv.reader([line], delimiter=d), []), d) for d in ',\t;|']
-    return max(ways, key=lambda way: len(way[0]))
+def _cells(line, by): return next(csv.reader([line], delimiter=by), [])
+
+def _separator(line):
+    "What parts the cells of a table: what gives a line the most."
+    return max(',\t;|', key=lambda by: len(_cells(line, by)))
 
 # %% ../../nbs/13_data.reading.ipynb #e55bc0c6
 def _is_rating(cells):
@@ -188,7 +189,7 @@ def _is_rating(cells):
 
 # %% ../../nbs/13_data.reading.ipynb #6f9061cc
 def _is_table(path, line, kind, names):
-    cells = _row_cells(line)[0]
+    cells = _cells(line, _separator(line))
     if len(cells) < 2:
         return False
     return _is_rating(cells) or len(_column_names(cells, kind, names)) > 1 or bool(_table_names.search(path.name))
@@ -319,7 +320,7 @@ _left_open = re.compile(r'(?:^|\t)"(?:[^"\t\r\n]|"")*[\t\r\n]')
 def _dialect(lines):
     "What parts the cells of a table, and what quotes mean in it, by its first lines."
     lines = [line for line in lines if not _before_head.fullmatch(line.strip())]
-    by = _row_cells(lines[0])[1]
+    by = _separator(lines[0])
     whole = [line.count('\t') == lines[0].count('\t') for line in lines]
     plain = by == '\t' and any(a and b and _left_open.search(line) for line, a, b in zip(lines, whole, whole[1:]))
     return dict(
@@ -380,9 +381,7 @@ def _copied(path, kind, names):
         elif how == 'objects':
             yield from _objects(path, text)
         else:
-            lines = map(str.encode, text) if 'utf-16' in encoding else f
-            for n, line in enumerate(lines, 1):
-                yield n, line if len(line) <= _longest else f'longer than {_longest // 10**6} MB'
+            yield from enumerate(map(str.encode, text) if 'utf-16' in encoding else f, 1)
 
 # %% ../../nbs/13_data.reading.ipynb #a5e203d3
 def without_bar(
@@ -401,9 +400,10 @@ def _parquet_lines(path, copy, kind, names):
 
 # %% ../../nbs/13_data.reading.ipynb #a044b860
 def _as_a_line(value):
-    if not isinstance(value, bytes):
-        value = json.dumps(value).encode()
-    return value.rstrip(b'\r\n').removeprefix(b'\xef\xbb\xbf') + b'\n'
+    line = value if isinstance(value, bytes) else json.dumps(value).encode()
+    if len(line) > _longest:
+        line = b'"longer than 16 MB"'
+    return line.rstrip(b'\r\n').removeprefix(b'\xef\xbb\xbf') + b'\n'
 
 # %% ../../nbs/13_data.reading.ipynb #fcd45cca
 def as_lines(
@@ -441,25 +441,18 @@ def quoted(
     "A text as an SQL literal."
     return "'" + str(text).replace("'", "''") + "'"
 
-# %% ../../nbs/13_data.reading.ipynb #79ce8f37
-@contextmanager
-def _steps_apart():
-    "While it lasts, Ibis writes each step of an expression as a query of its own."
-    before = ibis.options.sql.fuse_selects
-    ibis.options.sql.fuse_selects = False
-    try: yield
-    finally: ibis.options.sql.fuse_selects = before
-
 # %% ../../nbs/13_data.reading.ipynb #48c039a8
 @contextmanager
-def _readable_errors():
-    "Turn what a person can mend about DuckDB's memory, disk and files into a `RecsysError`."
-    try:
-        with _steps_apart(): yield
+def _computing():
+    "Ibis writes each step as a query of its own, and what a person can mend of DuckDB's errors is a `RecsysError`."
+    fused = ibis.options.sql.fuse_selects
+    ibis.options.sql.fuse_selects = False
+    try: yield
     except (duckdb.OutOfMemoryException, duckdb.IOException) as e:
         said = str(e).split('\n')[0].replace('IO Error: ', '')
         said = said.replace('Out of Memory Error: ', 'not enough memory, allow more with --memory: ')
         raise RecsysError(said) from e
+    finally: ibis.options.sql.fuse_selects = fused
 
 # %% ../../nbs/13_data.reading.ipynb #9708428f
 def _fitting_threads(
@@ -502,7 +495,7 @@ def save(self:DuckDB,
 ):                     # The saved table
     "Compute a table and keep it in the work folder."
     path = self.work/f'{name}.parquet'
-    with _readable_errors():
+    with _computing():
         self.con.to_parquet(expr, path, compression='lz4', string_dictionary_page_size_limit=1)
     self.bar.update()
     saved = self.con.read_parquet(path, table_name=name, file_row_number=number)
@@ -514,7 +507,7 @@ def rows(self:DuckDB,
     expr,  # A small Ibis table
 ) -> list: # A dict per row
     "A small table's rows."
-    with _readable_errors():
+    with _computing():
         return self.con.to_pyarrow(expr).to_pylist()
 
 # %% ../../nbs/13_data.reading.ipynb #344ad02e
@@ -523,7 +516,7 @@ def ask(self:DuckDB,
     sql:str, # About saved tables
 ) -> list:   # A dict per row
     "The answer to a question in SQL."
-    with _readable_errors():
+    with _computing():
         return self.con.con.sql(sql).to_arrow_table().to_pylist()
 
 # %% ../../nbs/13_data.reading.ipynb #568d9ed2
@@ -534,7 +527,7 @@ def export(self:DuckDB,
     by:str,   # The column to sort by, so that the same input gives the same file
 ):
     "Write a table where a reader will look for it."
-    with _readable_errors():
+    with _computing():
         self.con.to_parquet(expr.order_by(by), path, compression='zstd')
 
 # %% ../../nbs/13_data.reading.ipynb #448d9a0f
@@ -582,7 +575,7 @@ def read(self:DuckDB,
     names = ', '.join(quoted(glob.escape(str(f))) for f in files) # or a ? in a name would stand for any letter
     chosen = ', '.join(['file', *texts, *(_list(c, **_duckdb_words) for c in lists)])
     name = gen_name('raw')
-    with _readable_errors():
+    with _computing():
         self.con.raw_sql(f"""
             CREATE VIEW {name} AS SELECT {chosen}
             FROM read_json([{names}], format='newline_delimited', columns={{{columns}}}, ignore_errors=true,
@@ -625,7 +618,7 @@ def frame(self:Spark,
     expr, # An Ibis table
 ):
     "The Spark data frame that an expression stands for."
-    with _readable_errors():
+    with _computing():
         self.con.execute(expr.limit(0)) # which makes the readers of values known to Spark
         return self.session.sql(self.con.compile(expr))
 
