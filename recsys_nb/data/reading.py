@@ -192,7 +192,7 @@ def _is_table(path, line, kind, names):
     cells = _cells(line, _separator(line))
     if len(cells) < 2:
         return False
-    return _is_rating(cells) or len(_column_names(cells, kind, names)) > 1 or bool(_table_names.search(path.name))
+    return _is_rating(cells) or len(_column_names(cells, kind, names)) > 1 or _table_names.search(path.name)
 
 # %% ../../nbs/13_data.reading.ipynb #0240d4f0
 _before_head = re.compile('(?:"?sep=."?)?') # a blank line, or one that Excel writes before a table
@@ -210,15 +210,10 @@ def _unread(head, shown):
     return _begins(head.lstrip(), _foreign)
 
 # %% ../../nbs/13_data.reading.ipynb #197a5756
-_ways = {
+_layouts = {
     r"""\{\s*(?:u?'|u")""": 'python',
     r'\[\s*\{|\{(?:.*[{,[])?\n"': 'objects',
     r'[{[]': 'lines'}
-
-def _way_of(path, lines, kind, names):
-    "How a file is laid out whose first lines are these."
-    how = _begins('\n'.join(lines), _ways)
-    return how or ('table' if _is_table(path, lines[0], kind, names) else 'lines')
 
 # %% ../../nbs/13_data.reading.ipynb #ff94f4af
 def _layout(
@@ -236,7 +231,8 @@ def _layout(
     if what := _unread(head, shown):
         raise _no_data(path, what)
     lines = [line for line in map(str.strip, shown.splitlines()) if not _before_head.fullmatch(line)]
-    how = _way_of(path, lines or [''], kind, names)
+    how = _begins('\n'.join(lines), _layouts)
+    how = how or ('table' if lines and _is_table(path, lines[0], kind, names) else 'lines')
     if how != 'lines' and not encoding:
         raise _no_data(path, 'text in another code than UTF-8 '
             '(iconv -f CODE -t UTF-8, where CODE is such as GB18030, SHIFT-JIS or CP1251)')
@@ -478,12 +474,11 @@ class DuckDB:
         self.local = self # on `Spark`, what looks at files of this machine
         settings = dict(memory_limit=memory, threads=min(threads, cores()) if threads else _fitting_threads(memory))
         settings = {k: v for k, v in settings.items() if v}
-        spill = str(self.work/'spill')
-        try:
-            self.con = ibis.duckdb.connect(temp_directory=spill, preserve_insertion_order=False, **settings)
+        settings |= dict(temp_directory=str(self.work/'spill'), preserve_insertion_order=False)
+        try: self.con = ibis.duckdb.connect(**settings)
         except duckdb.Error as e:
-            expected = 'an amount such as 4GB, and one thread or more'
-            raise RecsysError(f'memory={memory}, threads={threads}: expected {expected}') from e
+            raise RecsysError(
+                f'memory={memory}, threads={threads}: expected an amount such as 4GB, and one thread or more') from e
         without_bar(self.con.con)
 
 # %% ../../nbs/13_data.reading.ipynb #2e3d178b
@@ -558,9 +553,8 @@ def _list(c, empty, one, first, texts, large):
         END AS {c}"""
 
 # %% ../../nbs/13_data.reading.ipynb #2a45836a
-def _all_given(t):
-    "The table with null wherever a text stands for nothing."
-    texts = [c for c in t.columns if c != 'file' and t[c].type().is_string()]
+def _all_given(t, texts):
+    "The table with null wherever one of these texts stands for nothing."
     return t.mutate(**{c: given(t[c]) for c in texts})
 
 # %% ../../nbs/13_data.reading.ipynb #58421bed
@@ -580,7 +574,7 @@ def read(self:DuckDB,
             CREATE VIEW {name} AS SELECT {chosen}
             FROM read_json([{names}], format='newline_delimited', columns={{{columns}}}, ignore_errors=true,
                 filename='file')""")
-    return _all_given(self.con.table(name))
+    return _all_given(self.con.table(name), texts)
 
 # %% ../../nbs/13_data.reading.ipynb #dd77d510
 def _session(master, memory):
@@ -684,7 +678,7 @@ def read(self:Spark, files:list, texts:list, lists:list=()):
     t = t.selectExpr('file', *texts, *(_list(c, **_spark_words) for c in lists))
     name = gen_name('raw')
     t.createOrReplaceTempView(name)
-    return _all_given(self.con.table(name))
+    return _all_given(self.con.table(name), texts)
 
 # %% ../../nbs/13_data.reading.ipynb #2ab2d065
 def _plain_id(
