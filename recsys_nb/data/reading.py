@@ -259,20 +259,17 @@ def _loaded(value):
 # %% ../../nbs/13_data.reading.ipynb #9cbbd884
 def _objects(path, text):
     "The number of each object, and the object."
-    decoder, between, rest, at, n = json.JSONDecoder(), re.compile(r'[\s,\[\]\ufeff]*'), '', 0, 0
-    while True:
-        at = between.match(rest, at).end()
-        try: found, at = decoder.raw_decode(rest, at)
-        except (ValueError, RecursionError) as e: # no JSON, or a number of more digits than Python reads
-            more = text.read(1 << 16)
-            if not more and at == len(rest):
-                return
-            if not more or len(rest) - at > _longest:
-                raise RecsysError(f'{path}: damaged, or not whole: no JSON after {n:,} objects') from e
-            rest, at = rest[at:] + more, 0
-        else:
-            n += 1
-            yield n, found
+    decoder, between, rest, n = json.JSONDecoder(), re.compile(r'[\s,\[\]\ufeff]*'), '', 0
+    while len(rest) <= _longest and (more := text.read(1 << 16)):
+        rest, at = rest + more, 0
+        with suppress(ValueError, RecursionError): # no JSON yet, or a number of more digits than Python reads
+            while True:
+                found, at = decoder.raw_decode(rest, between.match(rest, at).end())
+                n += 1
+                yield n, found
+        rest = rest[at:]
+    if not between.fullmatch(rest):
+        raise RecsysError(f'{path}: damaged, or not whole: no JSON after {n:,} objects')
 
 # %% ../../nbs/13_data.reading.ipynb #461e6cbe
 def _table_columns(path, columns, kind, names):
