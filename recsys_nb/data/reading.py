@@ -275,7 +275,7 @@ def _objects(path, text):
 def _table_columns(path, columns, kind, names):
     "See `_column_names`; `RecsysError` where no column is the product, a warning where none tells what was said of it."
     known = _column_names(columns, kind, names)
-    fields, there = set(known.values()), ', '.join(c[:30] for c in columns[:12])
+    fields, there = set(known.values()), ', '.join(' '.join(c.split())[:30] for c in columns[:12])
     if not {'parent_asin', 'asin'} & fields:
         raise RecsysError(
             f'{path}: a table with the columns {there}; '
@@ -313,7 +313,7 @@ _left_open = re.compile(r'(?:^|\t)"(?:[^"\t\r\n]|"")*[\t\r\n]')
 def _dialect(lines):
     "What parts the cells of a table, and what quotes mean in it, by its first lines."
     lines = [line for line in lines if not _before_head.fullmatch(line.strip())]
-    by = _separator(lines[0])
+    by = _separator(next(iter(lines), ''))
     whole = [line.count('\t') == lines[0].count('\t') for line in lines]
     plain = by == '\t' and any(a and b and _left_open.search(line) for line, a, b in zip(lines, whole, whole[1:]))
     return dict(
