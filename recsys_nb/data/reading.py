@@ -136,18 +136,17 @@ _fields = dict(reviews=review_fields, meta=[*meta_fields, *meta_lists])
 
 # %% ../../nbs/13_data.reading.ipynb #956a8445
 _usual = """
-    reviews parent_asin: product product_id productid item item_id itemid sku
-    reviews user_id: user userid customer_id reviewer_id customer
-    reviews rating: stars score star_rating
-    reviews text: review review_text review_body comment body content
-    reviews title: review_title review_headline headline
-    reviews timestamp: time date review_date
-    meta parent_asin: product product_id productid item item_id itemid sku id
-    meta title: name product_title product_name
-    meta store: manufacturer"""
-_usual = {(kind, name): field
-    for kind, field, names in re.findall(r'(\w+) (\w+): (.*)', _usual) for name in names.split()}
-_older = dict(parent_asin='asin', user_id='reviewerID', rating='overall', text='reviewText', title='summary')
+    reviews parent_asin asin: product_id productid item_id itemid sku product item
+    reviews user_id reviewerid: userid customer_id reviewer_id user customer
+    reviews rating overall: star_rating stars score
+    reviews text reviewtext: review_text review_body review body comment content
+    reviews title summary: review_title review_headline headline
+    reviews timestamp -: review_date date time
+    meta parent_asin asin: product_id productid item_id itemid sku product item id
+    meta title -: product_title product_name name
+    meta store -: manufacturer"""
+_usual = {(kind, field): (older, names.split())
+    for kind, field, older, names in re.findall(r'(\w+) (\w+) (\S+): (.*)', _usual)}
 
 # %% ../../nbs/13_data.reading.ipynb #b5850e08
 def _column_names(
@@ -158,10 +157,13 @@ def _column_names(
     "Which field each column holds: as somebody said, or by its own name, or by a usual one; a field is in one column."
     plain = {c.strip().lower().replace(' ', '_'): c for c in reversed(columns) if c not in names.values()}
     plain |= {f.lower(): c for f, c in names.items() if c in columns}
-    known = {f: plain[f.lower()] for f in _fields[kind] if f.lower() in plain}
-    usual = {_usual[kind, name]: c for name, c in plain.items() if (kind, name) in _usual}
-    usual = {f: c for f, c in usual.items() if _older.get(f) not in known}
-    return {c: f for f, c in (usual | known).items()}
+    found = {}
+    for field in _fields[kind]:
+        older, usual = _usual.get((kind, field), ('', []))
+        called = [field.lower()] if older in plain else [field.lower(), *usual]
+        here = [plain[name] for name in called if name in plain]
+        if here: found[here[0]] = field
+    return found
 
 # %% ../../nbs/13_data.reading.ipynb #1a996a29
 _table_names = re.compile(r'\.(csv|tsv|tab|psv)\b', re.I)
