@@ -170,7 +170,9 @@ _table_names = re.compile(r'\.(csv|tsv|tab|psv)\b', re.I)
 
 # %% ../../nbs/13_data.reading.ipynb #0b3c032c
 def _encoding(head):
-    encoding = json.detect_encoding(head) # by its mark, or by the zeros in its first characters
+    encoding = json.detect_encoding(head) # by its mark, or by a zero in its first characters
+    if 'utf-16-' in encoding and head.count(0) < len(head) / 4:
+        encoding = 'utf-8' # where it is a stray one
     try: head.decode(encoding)
     except UnicodeDecodeError as e:
         if encoding == 'utf-8' and e.start <= len(head) - 4:
