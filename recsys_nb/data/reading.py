@@ -378,7 +378,8 @@ def _copied(path, kind, names):
         elif how == 'objects':
             yield from _objects(path, text)
         else:
-            yield from enumerate(map(str.encode, text) if 'utf-16' in encoding else f, 1)
+            for n, line in enumerate(map(str.encode, text) if 'utf-16' in encoding else f, 1):
+                yield n, line if len(line) <= _longest else f'longer than {_longest // 10**6} MB'
 
 # %% ../../nbs/13_data.reading.ipynb #a5e203d3
 def without_bar(
@@ -398,8 +399,6 @@ def _parquet_lines(path, copy, kind, names):
 # %% ../../nbs/13_data.reading.ipynb #a044b860
 def _as_a_line(value):
     line = value if isinstance(value, bytes) else json.dumps(value).encode()
-    if len(line) > _longest:
-        line = b'"longer than 16 MB"'
     return line.rstrip(b'\r\n').removeprefix(b'\xef\xbb\xbf') + b'\n'
 
 # %% ../../nbs/13_data.reading.ipynb #fcd45cca
