@@ -301,8 +301,7 @@ def _head(path, first, kind, names):
             fields[:2] = 'parent_asin', 'user_id'
         return fields
     columns = [c.strip() for c in first]
-    known = _table_columns(path, columns, kind, names)
-    return list(map(known.get, columns))
+    return list(map(_table_columns(path, columns, kind, names).get, columns))
 
 # %% ../../nbs/13_data.reading.ipynb #48b91abe
 def _cell_value(cell):

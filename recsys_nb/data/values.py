@@ -347,12 +347,11 @@ def shape_reviews(
     t, # From `read` with `review_fields`
 ):     # What a review has, and bad_timestamp bad_rating, the texts that were not understood
     "Reviews of every format under one set of names; a line of no use has a null product_id."
-    when = ibis.coalesce(t.timestamp.nullif('0'), t.unixReviewTime.nullif('0'), t.reviewTime)
     t = t.select(
         'file',
         product_id=product_id(t),
         user_id=user_id(t),
-        timestamp=when,
+        timestamp=ibis.coalesce(t.timestamp.nullif('0'), t.unixReviewTime.nullif('0'), t.reviewTime),
         rating=ibis.coalesce(t.rating, t.overall),
         title=ibis.coalesce(t.title, t.summary),
         text=ibis.coalesce(t.text, t.reviewText))
@@ -362,14 +361,6 @@ def shape_reviews(
 # %% ../../nbs/14_data.values.ipynb #315b3247
 def _first_given(a, b):
     return (a.length() > 0).ifelse(a, b)
-
-# %% ../../nbs/14_data.values.ipynb #1b50757b
-def _category_path(
-    raw, # From `read` with `meta_fields` and `meta_lists`
-):       # A list column
-    "The main category and the levels below it, each once."
-    main = ibis.array([ibis.coalesce(raw.main_category, raw.main_cat, '')])
-    return clean_list(main.concat(_first_given(raw.categories, raw.category)))
 
 # %% ../../nbs/14_data.values.ipynb #9a7f2c68
 def _each_once(a):
@@ -411,12 +402,6 @@ def _brand(s):
     name = s.re_replace(r'^(?:Visit the (.+) Store|Brand: *(.+))$', r'\1\2')
     return name.lower().isin([*_no_brand, 'nan', 'none', 'null']).ifelse(None, name)
 
-# %% ../../nbs/14_data.values.ipynb #af42e8f2
-def _figures(t):
-    "Price, stars and how many gave them, with the texts that were not understood."
-    t = t.mutate(price=t.price.re_search(r'\d').ifelse(t.price, None))
-    return _understood(t, price=_as_amount, average_rating=_as_stars, rating_number=_as_count)
-
 # %% ../../nbs/14_data.values.ipynb #76e99ca7
 def _pictured(t):
     "Pictures, and an address that none of them has."
@@ -430,15 +415,18 @@ def shape_products(
     t, # From `read` with `meta_fields` and `meta_lists`
 ):     # What a product has, and bad_price and others, the texts that were not understood
     "Products of every format under one set of names."
+    main = ibis.array([ibis.coalesce(t.main_category, t.main_cat, '')])
     t = t.select(
-        'file', 'title', 'price', 'average_rating', 'rating_number',
+        'file', 'title', 'average_rating', 'rating_number',
         product_id=product_id(t),
+        price=t.price.re_search(r'\d').ifelse(t.price, None),
         brand=ibis.coalesce(t.store, t.brand).re_replace(r'^by\s*\n\s*', ''),
         description=t.description.join(' '),
-        categories=_category_path(t),
+        categories=clean_list(main.concat(_first_given(t.categories, t.category))),
         features=clean_list(_first_given(t.features, t.feature)),
         images=reduce(_first_given, [t[c] for c in 'images image imageURLHighRes imageURL imUrl'.split()]),
         url=t.url.re_search(r'^https?://[^ ]{1,1000}$').ifelse(t.url, None))
-    t = clean_texts(_pictured(_figures(t)), 'title', 'brand', 'description')
+    t = _understood(t, price=_as_amount, average_rating=_as_stars, rating_number=_as_count)
+    t = clean_texts(_pictured(t), 'title', 'brand', 'description')
     t = t.mutate(brand=_brand(t.brand), categories=_each_once(t.categories))
     return t.mutate(text=_document(t))
