@@ -125,6 +125,7 @@ phrases = [
     ('at least 4 out of 5', dict(min_score=4)),
     ('at least 9 stars', dict(min_score=None)),
     ('over $4', dict(min_score=None, min_price=4)),
+    ('a game for four or more players', dict(text='a game for four or more players', min_score=None)),
     # what is not wanted
     ('headset with no microphone', dict(text='headset', dislike=['microphone'])),
     ("I don't want anything heavy", dict(text='', dislike=['heavy'])),

@@ -52,11 +52,9 @@ def _to_number(
     return read_amount(f'{s} {times or ""} eur') or 0. # with euros, '1.500' is no one and a half
 
 # %% ../../nbs/60_recommend.preferences.ipynb #4cf6de96
-_small = '''zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-    seventeen eighteen nineteen'''.split()
-_tens = 'zero ten twenty thirty forty fifty sixty seventy eighty ninety'.split()
-_numbers = {word: i for i, word in enumerate(_small)} | {word: 10*i for i, word in enumerate(_tens)}
-_numbers |= dict(hundred=100, thousand=1000)
+_words = '''zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+    seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand'''.split()
+_numbers = dict(zip(_words, [*range(20), *range(20, 100, 10), 100, 1000]))
 _one_word = rf'(?:{"|".join(_numbers)})\b'
 _spelt = rf'(?:a\s)?{_one_word}(?:(?:[\s-]|(?:(?<=hundred)|(?<=thousand))\sand\s){_one_word})*'
 _in_words = re.compile(rf'\b{_spelt}(?=\s+(?:(?:and|to)\s+{_spelt}\s+)?{_money})', re.I)
@@ -88,7 +86,7 @@ _lower = (r'(?:over|above|more than|at least|min(?:imum)?\.?(?: of)?|no less tha
 _around = r'(?:around|about|roughly|approximately|circa|~)'
 _costs = r'(?:for |priced? |costing |costs? )*'
 _limits = [
-    ('between', rf'(?:priced? |costing )?(?:(?:between|from|in the range(?: of)?|range)\s+)?'
+    ('between', rf'(?:priced? |costing )?(?P<opened>(?:between|from|in the range(?: of)?|range)\s+)?'
                 rf'{_amount(1)}\s*(?:and|to|-|–|—)\s*{_amount(2)}'),
     ('upper', rf'{_costs}{_upper}\s*{_amount(1)}'),
     ('upper', rf'{_amount(1)}\s*(?:or (?:less|under|below|cheaper)|and (?:under|below)|max(?:imum)?|tops|at most)\b'),
@@ -120,8 +118,7 @@ def _is_range(m) -> bool:
     between = m.string[m.end('num1'):m.start('num2')]
     first = m['pre1'] or m['post1']
     second = m['pre2'] or m['post2']
-    opened = re.match(r'(?:priced? |costing )?(?:between|from|in the|range)', m.group(), re.I)
-    if opened or (first and second): return True
+    if m['opened'] or (first and second): return True
     if re.search(r'\band\b', between, re.I) or not (first or m['post2']): return False
     if first or ' ' not in between: return True
     low, high = _amounts(m)
@@ -141,8 +138,7 @@ def _is_price(
     if kind == 'between' and not _is_range(m): return False
     priced = re.search(_price_word, before[-20:] + said + after[:10], re.I)
     sign = _currency(m)
-    pounds = re.match('pound', sign, re.I)
-    if sign: return bool(priced or not pounds or not _weight.search(m.string))
+    if sign: return bool(priced or not re.match('pound', sign, re.I) or not _weight.search(m.string))
     if not re.match(_end, after): return False
     asked = kind == 'upper' or said.lower().startswith('between')
     return bool(priced) or (asked and not re.search(r'%|\bx\b', said))
@@ -186,7 +182,7 @@ def take_prices(
 # %% ../../nbs/60_recommend.preferences.ipynb #f6981f5a
 _star = r'(?:-|\s)?(?:stars?\b|★|/\s?5\b|out of (?:5|five)(?: stars)?\b)'
 _more = r'(?:\+|plus\b|or (?:more|better|higher|above|up)\b|and (?:up|above|higher|better)\b|minimum\b|at least\b)'
-_n = r'(?P<n>[1-4](?:\.\d+)?|5(?:\.0+)?)'
+_n = r'(?P<n>[1-4](?:\.\d+)?|5(?:\.0+)?|one|two|three|four|five)'
 _rated = r'(?:rated|rating|score)(?: of)?'
 _stars = [
     rf'(?:with |and )?(?:a )?(?:(?:rated|ratings?|reviews?|scores?)(?: of)? )?'
@@ -204,12 +200,11 @@ def take_stars(
     text:str,     # A sentence
 ) -> str:         # The sentence without the limit
     "Find the limit on the predicted stars."
-    def digit(m): return str(_numbers[m[1].lower()])
-    text = re.sub(rf'\b(one|two|three|four|five)(?=\s?(?:{_star}|{_more}))', digit, text, flags=re.I)
     for pattern in _stars:
         m = pattern.search(text)
         if not m: continue
-        u.min_score = float(m['n'])
+        said = m['n'].lower()
+        u.min_score = float(_numbers.get(said, said))
         return pattern.sub(' , ', text, count=1)
     return text
 
