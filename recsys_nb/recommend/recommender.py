@@ -511,10 +511,7 @@ def similar(self:Recommender,
 ) -> Recommendations:
     "Products like this one, of other families; an unknown id is a `RecsysError`."
     self.product(product_id)
-    wish = self.read(like=[product_id], k=k)
-    wish.vector, = wish.liked
-    hits, = self._search([wish])
-    return self.answer(wish, hits)
+    return self.recommend(like=[product_id], k=k)
 
 # %% ../../nbs/63_recommend.recommender.ipynb #c2653598
 @patch
