@@ -8,13 +8,13 @@ __all__ = ['query_vector', 'diversify', 'Recommender', 'Wish']
 # %% ../../nbs/63_recommend.recommender.ipynb #7ca662ff
 import re, time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
 import numpy as np, pandas as pd
-from fastcore.basics import patch
+from fastcore.basics import groupby, patch
 from ..data.texts import clean
 from ..core.files import RecsysError, progress
 from ..index.build import index_folder, model_of
@@ -120,6 +120,7 @@ class Wish(Query):
     k:int           # How many products
     diversity:float # How much they should differ
     titles:dict     # Of the products of the history
+    hits:list=field(default_factory=list) # What the index found
 
     @property
     def named_unwanted(self) -> list:
@@ -347,10 +348,10 @@ def _fetched(self:Recommender, hits, vectors):
     return [(h, *found[h.product_id]) for h in hits if h.product_id in found]
 
 @patch
-def _reordered(self:Recommender, hits, wish):
+def _reordered(self:Recommender, wish):
     "Hits as different as wanted, then those whose title names something unwanted"
     names = _names_one_of(wish.named_unwanted)
-    found = self._fetched(hits, ['meaning'] if wish.diversity else [])
+    found = self._fetched(wish.hits, ['meaning'] if wish.diversity else [])
     hits, named = ([o for o in found if names(o[1]['title']) == is_named] for is_named in (False, True))
     if wish.diversity and hits:
         vectors = np.stack([v['meaning'] for *_, v in hits])
@@ -359,9 +360,9 @@ def _reordered(self:Recommender, hits, wish):
     return [h for h, *_ in hits + named]
 
 @patch
-def _picked(self:Recommender, hits, wish):
+def _picked(self:Recommender, wish):
     "The hits to show, each with its payload and vectors"
-    if wish.diversity or wish.named_unwanted: hits = self._reordered(hits, wish)
+    hits = self._reordered(wish) if wish.diversity or wish.named_unwanted else wish.hits
     vectors = ['meaning', 'sentences', 'histories'] if wish.history else ['meaning', 'sentences']
     return self._fetched(hits[:wish.k], vectors)
 
@@ -388,15 +389,13 @@ def _followed(wish, vectors):
 # %% ../../nbs/63_recommend.recommender.ipynb #f7eea8ec
 @patch
 def answer(self:Recommender,
-    wish:Wish,    # What was asked
-    hits:list,    # What the index found
-    seconds:dict|None=None, # Times of earlier stages
+    wish:Wish,    # What was asked, with its hits
+    seconds:dict, # Times of earlier stages; those of this one are added
 ) -> Recommendations:
     "Choose from the hits, and say why."
-    seconds = {} if seconds is None else seconds
     items = []
     taken = set()
-    with _clock(seconds, 'pick'): picked = self._picked(hits, wish)
+    with _clock(seconds, 'pick'): picked = self._picked(wish)
     with _clock(seconds, 'reasons'):
         meanings = [v['meaning'] for *_, v in picked]
         common = _unit(np.mean(meanings, axis=0)) if picked else None
@@ -435,9 +434,8 @@ def recommend(self:Recommender,
         wish = self.read(text, history, like, dislike, exclude, k, diversity, min_price=min_price, max_price=max_price,
                          category=category, brand=brand, min_score=min_score)
         self.encode([wish])
-    with _clock(seconds, 'search'):
-        hits, = self._search([wish])
-    return self.answer(wish, hits, seconds)
+    with _clock(seconds, 'search'): self._search([wish])
+    return self.answer(wish, seconds)
 
 # %% ../../nbs/63_recommend.recommender.ipynb #8d17eb5d
 _request_fields = ('text', 'k', 'history', 'like', 'dislike', 'exclude',
@@ -455,26 +453,23 @@ def _read_request(self:Recommender, request, k):
 # %% ../../nbs/63_recommend.recommender.ipynb #e8dae1d8
 @patch
 def _search(self:Recommender, wishes, families=True):
-    "Hits for each wish, of each family the best or all; those that want the same number are searched for together"
-    hits = [[]]*len(wishes)
-    same_size = {}
-    for i, wish in enumerate(wishes):
-        if not wish.is_empty(): same_size.setdefault(_pool(wish), []).append(i)
-    for size, places in same_size.items():
-        found = self.index.search_many([wishes[i] for i in places], size, families=families)
-        for i, own in zip(places, found): hits[i] = own
-    return hits
+    "Fill in the hits, of each family the best or all; wishes that want the same number are searched for together"
+    asking = [w for w in wishes if not w.is_empty()]
+    for size, some in groupby(asking, _pool).items():
+        found = self.index.search_many(some, size, families=families)
+        for wish, hits in zip(some, found): wish.hits = hits
 
 # %% ../../nbs/63_recommend.recommender.ipynb #8c3f39aa
 _batch = 64 # Requests that are answered together
 
 @patch
 def _found(self:Recommender, requests, k, families=True):
-    "A wish and its hits for each request"
+    "A wish with its hits for each request"
     for i in progress(range(0, len(requests), _batch), 'recommending', unit='batch'):
         wishes = [self._read_request(r, k) for r in requests[i:i+_batch]]
         self.encode(wishes)
-        yield from zip(wishes, self._search(wishes, families))
+        self._search(wishes, families)
+        yield from wishes
 
 # %% ../../nbs/63_recommend.recommender.ipynb #4eb7ae27
 @patch
@@ -483,7 +478,7 @@ def answer_all(self:Recommender,
     k:int=5,        # How many products, where a request does not say
 ) -> list:          # `Recommendations` for each
     "Recommendations for several people."
-    return [self.answer(wish, hits) for wish, hits in self._found(requests, k)]
+    return [self.answer(wish, {}) for wish in self._found(requests, k)]
 
 # %% ../../nbs/63_recommend.recommender.ipynb #6d35aa24
 @patch
@@ -494,7 +489,7 @@ def rank(self:Recommender,
     "Rankings for many queries, as `write_run` takes them."
     requests = [q if isinstance(q, dict) else dict(text=q) for q in queries.values()]
     found = self._found([r | dict(k=k, diversity=0) for r in requests], k, families=False)
-    ranked = ([(h.product_id, h.value) for h in hits[:k]] for _, hits in found)
+    ranked = ([(h.product_id, h.value) for h in wish.hits[:k]] for wish in found)
     return dict(zip(queries, ranked))
 
 # %% ../../nbs/63_recommend.recommender.ipynb #ba1fb69d
