@@ -368,7 +368,7 @@ def test_looking_around(rec):
     assert 'f000' not in {r.family_id for r in rec.similar('p000', 10)}
     assert rec.find('čap spea', 3) and all('Čapek' in p['title'] for p in rec.find('čap spea', 3))
     assert rec.find('') == rec.find('zzz') == []
-    assert len(rec.products) == 120
+    assert len(rec.titles) == 120
     assert [len(o) for o in rec.answer_all([dict(text='mouse'), dict(text='webcam under $40')], k=2)] == [2, 2]
 
 

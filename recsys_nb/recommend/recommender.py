@@ -84,15 +84,11 @@ class Recommender:
     def __enter__(self): return self
     def __exit__(self, *_): self.close()
     def __repr__(self): return f'Recommender({self.index})'
-    @property
-    def products(self) -> pd.DataFrame:
-        "The products table, without texts."
-        return pd.read_parquet(self.index.folder/'products.parquet')
     @cached_property
     def titles(self) -> pd.Series:
         "The titles of all products by their ids, in lower case, between spaces."
-        table = self.products.set_index('product_id')
-        return (' ' + table.title.fillna('') + ' ').str.casefold()
+        table = pd.read_parquet(self.index.folder/'products.parquet', columns=['product_id', 'title'])
+        return (' ' + table.set_index('product_id').title.fillna('') + ' ').str.casefold()
 
 # %% ../../nbs/63_recommend.recommender.ipynb #f0e9011a
 @patch(cls_method=True)
@@ -101,11 +97,10 @@ def load(cls:Recommender,
     index:str|None=None,     # The index's name, or `None` for the newest
     url:str|None=None,       # Of the Qdrant server, where it has moved
     model:DualEncoderSBERT|None=None, # Instead of the one the index names
-    client=None,             # An open `QdrantClient`
 ) -> Recommender:
     "Open an index and the model that it was built with."
     folder = index_folder(root, index)
-    return cls(ProductIndex.open(folder, url, client=client), model or model_of(folder))
+    return cls(ProductIndex.open(folder, url), model or model_of(folder))
 
 # %% ../../nbs/63_recommend.recommender.ipynb #f6ba18be
 @dataclass(kw_only=True)
