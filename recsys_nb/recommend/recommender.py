@@ -59,7 +59,7 @@ def diversify(
     nearest = np.full(len(v), -1.)
     picked = []
     for _ in range(min(k, len(v))):
-        gain = (1 - diversity)*fits - (diversity*nearest if picked else 0)
+        gain = (1 - diversity)*fits - diversity*nearest
         gain[picked] = -np.inf
         picked.append(int(gain.argmax()))
         nearest = np.maximum(nearest, vectors @ vectors[picked[-1]])
@@ -136,7 +136,7 @@ def known(self:Recommender,
 ) -> list:      # Pairs of a payload and a dict of vectors
     "Products by their ids."
     ids = [str(i) for i in as_tuple(ids)]
-    found = self.index.store.retrieve(ids, vectors) if ids else {}
+    found = self.index.store.retrieve(ids, vectors)
     if gone := [repr(i[:100]) for i in ids if i not in found]:
         if notes is None: raise RecsysError(f'{what}: there is no product {gone[0]} in this index')
         some = ', '.join(gone[:3])
@@ -211,8 +211,7 @@ def read(self:Recommender,
         raise RecsysError(f'diversity={diversity!r}: expected a number from 0 to 1')
     parts = [understand(t, self.brands.keys()) for t in _given_texts(text)]
     wanted = [u.text for u in parts if u.text]
-    unclear = [a for u in parts for a in u.unclear]
-    notes = [f'“{a}” was not read as a limit; write “under {a}” or “around {a}”.' for a in unclear]
+    notes = [f'“{a}” was not read as a limit; write “under {a}” or “around {a}”.' for u in parts for a in u.unclear]
     had = self.known(history, 'history', ['meaning'], notes)
     liked = self.known(like, 'like', ['meaning'], notes) + had[-_recent:]
     owned = self.known(exclude, 'exclude', notes=notes)
@@ -220,7 +219,7 @@ def read(self:Recommender,
         self.known(like, 'like')
         self.known(history, 'history')
     dislike = [str(d) for d in _given_texts(dislike)]
-    against = self.index.store.retrieve(dislike, ['meaning']) if dislike else {}
+    against = self.index.store.retrieve(dislike, ['meaning'])
     unwanted = [clean(d) for d in dislike if d not in against]
     seen = [*liked, *had, *owned, *against.values()]
     gone = {p['family_id'] for p, _ in seen}
@@ -272,9 +271,7 @@ def tightness(self:Recommender, filters, n_found) -> list:
     names = ('min_price', 'max_price', 'min_score', 'category', 'brand')
     tight = {n: v for n in names if (v := getattr(filters, n)) not in (None, ())}
     if not tight: return []
-    def without(*names):
-        free = {n: getattr(Filters, n) for n in names}
-        return self.index.count(replace(filters, **free))
+    def without(*names): return self.index.count(replace(filters, **dict.fromkeys(names)))
     counts = [f'{without(n):,} without “{spoken({n: v})}”' for n, v in tight.items()]
     if len(tight) > 1: counts.append(f'{without(*tight):,} without any of these')
     passing = without()
