@@ -6,7 +6,7 @@
 __all__ = ['sentences_to_try', 'look', 'build_demo', 'mount_demo']
 
 # %% ../../nbs/74_serve.demo.ipynb #bd6d1a2a
-import logging, re, time, weakref
+import logging, re, time
 from collections import Counter
 from functools import partial
 from itertools import chain, islice
@@ -28,11 +28,10 @@ from .messages import max_k, max_text
 # %% ../../nbs/74_serve.demo.ipynb #f30df769
 def sentences_to_try(
     payloads:list, # Of products
-    n:int=4,       # How many at most
-) -> list:
+) -> list:         # Four at most
     "Sentences to try, about what there is."
     kinds = groupby([p for p in payloads if p['categories']], lambda p: p['categories'][-1])
-    largest = sorted(kinds, key=lambda k: -len(kinds[k]))[:n]
+    largest = sorted(kinds, key=lambda k: -len(kinds[k]))[:4]
     return [_about(kind, kinds[kind], i % 2) for i, kind in enumerate(largest)] or ['a gift for a friend']
 
 # %% ../../nbs/74_serve.demo.ipynb #3fe58681
@@ -59,9 +58,8 @@ def _about(kind, products, priced):
 # %% ../../nbs/74_serve.demo.ipynb #59fa1bfa
 class _Shelf:
     "What the page knows of the shop. Where the index is replaced, it looks again."
-    def __init__(self, rec, examples):
+    def __init__(self, rec):
         self.rec = rec
-        self.examples = examples
         self.seen = None
         self.look()
 
@@ -72,18 +70,18 @@ _choices = 300    # Most categories, or brands, to choose from
 @patch
 def look(self:_Shelf):
     "Look at the products, unless they are those seen before."
-    now = getattr(self.rec, 'current', self.rec)
-    if self.seen and now is self.seen(): return
-    products = chain.from_iterable(now.index.store.scroll())
+    index = self.rec.index # of this moment, see `Live`
+    if self.seen is index.manifest: return
+    products = chain.from_iterable(index.store.scroll())
     payloads = [p for p, _ in islice(products, _looked_at)]
     kinds = Counter(c for p in payloads for c in p['categories'])
     brands = Counter(p['brand'] for p in payloads if p.get('brand'))
     self.categories = [c for c, _ in kinds.most_common(_choices)]
     self.brands = sorted(b for b, _ in brands.most_common(_choices))
-    self.sentences = self.examples or sentences_to_try(payloads)
-    self.count = len(now.index)
-    self.scored = now.index.manifest['has_scores']
-    self.seen = weakref.ref(now) # the old index can go
+    self.sentences = sentences_to_try(payloads)
+    self.count = len(index)
+    self.scored = index.manifest['has_scores']
+    self.seen = index.manifest # nothing larger: an old index can go
 
 # %% ../../nbs/74_serve.demo.ipynb #b6d73059
 _fields = dict(low='', high='', category=None, brand=None, least=1, liked=[], owned=[], diversity=0, k=6)
@@ -286,11 +284,10 @@ def _connect(page, shelf, text, go, tried, fields, status, found):
 
 # %% ../../nbs/74_serve.demo.ipynb #ea31afca
 def build_demo(
-    rec,                # A `Recommender`
-    examples=None,      # Sentences to try; `None`: see `sentences_to_try`
-) -> gr.Blocks:         # `.launch(**look())` shows it, in a notebook as well
+    rec,        # A `Recommender`
+) -> gr.Blocks: # `.launch(**look())` shows it, in a notebook as well
     "The page around a recommender."
-    shelf = _Shelf(rec, examples)
+    shelf = _Shelf(rec)
     with gr.Blocks(title='Recommendations', analytics_enabled=False, fill_width=True) as page:
         says = f'Say it in your own words; {shelf.count:,} products are searched by meaning.'
         gr.HTML(f'<h1>What are you looking for?</h1><p>{says}</p>', elem_classes='rs-head')
