@@ -12,7 +12,6 @@ from functools import partial
 from itertools import chain, islice
 from importlib.resources import files
 from statistics import median
-from types import SimpleNamespace
 from urllib.parse import urlencode
 import gradio as gr
 from fastapi.responses import RedirectResponse, Response
@@ -96,35 +95,32 @@ def _typed_price(text, what):
 # %% ../../nbs/74_serve.demo.ipynb #55968a52
 _most = 50 # Products that somebody likes, or owns
 
-def _ask(shelf, text, f):
+def _ask(shelf, text, low, high, category, brand, least, liked, owned, diversity, k):
     "`Recommendations` for a text and fields; what cannot be asked is a `RecsysError`."
     limits = dict(
-        min_price=_typed_price(f.low, 'Lowest'),
-        max_price=_typed_price(f.high, 'Highest'),
-        category=f.category,
-        brand=f.brand,
-        min_score=f.least if f.least > 1 else None)
-    limits = {k: v for k, v in limits.items() if v}
-    if not (clean(text) or f.liked or f.owned or limits):
+        min_price=_typed_price(low, 'Lowest'),
+        max_price=_typed_price(high, 'Highest'),
+        category=category,
+        brand=brand,
+        min_score=least if least > 1 else None)
+    limits = {name: v for name, v in limits.items() if v}
+    if not (clean(text) or liked or owned or limits):
         raise RecsysError('Say above what you are looking for, in your own words, or pick a product that you like.')
-    owned = f.owned[-_most:]
     found = shelf.rec.recommend(
         text,
-        k=min(int(f.k), max_k),
-        like=f.liked[:_most],
-        history=owned,
-        diversity=f.diversity,
+        k=min(int(k), max_k),
+        like=liked[:_most],
+        history=owned[-_most:],
+        diversity=diversity,
         **limits)
     found.understood = found.understood | limits
     return found
 
 # %% ../../nbs/74_serve.demo.ipynb #80506138
-def _link(text, f):
+def _link(text, fields):
     "The end of an address that asks this again."
-    said = dict(q=text)
-    for name, v in vars(f).items():
-        if v not in (None, _fields[name]): said[name] = v
-    return '?' + urlencode(said, doseq=True)
+    said = {name: v for name, v in fields.items() if v not in (None, _fields[name])}
+    return '?' + urlencode(dict(q=text) | said, doseq=True)
 
 # %% ../../nbs/74_serve.demo.ipynb #01ccb133
 def _from_link(params):
@@ -138,16 +134,16 @@ def _from_link(params):
     return {name: value(name, empty) for name, empty in _fields.items()}
 
 # %% ../../nbs/74_serve.demo.ipynb #fa8d407c
-def _answer_shown(shelf, text, f):
+def _answer_shown(shelf, text, fields):
     "A status and an answer, as HTML."
     start = time.perf_counter()
-    try: found = _ask(shelf, text, f)
+    try: found = _ask(shelf, text, **fields)
     except RecsysError as e: return '', notice_html(str(e))
     except Exception:
         logging.getLogger('recsys_nb.serve.demo').exception('no answer')
         return '', notice_html('Something went wrong on our side; the log of the server says what.')
     took = (time.perf_counter() - start)*1000
-    again = f'<a href="{safe(_link(text, f))}">link to this question</a>'
+    again = f'<a href="{safe(_link(text, fields))}">link to this question</a>'
     status = f'{len(found)} of {shelf.count:,} products, found in {took:.0f} ms · {again}'
     return status if found else 'Nothing fits.', answer_html(found)
 
@@ -156,7 +152,7 @@ def _respond(shelf, text, *fields):
     "Yield what the page shows while it waits, then what was found."
     shelf.look()
     yield f'Looking among {shelf.count:,} products …', gr.skip()
-    yield _answer_shown(shelf, text or '', SimpleNamespace(**dict(zip(_fields, fields))))
+    yield _answer_shown(shelf, text or '', dict(zip(_fields, fields)))
 
 # %% ../../nbs/74_serve.demo.ipynb #f96185e2
 def _boxes(shelf, text, ticked):
@@ -256,7 +252,7 @@ def _connect(page, shelf, text, go, tried, fields, status, found):
     "What happens when."
     quiet = dict(api_visibility='private', show_progress='hidden')
     asked = [text, *fields.values()]
-    f = SimpleNamespace(**fields)
+    low, high, category, brand, least, liked, owned, diversity, k = fields.values()
     answer = dict(
         fn=partial(_respond, shelf),
         inputs=asked,
@@ -265,9 +261,9 @@ def _connect(page, shelf, text, go, tried, fields, status, found):
         show_progress_on=status,
         api_visibility='private',
         trigger_mode='always_last')
-    entered = [go.click, text.submit, f.low.submit, f.high.submit]
-    chosen = [o.input for o in (f.category, f.brand, f.liked, f.owned)]
-    let_go = [o.release for o in (f.least, f.diversity, f.k)]
+    entered = [go.click, text.submit, low.submit, high.submit]
+    chosen = [o.input for o in (category, brand, liked, owned)]
+    let_go = [o.release for o in (least, diversity, k)]
     gr.on([*entered, *chosen, *let_go], **answer)
     tried.load_input_event.success(**answer)
 
