@@ -176,9 +176,8 @@ def _without(name, text, fields, brands=()):
     if field := _field_of.get(name): fields[field] = _fields[field]
     if name not in heard: return text, fields
     del heard[name]
-    for limit in heard.keys() & _field_of.keys():
-        field = _field_of[limit]
-        if fields[field] != _fields[field]: continue # typed, so it came first
+    for limit, field in _field_of.items():
+        if limit not in heard or fields[field] != _fields[field]: continue # typed, so it came first
         fields[field] = heard[limit] if field == 'least' else f'{heard[limit]:.10g}'
     unwanted = heard.get('dislike', []) + heard.get('not_brand', [])
     return ', not '.join([heard.get('text', ''), *unwanted]), fields
@@ -323,11 +322,9 @@ def mount_demo(
     @app.get('/favicon.ico', include_in_schema=False)
     async def favicon(): return Response(_icon, media_type='image/svg+xml')
 
-    def close(way, why):
-        async def refuse(): raise StarletteHTTPException(404, why)
+    async def refuse(): raise StarletteHTTPException(404, 'no file is taken, read or written here')
+    for way in ('upload', 'process_recording', 'file={address:path}', 'deep_link'):
         app.add_api_route(f'/demo/gradio_api/{way}', refuse, methods=['GET', 'HEAD', 'POST'], include_in_schema=False)
-    for way in ('upload', 'process_recording'): close(way, 'nothing can be uploaded here')
-    for way in ('file={address:path}', 'deep_link'): close(way, 'no file is read or written here')
 
     where = f'{app.root_path}/demo' if app.root_path else None
     gr.mount_gradio_app(
