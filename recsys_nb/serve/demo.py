@@ -277,13 +277,20 @@ def _connect(page, shelf, text, go, tried, fields, status, found):
     page.load(first, None, asked, **quiet).success(**answer)
     page.load(None, js=_when_narrow)
 
+# %% ../../nbs/74_serve.demo.ipynb #b0a099ac
+class _Page(gr.Blocks):
+    "Gradio's page, without files."
+    def validate_inputs(self, block_fn, inputs):
+        if 'gradio.FileData' in str(inputs): raise gr.Error('no file is taken here')
+        super().validate_inputs(block_fn, inputs)
+
 # %% ../../nbs/74_serve.demo.ipynb #ea31afca
 def build_demo(
     rec,        # A `Recommender`
 ) -> gr.Blocks: # `.launch(**look())` shows it, in a notebook as well
     "The page around a recommender."
     shelf = _Shelf(rec)
-    with gr.Blocks(title='Recommendations', analytics_enabled=False, fill_width=True) as page:
+    with _Page(title='Recommendations', analytics_enabled=False, fill_width=True) as page:
         says = f'Say it in your own words; {shelf.count:,} products are searched by meaning.'
         gr.HTML(f'<h1>What are you looking for?</h1><p>{says}</p>', elem_classes='rs-head')
         with gr.Row(equal_height=True):
