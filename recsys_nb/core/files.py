@@ -112,8 +112,9 @@ def as_json(
     obj,     # Anything JSON can hold; dataclasses, paths and numpy numbers are converted
     **how,   # Of `json.dumps`, such as `indent`
 ) -> str:
-    "An object as JSON text."
-    return json.dumps(obj, default=_json_value, **(dict(ensure_ascii=False) | how))
+    "An object as JSON text; NaN and the infinite numbers, which JSON lacks, are `null`."
+    plain = json.loads(json.dumps(obj, default=_json_value), parse_constant=lambda _: None)
+    return json.dumps(plain, **(dict(ensure_ascii=False) | how))
 
 # %% ../../nbs/00_core.files.ipynb #bb23797e
 def write_json(
