@@ -26,28 +26,16 @@ def safe(
     text = clean('' if s is None else str(s))
     return Markup(escape(text).translate(_special))
 
-# %% ../../nbs/73_serve.cards.ipynb #30235f89
-def _short(
-    s,    # Anything; `None` is nothing
-    n=300 # Most characters to show
-):
-    "The beginning of a text."
-    s = '' if s is None else str(s)
-    return s if len(s) <= n else s[:n-1].rstrip() + '…'
-
 # %% ../../nbs/73_serve.cards.ipynb #a6b34c9a
 _web = re.compile(r'https?://[^\s]', re.I)
 _picture = re.compile(r'https?://[^\s]|data:image/(png|jpeg|gif|webp|svg\+xml)[;,]', re.I)
-
-def _is_given(v): return v is not None and v == v # NaN is not
 
 # %% ../../nbs/73_serve.cards.ipynb #c2f2c61a
 @cache
 def _macros():
     "What the template can write."
     env = Environment(loader=PackageLoader('recsys_nb', 'serve'), autoescape=True, finalize=safe)
-    env.filters['short'] = _short
-    env.tests |= dict(web=_web.match, picture=_picture.match, given=_is_given)
+    env.tests |= dict(web=_web.match, picture=_picture.match)
     return env.get_template('answer.html').module
 
 # %% ../../nbs/73_serve.cards.ipynb #0aa5d8cc
