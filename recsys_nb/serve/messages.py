@@ -75,13 +75,12 @@ class Batch(BaseModel):
 
 # %% ../../nbs/70_serve.messages.ipynb #267a647b
 def _finite(v): return v if v is None or math.isfinite(v) else None
-def _listed(v): return [] if v is None else list(v)
 def _rounded(v): return v if v is None else round(v, 2)
 
 _Number = Annotated[float|None, BeforeValidator(_finite)]
 _Whole = Annotated[int|None, BeforeValidator(_finite)]
 _Stars = Annotated[_Number, AfterValidator(_rounded)]
-_Names = Annotated[list[str], BeforeValidator(_listed)]
+_Names = list[str]
 
 # %% ../../nbs/70_serve.messages.ipynb #44113df2
 class Product(BaseModel):
