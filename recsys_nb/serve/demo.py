@@ -228,7 +228,7 @@ def _tickable(shelf, label):
 
 # %% ../../nbs/74_serve.demo.ipynb #d3a1d696
 def _fields_of(shelf):
-    "The fields that narrow a search, by their names."
+    "The fields that narrow a search, in the order of `_fields`."
     with gr.Accordion('Narrow it down', open=True, elem_id='narrow'):
         with gr.Row():
             small = dict(placeholder='any', min_width=90, max_length=20)
@@ -241,8 +241,7 @@ def _fields_of(shelf):
         diversity = gr.Slider(0, 1, 0, step=.1, label='Diversity',
                               info='0: the closest matches; 1: as different as possible')
         k = gr.Slider(1, 24, 6, step=1, label='How many')
-    made = low, high, category, brand, least, liked, owned, diversity, k
-    return dict(zip(_fields, made))
+    return low, high, category, brand, least, liked, owned, diversity, k
 
 # %% ../../nbs/74_serve.demo.ipynb #145ab7c4
 _when_narrow = '() => { if (window.innerWidth < 700) document.querySelector("#narrow .label-wrap.open")?.click() }'
@@ -250,8 +249,8 @@ _when_narrow = '() => { if (window.innerWidth < 700) document.querySelector("#na
 def _connect(page, shelf, text, go, tried, fields, status, found):
     "What happens when."
     quiet = dict(api_visibility='private', show_progress='hidden')
-    asked = [text, *fields.values()]
-    low, high, category, brand, least, liked, owned, diversity, k = fields.values()
+    asked = [text, *fields]
+    low, high, category, brand, least, liked, owned, diversity, k = fields
     answer = dict(
         fn=partial(_respond, shelf),
         inputs=asked,

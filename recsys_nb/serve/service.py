@@ -32,7 +32,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from .. import __version__
 from ..core.files import RecsysError
-from ..core.settings import Count, Settings, setting
+from ..core.settings import Count, Settings, WholeNumber, setting
 from ..index.qdrant import ServerUnavailable
 from .messages import (
     Answer, Answers, Batch, FieldError, Found, Preferences, ProductPage, field_error, max_body, max_k, problem)
@@ -45,7 +45,6 @@ _Origin = Annotated[str, StringConstraints(pattern=r'^(\*|https?://[^/\s;,*]+)$'
 _Origins = setting(tuple[_Origin, ...], 'an origin such as https://shop.example, without a path')
 _Names = setting(tuple[str, ...], 'names of hosts')
 _Path = setting(str, 'a path such as /api, without a slash at its end', pattern=r'^((/[\w.~-]+)+)?$')
-_Rate = setting(int, 'at least 0 requests a minute', ge=0)
 _Key = setting(str|None, 'text')
 
 @dataclass(config=ConfigDict(extra='forbid'))
@@ -56,7 +55,7 @@ class ServiceSettings(Settings):
     frames:_Origins=()     # Origins whose pages may show the demo in a frame
     root_path:_Path=''     # The path below which a proxy shows it, such as '/api'
     key:_Key=None          # What every request has to bring; `None`: nothing
-    rate:_Rate=0           # Requests a minute from one address; 0: as many as it likes
+    rate:WholeNumber=0     # Requests a minute from one address; 0: as many as it likes
     threads:Count=16       # Requests worked on at once
     max_waiting:Count=1000 # Requests that may wait or be worked on; more are refused with 503
     max_batch:Count=64     # Texts encoded together at most
@@ -223,7 +222,7 @@ def warm_up(
             desk.state = 'ready'
             return
         except Exception as e:
-            _log.error('warming up failed', exc_info=True)
+            _log.exception('warming up failed')
             why = e if isinstance(e, RecsysError) else 'the log says why'
             desk.state = f'warming up failed: {why}'
         desk.closing.wait(pause)
@@ -357,8 +356,7 @@ def _served_path(scope):
 def _complete_path(scope):
     "Put back the prefix that a proxy took away: what is mounted (the demo, the code of `/docs`) looks for it."
     root = scope.get('root_path', '')
-    path = scope['path']
-    if path != root and not path.startswith(f'{root}/'): scope['path'] = root + path
+    if not f'{scope["path"]}/'.startswith(f'{root}/'): scope['path'] = root + scope['path']
 
 # %% ../../nbs/72_serve.service.ipynb #4c5cb922
 @patch
