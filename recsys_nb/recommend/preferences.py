@@ -38,6 +38,10 @@ _money = (r'(?:(?:us|au?|ca?|nz|hk|sg?|mx|r)?\$|[€£₹¥₩₺₽₫]|(?:doll
           r'francs?|kr|zł|kč|usd|eur|gbp|inr|jpy|cny|chf|cad|aud|nzd|sek|nok|dkk|pln|czk|huf|brl|mxn|aed|sgd|hkd|krw|'
           r'twd|thb|zar)\b\.?)')
 
+def _pattern(text):
+    "A pattern for what people write, in capitals or not."
+    return re.compile(text, re.I)
+
 def _amount(i):
     "A pattern for an amount of money; `i` numbers its groups."
     times = rf'(?:\s?(?P<k{i}>k|lakh|million|cents?|¢)(?!\w))?'
@@ -57,7 +61,7 @@ _words = '''zero one two three four five six seven eight nine ten eleven twelve 
 _numbers = dict(zip(_words, [*range(20), *range(20, 100, 10), 100, 1000]))
 _one_word = rf'(?:{"|".join(_numbers)})\b'
 _spelt = rf'(?:a\s)?{_one_word}(?:(?:[\s-]|(?:(?<=hundred)|(?<=thousand))\sand\s){_one_word})*'
-_in_words = re.compile(rf'\b{_spelt}(?=\s+(?:(?:and|to)\s+{_spelt}\s+)?{_money})', re.I)
+_in_words = _pattern(rf'\b{_spelt}(?=\s+(?:(?:and|to)\s+{_spelt}\s+)?{_money})')
 
 def _in_digits(s:str) -> str:
     "Write amounts in words as numbers: 'twenty five dollars' as '25 dollars'."
@@ -71,12 +75,12 @@ def _in_digits(s:str) -> str:
     return _in_words.sub(in_digits, s)
 
 # %% ../../nbs/60_recommend.preferences.ipynb #c84f6793
-_price_word = r'(?:pric\w+|costs?|costing|budget|spend(?:ing)?|cheaper|expensive|worth)'
+_price_word = _pattern(r'pric\w+|costs?|costing|budget|spend(?:ing)?|cheaper|expensive|worth')
 _end = (r"(?=\s*(?:$|[.,;:!?)\]]|(?:for|and|but|with|or|please|if|because|that|which|total|only|"
         r"so|as|max|maximum|tops|or less|"
         r"not|no|without|at|rated|from|by|in total)\b))")
-_paid = re.compile(r"\b(?:paid|bought|got (?:it|this|them|mine)|cost me|spent|was|were)\b[^.;!?]{0,25}$", re.I)
-_weight = re.compile(r'\b(?:heav|weigh|lightweight|lighter|light\s+(?!under|below|for|up|less|at|with|bulb)\w)', re.I)
+_paid = _pattern(r"\b(?:paid|bought|got (?:it|this|them|mine)|cost me|spent|was|were)\b[^.;!?]{0,25}$")
+_weight = _pattern(r'\b(?:heav|weigh|lightweight|lighter|light\s+(?!under|below|for|up|less|at|with|bulb)\w)')
 _upper = (r'(?:under|below|beneath|less than|cheaper than|at most|no more than|not more than|'
           r'not more expensive than|not over|not above|not exceeding|'
           r'up to|max(?:imum)?\.?(?: of)?|within|'
@@ -93,7 +97,7 @@ _limits = [
     ('lower', rf'{_costs}{_lower}\s*{_amount(1)}'),
     ('lower', rf'{_amount(1)}(?:\s*(?:or more|or above|and up|and above|upwards)\b|\+)'),
     ('around', rf'{_costs}{_around}\s*{_amount(1)}')]
-_limits = [(kind, re.compile(rf'(?<![\w.]){p}', re.I)) for kind, p in _limits]
+_limits = [(kind, _pattern(rf'(?<![\w.]){p}')) for kind, p in _limits]
 
 # %% ../../nbs/60_recommend.preferences.ipynb #321d218d
 def _amounts(m):
@@ -136,7 +140,7 @@ def _is_price(
     after = m.string[m.end():]
     if _paid.search(before): return False
     if kind == 'between' and not _is_range(m): return False
-    priced = re.search(_price_word, before[-20:] + said + after[:10], re.I)
+    priced = _price_word.search(before[-20:] + said + after[:10])
     sign = _currency(m)
     if sign: return bool(priced or not re.match('pound', sign, re.I) or not _weight.search(m.string))
     if not re.match(_end, after): return False
@@ -144,12 +148,12 @@ def _is_price(
     return bool(priced) or (asked and not re.search(r'%|\bx\b', said))
 
 # %% ../../nbs/60_recommend.preferences.ipynb #b796eb7f
-_refused = re.compile(r"(?:\b(?:i|it|that|which|but|and)\s+)?\b(?:(?:do|does|am|is|are|must|should|can|may|would)\s+)?"
+_refused = _pattern(r"(?:\b(?:i|it|that|which|but|and)\s+)?\b(?:(?:do|does|am|is|are|must|should|can|may|would)\s+)?"
     r"(?:not|nothing|no|never|cannot|(?:do|does|did|is|ca|wo|should|would|could|must)n[’']?t)\s+"
     r"(?:(?:want|wish|like|need|plan|going|willing|able|afford|to|really|think|i|can|be|"
     r"it|spend|pay|buy|go|get|anything|something|items|products)\s+){0,6}"
-    r"(?:(?:want|need|like|buy)\s+(?P<kept>an?\s+[\w-]+\s+))?$", re.I)
-_compared = re.compile(rf'{_costs}(?:over|above|more|under|below|beneath|less|cheaper)\b', re.I)
+    r"(?:(?:want|need|like|buy)\s+(?P<kept>an?\s+[\w-]+\s+))?$")
+_compared = _pattern(rf'{_costs}(?:over|above|more|under|below|beneath|less|cheaper)\b')
 
 def _negation_before(m, kind):
     "The negation before a limit, which turns it round"
@@ -192,7 +196,7 @@ _stars = [
     rf'(?:with |and )?(?:a )?{_rated}\s*(?:{_lower}\s*)?{_n}\s?{_more}', # rated 4.5 or higher
     rf'(?:with |and )?{_n}\s?{_more}\s?(?:ratings?|rated)\b',            # 4+ rating
     rf'(?:with |and )?(?:a )?{_rated}\s*{_lower}\s*{_n}{_end}']           # a rating of at least 4
-_stars = [re.compile(rf'(?<![\w.$€£₹]){p}', re.I) for p in _stars]
+_stars = [_pattern(rf'(?<![\w.$€£₹]){p}') for p in _stars]
 
 # %% ../../nbs/60_recommend.preferences.ipynb #e9bb8c3b
 def take_stars(
@@ -219,21 +223,21 @@ _harmless = (r'(?:only|just|sure|necessarily|even|have to|matter|idea|one|longer
 _stop = (r"[.,;:!?()\n]|\b(?:and|but|for|with|that|which|who|because|since|please|under|over|below|above|"
          r"between|so|if|when|while|is|are|"
          r"at|on|in|to|without|not|no|just|only|instead)\b")
-_negated = re.compile(
-    rf"(?:\b(?:but|and|,)\s+)?\b(?P<how>{_negation})\s+(?!{_harmless})(?P<what>.+?)(?=\s*(?:{_stop}|$))", re.I)
+_negated = _pattern(
+    rf"(?:\b(?:but|and|,)\s+)?\b(?P<how>{_negation})\s+(?!{_harmless})(?P<what>.+?)(?=\s*(?:{_stop}|$))")
 # what makes a following 'without' a wish
-_twice = re.compile(r"(?:\bcan(?:not| not|['’]?t)|\bcould(?: not|n['’]?t)|"
-                    r"\bnever|\bnot|n['’]t)\s+(?:\w+\s+){0,3}$", re.I)
+_twice = _pattern(r"(?:\bcan(?:not| not|['’]?t)|\bcould(?: not|n['’]?t)|"
+                  r"\bnever|\bnot|n['’]t)\s+(?:\w+\s+){0,3}$")
 # 'too expensive' before what it is said of
-_degree = re.compile(r'(?:too|so|very|overly)\s+([\w-]+)\s+(?!or\b)(?=\w)', re.I)
-_leading = re.compile(r"^(?:(?:too|so|very|really|any|a|an|the|be|from|by|being|having|"
-                      r"something|anything|brand|of)\s+)+", re.I)
+_degree = _pattern(r'(?:too|so|very|overly)\s+([\w-]+)\s+(?!or\b)(?=\w)')
+_leading = _pattern(r"^(?:(?:too|so|very|really|any|a|an|the|be|from|by|being|having|"
+                    r"something|anything|brand|of)\s+)+")
 
 # %% ../../nbs/60_recommend.preferences.ipynb #4f1c87c7
-_told = re.compile(r"\b(?:(?:do|does|did|will|would|can|could|should|must|may|is|are|was|were)|"
-                   r"(?:someone|somebody|anyone|anybody|people|persons?|those|users?|kids|children)"
-                   r"(?: who (?:has|have|had|lives?|works?))?(?: with)?)\s+$", re.I)
-_after_all = re.compile(r'(?:be|being|have|having|need|contain|include|come with)\b', re.I)
+_told = _pattern(r"\b(?:(?:do|does|did|will|would|can|could|should|must|may|is|are|was|were)|"
+                 r"(?:someone|somebody|anyone|anybody|people|persons?|those|users?|kids|children)"
+                 r"(?: who (?:has|have|had|lives?|works?))?(?: with)?)\s+$")
+_after_all = _pattern(r'(?:be|being|have|having|need|contain|include|come with)\b')
 
 def _is_told(m, before, brands):
     "Whether a negation belongs to what a product is, or to whom it is for"
@@ -268,7 +272,7 @@ _longest_order = 40     # Words, of 25 characters on average at most: in longer 
 _longest_text = 20_000   # Characters: what is longer is refused
 
 # %% ../../nbs/60_recommend.preferences.ipynb #861000ed
-_priced = re.compile(rf'(?<![\w.])(?:{_money}\s?(?:{_number})|(?:{_number})\s?{_money})', re.I)
+_priced = _pattern(rf'(?<![\w.])(?:{_money}\s?(?:{_number})|(?:{_number})\s?{_money})')
 
 def _unclear(text):
     "Amounts of money that set no limit; pounds may be a weight"
