@@ -30,9 +30,8 @@ def best_sentence(
     "The sentence that fits the preferences best."
     if wish is None or not sentences: return None, 0.
     beyond = wish if common is None else wish - (wish @ common)*common
-    fits = vectors @ beyond
     wanted = stems(words) - stems(title)
-    if wanted: fits = fits + _shared*np.array([len(stems(s) & wanted) for s in sentences])
+    fits = vectors @ beyond + _shared*np.array([len(stems(s) & wanted) for s in sentences])
     for i in np.argsort(-fits, kind='stable'):
         if sentences[i] not in taken: return sentences[i], float(fits[i])
     return None, 0.

@@ -73,10 +73,9 @@ def look(self:_Shelf):
     if self.seen is index.manifest: return
     products = chain.from_iterable(index.store.scroll())
     payloads = [p for p, _ in islice(products, _looked_at)]
-    kinds = Counter(c for p in payloads for c in p['categories'])
-    brands = Counter(p['brand'] for p in payloads if p.get('brand'))
-    self.categories = [c for c, _ in kinds.most_common(_choices)]
-    self.brands = sorted(b for b, _ in brands.most_common(_choices))
+    def most_common(names): return [name for name, _ in Counter(names).most_common(_choices)]
+    self.categories = most_common(c for p in payloads for c in p['categories'])
+    self.brands = sorted(most_common(p['brand'] for p in payloads if p.get('brand')))
     self.sentences = sentences_to_try(payloads)
     self.count = len(index)
     self.scored = index.manifest['has_scores']

@@ -268,8 +268,7 @@ def _add_problems(app):
     @app.exception_handler(RequestValidationError)
     async def invalid(request, e):
         errors = [_field_error(o) for o in e.errors()[:20]]
-        kind, *_ = request.headers.get('content-type', '').split(';')
-        if request.method == 'POST' and not kind.strip().endswith('json'):
+        if request.method == 'POST' and 'json' not in request.headers.get('content-type', ''):
             errors = [FieldError(field='body', message='send Content-Type: application/json')]
         first = errors[0]
         return problem(422, f'{first.field}: {first.message}', request.scope['request_id'], errors).response()
