@@ -112,7 +112,7 @@ def _amounts(m):
 def _currency(m):
     "The first currency of a match, or an empty text"
     signs = map(m.groupdict().get, ('pre1', 'post1', 'pre2', 'post2'))
-    return next((s.strip() for s in signs if s), '')
+    return next(filter(None, signs), '')
 
 _widest = 5 # A range that follows a name reaches at most to so many times its lower end
 
