@@ -38,10 +38,11 @@ def _long_words(text): return set(re.findall(r'[^\W\d_]{4,}', text.lower()))
 
 def _most_telling(products):
     "What a buyer says with most of the words that are usual in the titles, or nothing"
-    said = [s for p in products for s in p.get('sentences', []) if 20 <= len(s) <= 90]
+    to_try = [
+        s for p in products for s in p.get('sentences', [])
+        if 20 <= len(s) <= 90 and not re.search(r"\b(i|i'm|my|me|we)\b", s, re.I)]
     titled = Counter(w for p in products for w in _long_words(p['title']))
     usual = {w for w, n in titled.items() if 10*n >= len(products)}
-    to_try = [s for s in said if not re.search(r"\b(i|i'm|my|me|we)\b", s, re.I)]
     return max(to_try, key=lambda s: (len(usual & _long_words(s)), -len(s)), default='')
 
 def _about(kind, products, priced):

@@ -146,8 +146,8 @@ class _Service:
         return self.message(await self.desk.run(self.live.recommend, **wanted), preferences.id)
 
 # %% ../../nbs/72_serve.service.ipynb #a4bad6ac
-_schema = {'$ref': '#/components/schemas/Problem'} # it is there because a batch may answer with one
-_content = {'application/problem+json': dict(schema=_schema)}
+# the schema is there because a batch may answer with one
+_content = {'application/problem+json': dict(schema={'$ref': '#/components/schemas/Problem'})}
 _keys = [Security(HTTPBearer(auto_error=False)), Security(APIKeyHeader(name='X-API-Key', auto_error=False))]
 
 def _about(service, *statuses, **about):
@@ -189,8 +189,8 @@ def _add_products(app, service):
     live = service.live
     about = _about(service, 404, tags=['products'])
     about['dependencies'] = [*about['dependencies'], Depends(_kept_a_minute)]
-    async def asked(f, product_id, *more):
-        try: return await run(f, product_id, *more)
+    async def asked(f, *what):
+        try: return await run(f, *what)
         except ServerUnavailable: raise
         except RecsysError as e: raise StarletteHTTPException(404, str(e)) from e
 
