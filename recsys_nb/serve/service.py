@@ -67,16 +67,16 @@ class Live(GetAttr):
     "The recommender in use, which can be replaced while it is asked."
     _default = 'current'
     def __init__(self, rec, max_batch=64):
-        self.encoder = SharedEncoder(rec.model, max_batch)
+        self.max_batch = max_batch
+        self.current = None
         self.take(rec)
     def take(self, rec):
         "Answer from this recommender from now on."
-        old = self.encoder
-        if rec.model is not old.model: self.encoder = SharedEncoder(rec.model, old.max_batch)
+        old = self.current
         new = copy.copy(rec)
-        new.model = self.encoder
+        new.model = SharedEncoder(rec.model, self.max_batch)
         self.current = new
-        if self.encoder is not old: old.close()
+        if old: old.model.close()
 
 # %% ../../nbs/72_serve.service.ipynb #08ea3ad4
 def _try_later(why): return StarletteHTTPException(503, why, {'Retry-After': '1'})
@@ -471,7 +471,7 @@ def create_app(
         threading.Thread(target=warm_up, args=(service.live, service.desk), daemon=True).start()
         yield
         service.desk.close()
-        service.live.encoder.close()
+        service.live.model.close()
     app = FastAPI(
         title='recsys_nb',
         version=__version__,
