@@ -383,11 +383,12 @@ async def __call__(self:_Door, scope, receive, send):
     self._write(scope, seen['status'], start, error)
 
 # %% ../../nbs/72_serve.service.ipynb #d0b0472a
-class _Gate:
-    "A layer that turns away those for whom its `refusal` has a response."
-    async def __call__(self, scope, receive, send):
-        refusal = None if scope['type'] == 'lifespan' else self.refusal(scope)
-        await (refusal or self.app)(scope, receive, send)
+def _gate(app, refusal):
+    "A layer that turns away those for whom `refusal` has a response."
+    async def passed(scope, receive, send):
+        refused = None if scope['type'] == 'lifespan' else refusal(scope)
+        await (refused or app)(scope, receive, send)
+    return passed
 
 # %% ../../nbs/72_serve.service.ipynb #4df6177c
 def _brought(headers):
@@ -400,43 +401,43 @@ def _brought(headers):
         except ValueError: return
 
 # %% ../../nbs/72_serve.service.ipynb #e51ac0f8
-class _Locked(_Gate):
-    "A layer that lets nobody in without the key."
-    def __init__(self, app, key): self.app, self.key = app, key.encode()
-    def refusal(self, scope):
+def _without(key):
+    "The refusal of those who do not bring the key."
+    def refusal(scope):
         path = _served_path(scope)
-        right = [secrets.compare_digest(k, self.key) for k in _brought(Headers(scope=scope))]
+        right = [secrets.compare_digest(k, key.encode()) for k in _brought(Headers(scope=scope))]
         if any(right) or path in ('/health', '/ready'): return None
         person = path in ('/', '/docs') or path.startswith('/demo')
         asks = {'WWW-Authenticate': 'Basic realm="recsys, the key is the password"' if person else 'Bearer'}
         return problem(401, 'send the key: Authorization: Bearer KEY', scope.get('request_id')).response(asks)
+    return refusal
 
 # %% ../../nbs/72_serve.service.ipynb #beafa900
-class _Paced(_Gate):
-    "A layer that lets each address ask so many times a minute."
-    computing = '/recommend', '/products', '/demo/gradio_api/queue/join', '/demo/gradio_api/call'
-    def __init__(self, app, rate):
-        self.app = app
-        self.rate = rate
-        self.minute = 0
-        self.asked = Counter()
+_computing = '/recommend', '/products', '/demo/gradio_api/queue/join', '/demo/gradio_api/call'
 
-    def refusal(self, scope):
-        if not _served_path(scope).startswith(self.computing): return None
+def _beyond(rate):
+    "The refusal of addresses that have asked so many times in this minute."
+    counted = 0
+    asked = Counter()
+    def refusal(scope):
+        nonlocal counted
+        if not _served_path(scope).startswith(_computing): return None
         minute, second = divmod(int(time.time()), 60)
-        if minute != self.minute: self.minute, self.asked = minute, Counter()
+        if minute != counted: asked.clear()
+        counted = minute
         who = (scope['client'] or ('?',))[0]
-        self.asked[who] += 1
-        if self.asked[who] <= self.rate: return None
-        why = f'more than {self.rate} requests in this minute'
+        asked[who] += 1
+        if asked[who] <= rate: return None
+        why = f'more than {rate} requests in this minute'
         return problem(429, why, scope.get('request_id')).response({'Retry-After': str(60 - second)})
+    return refusal
 
 # %% ../../nbs/72_serve.service.ipynb #b9a80084
 def _add_layers(app, settings, metrics):
     "Put the layers around the application."
     app.add_middleware(GZipMiddleware, minimum_size=1000)
-    if settings.rate: app.add_middleware(_Paced, rate=settings.rate)
-    if settings.key: app.add_middleware(_Locked, key=settings.key)
+    if settings.rate: app.add_middleware(_gate, refusal=_beyond(settings.rate))
+    if settings.key: app.add_middleware(_gate, refusal=_without(settings.key))
     if settings.origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=['GET', 'POST'],
                            allow_headers=['*'], expose_headers=['X-Request-ID', 'Retry-After'])
