@@ -21,7 +21,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.staticfiles import StaticFiles
-from fastcore.basics import GetAttr, patch
+from fastcore.basics import GetAttr
 import prometheus_client as prometheus
 from pydantic import ConfigDict, StringConstraints
 from pydantic.dataclasses import dataclass
@@ -294,14 +294,6 @@ def _content_policy(path, frames=()):
     page = 'demo' if path.startswith('/demo') else 'docs' if path == '/docs' else 'api'
     return ' '.join([_policies[page], *(frames if page == 'demo' else ())])
 
-# %% ../../nbs/72_serve.service.ipynb #88beb30b
-class _Door:
-    "The outermost layer of the service (ASGI): ids, limits, headers, the last resort for errors, and the log."
-    def __init__(self, app, metrics, frames=()):
-        self.app = app
-        self.metrics = metrics
-        self.frames = frames
-
 # %% ../../nbs/72_serve.service.ipynb #f8128792
 def _too_large(): return StarletteHTTPException(413, f'the request is larger than {max_body//1024} KiB')
 
@@ -317,8 +309,7 @@ def _limited(receive):
     return limited
 
 # %% ../../nbs/72_serve.service.ipynb #9d84a8b2
-@patch
-def _noted(self:_Door, scope, send, seen):
+def _noted(scope, send, seen, frames):
     "`send` that adds the headers and remembers the status."
     path = _served_path(scope)
     async def noted(message):
@@ -329,19 +320,18 @@ def _noted(self:_Door, scope, send, seen):
                 'X-Request-ID': scope['request_id'],
                 'X-Content-Type-Options': 'nosniff',
                 'Referrer-Policy': 'no-referrer'})
-            headers.setdefault('Content-Security-Policy', _content_policy(path, self.frames))
+            headers.setdefault('Content-Security-Policy', _content_policy(path, frames))
         await send(message)
     return noted
 
 # %% ../../nbs/72_serve.service.ipynb #3e5eeb85
 _methods = 'GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS' # Others are counted as one
 
-@patch
-def _write(self:_Door, scope, status, start, error):
+def _write(metrics, scope, status, start, error):
     "One line in the log, and one in the figures."
     route = getattr(scope.get('route'), 'path', 'other')
     method = scope['method'] if scope['method'] in _methods else 'other'
-    self.metrics.requests.labels(method, route, status).inc()
+    metrics.requests.labels(method, route, status).inc()
     level = logging.ERROR if error else logging.DEBUG if '/demo/' in scope['path'] else logging.INFO
     took = round((time.perf_counter() - start)*1000, 1)
     _log.log(level, 'request', exc_info=error, extra=dict(
@@ -358,29 +348,30 @@ def _complete_path(scope):
     if not f'{scope["path"]}/'.startswith(f'{root}/'): scope['path'] = root + scope['path']
 
 # %% ../../nbs/72_serve.service.ipynb #4c5cb922
-@patch
-async def __call__(self:_Door, scope, receive, send):
-    "Let a request in, and see it out."
-    if scope['type'] != 'http': return await self.app(scope, receive, send)
-    _complete_path(scope)
-    headers = Headers(scope=scope)
-    seen = dict(status=0)
-    start = time.perf_counter()
-    error = None
-    asked = headers.get('x-request-id', '')
-    scope['request_id'] = asked if re.fullmatch(r'[\w.\-]{1,64}', asked, re.ASCII) else uuid.uuid4().hex
-    send = self._noted(scope, send, seen)
-    async def refuse(status, why):
-        if not seen['status']: await problem(status, why, scope['request_id']).response()(scope, receive, send)
-    length = headers.get('content-length', '0')
-    try:
-        if not length.isdigit() or int(length) > max_body: raise _too_large()
-        await self.app(scope, _limited(receive), send)
-    except StarletteHTTPException as e: await refuse(e.status_code, e.detail)
-    except Exception as e:
-        error = e
-        await refuse(500, 'an error of ours; the log has it under this id')
-    self._write(scope, seen['status'], start, error)
+def _door(app, metrics, frames):
+    "The outermost layer of the service (ASGI): ids, limits, headers, the last resort for errors, and the log."
+    async def passed(scope, receive, send):
+        if scope['type'] != 'http': return await app(scope, receive, send)
+        _complete_path(scope)
+        headers = Headers(scope=scope)
+        seen = dict(status=0)
+        start = time.perf_counter()
+        error = None
+        asked = headers.get('x-request-id', '')
+        scope['request_id'] = asked if re.fullmatch(r'[\w.\-]{1,64}', asked, re.ASCII) else uuid.uuid4().hex
+        send = _noted(scope, send, seen, frames)
+        async def refuse(status, why):
+            if not seen['status']: await problem(status, why, scope['request_id']).response()(scope, receive, send)
+        length = headers.get('content-length', '0')
+        try:
+            if not length.isdigit() or int(length) > max_body: raise _too_large()
+            await app(scope, _limited(receive), send)
+        except StarletteHTTPException as e: await refuse(e.status_code, e.detail)
+        except Exception as e:
+            error = e
+            await refuse(500, 'an error of ours; the log has it under this id')
+        _write(metrics, scope, seen['status'], start, error)
+    return passed
 
 # %% ../../nbs/72_serve.service.ipynb #d0b0472a
 def _gate(app, refusal):
@@ -442,7 +433,7 @@ def _add_layers(app, settings, metrics):
         app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=['GET', 'POST'],
                            allow_headers=['*'], expose_headers=['X-Request-ID', 'Retry-After'])
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.hosts, www_redirect=False)
-    app.add_middleware(_Door, metrics=metrics, frames=settings.frames)
+    app.add_middleware(_door, metrics=metrics, frames=settings.frames)
 
 # %% ../../nbs/72_serve.service.ipynb #3fb905da
 def _add_docs(app):
