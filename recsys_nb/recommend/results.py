@@ -89,12 +89,11 @@ def spoken(understood:dict) -> str:
 # %% ../../nbs/62_recommend.results.ipynb #a641f627
 @cache
 def _table():
-    env = Environment(loader=PackageLoader('recsys_nb', 'recommend'), autoescape=True)
-    env.globals |= dict(figures=_figures, quote=_quote, spoken=spoken)
-    return env.get_template('results.html')
+    return Environment(loader=PackageLoader('recsys_nb', 'recommend'), autoescape=True).get_template('results.html')
 
 @patch
-def _repr_html_(self:Recommendations): return _table().render(found=self)
+def _repr_html_(self:Recommendations):
+    return _table().render(found=self, figures=_figures, quote=_quote, spoken=spoken)
 
 # %% ../../nbs/62_recommend.results.ipynb #422369e3
 def _line(i, r):
