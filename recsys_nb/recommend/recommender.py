@@ -157,7 +157,7 @@ def _filters_from(
     for limit, strictest in dict(min_price=max, max_price=min, min_score=max).items():
         values = [getattr(u, limit) for u in parts]
         said[limit] = strictest((v for v in values if v is not None), default=None)
-    given = {k: v for k, v in given.items() if v not in (None, ())}
+    given = {k: v for k, v in given.items() if v is not None}
     try: return Filters(**said | given)
     except RecsysError:
         if not {'min_price', 'max_price'} & given.keys(): raise # nothing wins over what was said
