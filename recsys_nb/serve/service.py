@@ -110,19 +110,18 @@ class Desk:
 # %% ../../nbs/72_serve.service.ipynb #6cb7156f
 class _Metrics:
     "What Prometheus is told, in a registry of its own."
-    def __init__(self, live):
+    def __init__(self):
         self.registry = r = prometheus.CollectorRegistry()
         self.requests = prometheus.Counter('recsys_requests', 'Requests', ['method', 'route', 'status'], registry=r)
         self.stages = prometheus.Histogram(
             'recsys_stage_seconds', 'How long a stage of an answer took', ['stage'], registry=r)
         self.products = prometheus.Gauge(
             'recsys_index_products', 'Products in the index', ['index', 'model'], registry=r)
-        self.live = live
-    def page(self):
+    def page(self, live):
         "All figures, as Prometheus reads them."
         self.products.clear()
         with suppress(AttributeError, ServerUnavailable): # a toy has no index
-            index = self.live.index
+            index = live.index
             count = len(index)
             self.products.labels(index.manifest['name'], index.manifest['fingerprint']).set(count)
         page = prometheus.generate_latest(self.registry)
@@ -135,7 +134,7 @@ class _Service:
         self.live = Live(rec, settings.max_batch)
         self.locked = bool(settings.key)
         self.desk = Desk(settings.threads, settings.max_waiting)
-        self.metrics = _Metrics(self.live)
+        self.metrics = _Metrics()
     def message(self, found, id=None):
         "Recommendations as a message, with the time of each stage noted."
         for stage, seconds in getattr(found, 'seconds', {}).items(): self.metrics.stages.labels(stage).observe(seconds)
@@ -242,7 +241,7 @@ def _add_states(app, service):
         return dict(status='ready')
 
     @app.get('/metrics', include_in_schema=False)
-    def metrics(): return service.metrics.page() # in a thread, for a Qdrant server is asked
+    def metrics(): return service.metrics.page(service.live) # in a thread, for a Qdrant server is asked
 
 # %% ../../nbs/72_serve.service.ipynb #7fd22c73
 def _told(e):
