@@ -46,5 +46,6 @@ def fitting_point(
 ) -> str|None:    # One of them, or `None` where there is none
     "The bullet point that shares the most words with the preferences, beyond those of the title."
     wanted = stems(text) - stems(title) - _dull
-    fitting = [p for p in points if stems(p) & wanted]
-    return max(fitting, key=lambda p: len(stems(p) & wanted), default=None)
+    def shared(point): return len(stems(point) & wanted)
+    best = max(points, key=shared, default='')
+    return best if shared(best) else None

@@ -313,8 +313,7 @@ def _reason(payload, vectors, wish, common, taken):
     points = payload['points']
     point = fitting_point(points, wish.text, title)
     if said and (fit >= _least_fit or not point): return dict(why=said, why_from='review')
-    known = stems(title)
-    if not point: point = max(points, key=lambda p: len(stems(p) & known), default=None)
+    point = point or max(points, key=lambda p: len(stems(p) & stems(title)), default=None)
     return dict(why=point, why_from='description') if point else {}
 
 # %% ../../nbs/63_recommend.recommender.ipynb #459aac5f
