@@ -252,25 +252,23 @@ def encode(self:Recommender,
 
 # %% ../../nbs/63_recommend.recommender.ipynb #e857f8b2
 @patch
-def misspelt(self:Recommender, filters) -> list:
-    "Categories and brands that are not there, and those that look like them."
-    notes = []
+def misspelt(self:Recommender, filters):
+    "Yield categories and brands that are not there, and those that look like them."
     for name, there in (('category', self.categories), ('brand', self.brands)):
         for v in getattr(filters, name):
             key = key_of(v) # `there` holds the most frequent ones
             if key in there or self.index.count(Filters(**{name: v})): continue
             near = ' or '.join(map(repr, get_close_matches(key, list(there)[:5000])))
             hint = f'; did you mean {near}?' if near else '.'
-            notes.append(f'There is no {name} {v[:60]!r}{hint}')
-    return notes
+            yield f'There is no {name} {v[:60]!r}{hint}'
 
 # %% ../../nbs/63_recommend.recommender.ipynb #62614622
 @patch
-def tightness(self:Recommender, filters, n_found) -> list:
-    "How many products there would be without each condition, and without all of them."
+def tightness(self:Recommender, filters, n_found):
+    "Yield how many products there would be without each condition, and without all of them."
     names = ('min_price', 'max_price', 'min_score', 'category', 'brand')
     tight = {n: v for n in names if (v := getattr(filters, n)) not in (None, ())}
-    if not tight: return []
+    if not tight: return
     def without(*names): return self.index.count(replace(filters, **dict.fromkeys(names)))
     counts = [f'{without(n):,} without “{spoken({n: v})}”' for n, v in tight.items()]
     if len(tight) > 1: counts.append(f'{without(*tight):,} without any of these')
@@ -278,7 +276,7 @@ def tightness(self:Recommender, filters, n_found) -> list:
     so_far = 'No product passes all conditions'
     if n_found: so_far = f'Only {passing:,} passed all conditions'
     if n_found and passing != n_found: so_far += f', variants of {n_found:,}'
-    return [f'{so_far}. Products that would pass: {", ".join(counts)}.']
+    yield f'{so_far}. Products that would pass: {", ".join(counts)}.'
 
 # %% ../../nbs/63_recommend.recommender.ipynb #542b5570
 @patch
