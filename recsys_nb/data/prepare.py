@@ -18,7 +18,7 @@ import numpy as np, pandas as pd, pyarrow.parquet as pq
 from fastcore.basics import patch
 from ibis import _
 from jinja2 import Environment, PackageLoader
-from pydantic import AfterValidator, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BeforeValidator
 from pydantic.dataclasses import dataclass
 from ..core.files import (
     RecsysError, as_json, only_one, read_json, recover_folder, replace_folder, root_folder, write_json)
@@ -529,7 +529,7 @@ _Columns = setting(dict[Literal[tuple(_names_of_fields)], str]|None, ', '.join(_
 _Fields = setting(list[Literal[tuple(_names_of_values)]]|None, ', '.join(_names_of_values))
 
 # %% ../../nbs/18_data.prepare.ipynb #7a3c46b0
-@dataclass(config=ConfigDict(extra='forbid'))
+@dataclass
 class PrepareSettings(Settings):
     "What `prepare` does to the reviews."
     categories:_Names=None         # Keep products of these categories, of any level

@@ -23,7 +23,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from fastcore.basics import GetAttr
 import prometheus_client as prometheus
-from pydantic import ConfigDict, StringConstraints
+from pydantic import StringConstraints
 from pydantic.dataclasses import dataclass
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -47,7 +47,7 @@ _Names = setting(tuple[str, ...], 'names of hosts')
 _Path = setting(str, 'a path such as /api, without a slash at its end', pattern=r'^((/[\w.~-]+)+)?$')
 _Key = setting(str|None, 'text')
 
-@dataclass(config=ConfigDict(extra='forbid'))
+@dataclass
 class ServiceSettings(Settings):
     "How the service is reached, and how much it takes on."
     hosts:_Names=loopback  # Names that it is reached by; `('*',)` for any

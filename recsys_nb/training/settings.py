@@ -9,7 +9,7 @@ __all__ = ['seconds_of', 'lasting', 'TrainingConfig', 'EncoderConfig', 'ScoreCon
 import re
 from typing import ClassVar
 from fastcore.basics import patch
-from pydantic import AfterValidator, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BeforeValidator
 from pydantic.dataclasses import dataclass
 from ..core.files import RecsysError, read_json
 from ..core.machine import base_encoder
@@ -56,7 +56,7 @@ _Time = setting(str, 'a time such as 90s, 30m or 2h, auto or none', AfterValidat
 _Optional = setting(Count|None, 'a whole number of at least 1, or none', BeforeValidator(_or_none))
 
 # %% ../../nbs/40_training.settings.ipynb #856b9eca
-@dataclass(config=ConfigDict(extra='forbid'))
+@dataclass
 class TrainingConfig(Settings):
     "Settings that every training has."
     kind:ClassVar[str] = ''  # Which run folder it goes to
@@ -74,7 +74,7 @@ class TrainingConfig(Settings):
     seed:WholeNumber=0       # For the order of the batches and everything else that is random
 
 # %% ../../nbs/40_training.settings.ipynb #fcdbc856
-@dataclass(config=ConfigDict(extra='forbid'))
+@dataclass
 class EncoderConfig(TrainingConfig):
     "Settings of a `DualEncoderSBERT` training run: a batch is pairs, whose negatives are the others' products."
     kind:ClassVar[str] = 'encoder'
@@ -89,7 +89,7 @@ class EncoderConfig(TrainingConfig):
     query_tokens:_Tokens=96    # Tokens of a query that are read while training
 
 # %% ../../nbs/40_training.settings.ipynb #b9f909f1
-@dataclass(config=ConfigDict(extra='forbid'))
+@dataclass
 class ScoreConfig(TrainingConfig):
     "Settings of a `ReviewMetadataScoreModel` training run."
     kind:ClassVar[str] = 'score'
