@@ -111,16 +111,21 @@ def find_run(
     name='latest',           # 'latest', a timestamp, or a run or its folder
     kind=None,               # 'encoder', 'score', or `None` for either
     root=None,               # See `root_folder`
+    data=None,               # With 'latest': the name of its data set, or `None` for any
+    state='finished',        # With 'latest': its state
 ) -> RunFolder:
     "The run of that name; `RecsysError` lists those there are."
     path = Path(name)
     kinds = [kind] if kind else _run_kinds
     if (path/'status.json').exists() and path.parent.name in [_run_kinds[k] for k in kinds]: return RunFolder(path)
     runs = sorted((r for k in kinds for r in all_runs(k, root)), key=lambda r: r.name)
-    found = [r for r in runs if (r.state == 'finished' if name == 'latest' else r.name == str(name))]
+    if name == 'latest': found = [r for r in runs if r.state == state and data in (None, r.data)]
+    else: found = [r for r in runs if r.name == str(name)]
     if found: return found[-1]
     what = f'{kind or "training"} run'
-    if name == 'latest': raise RecsysError(f'no finished {what} in {root_folder(root)/"outputs"}')
+    if name == 'latest':
+        where = f'on data set {data!r}' if data else f'in {root_folder(root)/"outputs"}'
+        raise RecsysError(f'no {state} {what} {where}')
     raise RecsysError(f'{name}: no such {what}; there are: {", ".join(r.name for r in runs) or "none"}')
 
 # %% ../../nbs/02_core.runs.ipynb #8b6611b6

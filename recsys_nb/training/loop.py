@@ -20,7 +20,7 @@ from ..core.files import (
     RecsysError, only_one, progress, read_json, recover_folder, replace_folder, write_beside, write_json)
 from ..core.machine import Preset, base_encoder, find_preset, give_back_memory, steady_attention
 from ..core.runs import (
-    RunFolder, add_metrics, all_runs, find_run, new_run, read_metrics, set_state, tell)
+    RunFolder, add_metrics, find_run, new_run, read_metrics, set_state, tell)
 from ..core.tables import markdown_table
 from ..data.rows import read_batches
 from .settings import TrainingConfig, lasting, seconds_of
@@ -382,18 +382,10 @@ def _open_run(run, task, root):
     write_json(run.path/'plan.json', task.plan)
     return run
 
-# %% ../../nbs/42_training.loop.ipynb #67b7e94a
-def _interrupted(config, name, root):
-    "The run of that name, or the latest interrupted one on the same data."
-    if name != 'latest': return find_run(name, config.kind, root)
-    for run in reversed(all_runs(config.kind, root)):
-        if run.state == 'interrupted' and run.data == config.data: return run
-    raise RecsysError(f'no interrupted {config.kind} run on data set {config.data!r} to resume')
-
 # %% ../../nbs/42_training.loop.ipynb #d40b4414
 def _run_to_resume(data, config, name, root):
     "The interrupted run of that name; `RecsysError` where it is finished, or began with something else."
-    run = _interrupted(config, name, root)
+    run = find_run(name, config.kind, root, config.data, 'interrupted')
     if run.state == 'finished': raise RecsysError(f'run {run.name} is finished, there is nothing to resume')
     for f in ('data', 'base'):
         wanted, made = getattr(config, f), getattr(run.config, f)
