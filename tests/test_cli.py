@@ -296,6 +296,13 @@ def test_a_shop_too_small_to_train_on_is_indexed_all_the_same(tmp_path):
     )
 
 
+def test_without_a_question_the_products_suggest_some(root):
+    from recsys_nb.command.pipeline import _ask
+
+    answers = _ask(root / 'outputs' / 'index' / 'shop', None, 2)
+    assert len(answers) == 3 and all(map(len, answers.values()))
+
+
 bad = [
     ('prepare --reviews {tmp}/none.jsonl --meta {meta} --name x', 'none.jsonl'),
     ('prepare --reviews {tmp}/empty.jsonl --meta {meta} --name x', 'empty.jsonl'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['demo_preferences', 'demo_sizes', 'run_for', 'evaluate_model', 'index_data', 'IndexPlan', 'plan_index', 'update_all',
-           'sample_preferences', 'PipelineResult', 'run_pipeline', 'run_demo']
+           'PipelineResult', 'run_pipeline', 'run_demo']
 
 # %% ../../nbs/80_command.pipeline.ipynb #9c5dcfcf
 from dataclasses import dataclass
@@ -16,7 +16,6 @@ from fastcore.basics import patch
 from ..core.files import RecsysError, read_json, recover_folder, root_folder, write_json
 from ..core.machine import find_preset
 from ..core.runs import RunFolder, all_runs, find_run
-from ..data.texts import category_words, sentences
 from ..data.rows import read_column, read_rows
 from ..training.settings import EncoderConfig, ScoreConfig, lasting, seconds_of
 
@@ -227,19 +226,6 @@ demo_preferences = [
     'a quiet keyboard for the office under 80 dollars', 'headphones that survive a long flight without charging',
     'something small and sturdy to record my podcast on the road']
 
-def sample_preferences(
-    data, # `PreparedData`
-) -> list:# Texts, three at most
-    "Preferences made of the largest categories and of what people wrote about their products, outside of training."
-    kind = data.products.set_index('product_id').categories.str[-1]
-    asked = pd.concat([data.test, data.val]).query('informative').sort_values('review_id')
-    about = asked.product_id.map(kind)
-    found = []
-    for name in kind.value_counts().index[:3]:
-        said = [s for text in asked.text[about == name] for s in sentences(text) if len(s) <= 160]
-        found.append(f'{category_words(name)}: {max(said, key=len)}' if said else category_words(name))
-    return found or list(data.products.title[:3])
-
 # %% ../../nbs/80_command.pipeline.ipynb #b697b027
 @dataclass
 class PipelineResult:
@@ -291,16 +277,20 @@ def _train_all(result, data, root, preset, say, settings):
 
 # %% ../../nbs/80_command.pipeline.ipynb #e9b8eaf4
 def _ask(index, queries, k) -> dict:
-    "Recommendations of a new index for each query."
+    "Recommendations of a new index for each query; without any, for three that its products suggest."
     from recsys_nb.recommend.recommender import Recommender
-    with Recommender.load(index) as rec: return {q: rec.recommend(q, k=k) for q in queries}
+    with Recommender.load(index) as rec:
+        if not queries:
+            from recsys_nb.serve.demo import sentences_to_try
+            queries = sentences_to_try([p for p, _ in next(rec.index.store.scroll())], 3)
+        return {q: rec.recommend(q, k=k) for q in queries}
 
 # %% ../../nbs/80_command.pipeline.ipynb #f48b71ce
 def run_pipeline(
     data,                    # `PreparedData`
     root:str|Path|None=None, # See `root_folder`
     preset:str='auto',       # 'auto', 'cpu', 'cuda' or 'mps'
-    queries:list|None=None,  # What to ask in the end; `None`: see `sample_preferences`
+    queries:list|None=None,  # What to ask in the end; `None`: see `sentences_to_try`
     k:int=5,                 # Recommendations for each
     say=print,               # Called with a line for each part that begins
     **settings,              # Of both trainings, such as `epochs`
@@ -319,7 +309,7 @@ def run_pipeline(
     base = None if encoder else settings.get('base')
     index = index_data(data, str(encoder or 'base'), root=root, base=base, plan=plan)
     result.written['index'] = index
-    result.sample_answers = _ask(index, queries or sample_preferences(data), k)
+    result.sample_answers = _ask(index, queries, k)
     return result
 
 # %% ../../nbs/80_command.pipeline.ipynb #6054c282
