@@ -92,8 +92,8 @@ def _begun_plan(plan, name, root):
 def _encoder_of(data, run, base, root):
     "What an index is made with, as `index_data` is told."
     from recsys_nb.models.dual_encoder import DualEncoderSBERT
-    if base: return DualEncoderSBERT(base)
-    return 'base' if run == 'base' else run_for(data, 'encoder', run, root)
+    if run != 'base': return run_for(data, 'encoder', run, root)
+    return DualEncoderSBERT(base) if base else 'base'
 
 def index_data(
     data,                     # `PreparedData`
@@ -197,11 +197,9 @@ def plan_index(
     return plan
 
 # %% ../../nbs/80_command.pipeline.ipynb #bc4253a6
-def _training_times(data, time, preset) -> str:
-    "What training is going to take."
-    n = data.count('train')
+def _training_times(n, limit) -> str:
+    "What training on so many reviews is going to take, in so many seconds for each model."
     if not n: return 'no training, for there are no reviews'
-    limit = seconds_of(time, find_preset(preset).device)
     if limit is None: return f'train both models on all of {n:,} reviews, however long it takes'
     return f'train and measure both models, on as many of {n:,} reviews as {lasting(limit)} each allow'
 
@@ -297,19 +295,17 @@ def run_pipeline(
 ) -> PipelineResult:
     "Train both models, export them, index the products and ask for recommendations."
     result = PipelineResult({}, {}, [], {'clean data': data.path})
-    time = settings.get('time') or 'auto'
-    plan = plan_index(data, time, preset, base=settings.get('base'))
-    say(f'Plan: {_training_times(data, time, preset)}; then {plan}.')
-    if data.count('train'):
+    base, n = settings.get('base'), data.count('train')
+    plan = plan_index(data, settings.get('time') or 'auto', preset, base=base)
+    say(f'Plan: {_training_times(n, plan.limit)}; then {plan}.')
+    if n:
         _train_all(result, data, root, preset, say, settings)
     else:
         result.notes.append('The data set has no reviews: the index uses the base encoder, no score was predicted.')
     say('Indexing the products …')
-    encoder = result.written.get('encoder')
-    base = None if encoder else settings.get('base')
-    index = index_data(data, str(encoder or 'base'), root=root, base=base, plan=plan)
-    result.written['index'] = index
-    result.sample_answers = _ask(index, queries, k)
+    encoder = str(result.written.get('encoder', 'base'))
+    result.written['index'] = index_data(data, encoder, root=root, base=base, plan=plan)
+    result.sample_answers = _ask(result.written['index'], queries, k)
     return result
 
 # %% ../../nbs/80_command.pipeline.ipynb #6054c282
