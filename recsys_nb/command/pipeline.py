@@ -77,13 +77,10 @@ def _product_scores(data, score_run, root):
     return pd.read_parquet(runs[-1].path/'product_scores.parquet') if runs else None
 
 # %% ../../nbs/80_command.pipeline.ipynb #dd69a23e
-def _plan_file(name, root): return root_folder(root)/'outputs'/'index'/f'.{name}.plan.json'
-
-def _begun_plan(plan, name, root):
-    "The plan that an unfinished index of this name was begun with, or else this one, which is kept."
-    file = _plan_file(name, root)
-    if file.exists() and file.with_name(f'.{name}.building').exists():
-        begun = type(plan)(**read_json(file))
+def _begun_plan(plan, file, building):
+    "The plan that an unfinished index was begun with, or else this one, which is kept."
+    if file.exists() and building.exists():
+        begun = IndexPlan(**read_json(file))
         if (begun.products, begun.limit) == (plan.products, plan.limit): return begun
     write_json(file, plan)
     return plan
@@ -108,13 +105,15 @@ def index_data(
     "Compute the product vectors and store them with the predicted scores."
     from recsys_nb.index.build import build_index, encode_shard
     encoder = _encoder_of(data, run, base, root)
+    place = root_folder(root)/'outputs'/'index'
+    file = place/f'.{data.name}.plan.json'
     if plan:
-        plan = _begun_plan(plan, data.name, root)
+        plan = _begun_plan(plan, file, place/f'.{data.name}.building')
         settings |= dict(per_family=plan.reviews, sentences=plan.sentences, families=plan.families, tokens=plan.tokens)
     if shard: return encode_shard(data, encoder, shard, root=root, **settings)
     index = build_index(data, encoder, root=root, scores=_product_scores(data, score_run, root), **settings)
     index.close()
-    _plan_file(data.name, root).unlink(missing_ok=True)
+    file.unlink(missing_ok=True)
     return index.folder
 
 # %% ../../nbs/80_command.pipeline.ipynb #ed9aa7e8
