@@ -46,7 +46,7 @@ def _command(example):
     return app.command(example.split()[0], epilog=f'Example: `recsys {example}`')
 
 # %% ../../nbs/81_command.cli.ipynb #4812564e
-_given_root = ContextVar('_given_root', default=None) # of this call of the command: nothing outside it is changed
+_given_root = ContextVar('_given_root', default=None) # of the call of the command that is at work in this thread
 
 def _root():
     "Where this call of the command works."
@@ -83,7 +83,7 @@ def _terminal_cell(value, form):
     "What stands in a cell."
     if value is None or value != value: return '–'
     if not isinstance(value, float): return str(value)
-    whole = value == int(value) and abs(value) > 1
+    whole = value.is_integer() and abs(value) > 1
     return format(value, form or ('.0f' if whole else '.3f'))
 
 # %% ../../nbs/81_command.cli.ipynb #2917bbee
@@ -139,13 +139,13 @@ def _columns_of(names):
     raise RecsysError(f'--map {names}: expected FIELD=COLUMN,FIELD=COLUMN')
 
 # %% ../../nbs/81_command.cli.ipynb #c1c7dd24
-def _prepared(reviews, meta, split, engine, spark_master, names, **settings):
+def _prepared(reviews, meta, names, **settings):
     "Clean and split what was named."
     from recsys_nb.data.prepare import prepare
-    if spark_master and engine != 'spark': raise RecsysError('--spark-master: only with --engine spark')
-    how = dict(split='time', cuts='blair') if split == 'blair' else dict(split=split)
-    how |= dict(reviews=reviews, meta=meta, engine=engine, spark_master=spark_master, columns=_columns_of(names))
-    return prepare(root=_root(), **how, **_given(settings))
+    if settings['spark_master'] and settings['engine'] != 'spark':
+        raise RecsysError('--spark-master: only with --engine spark')
+    if settings['split'] == 'blair': settings |= dict(split='time', cuts='blair')
+    return prepare(reviews=reviews, meta=meta, root=_root(), columns=_columns_of(names), **_given(settings))
 
 # %% ../../nbs/81_command.cli.ipynb #540e0ebf
 def _tell_data(data, to=print):
@@ -311,7 +311,7 @@ def _compare(
     if as_json: return _print_json(dict(data=data, bases=rows))
     title = f'{rows[0]["n_queries"]:,} validation reviews ({rows[0]["part"]}), 95% intervals'
     shown = found[list(_compared)].dropna(subset='ndcg@10').infer_objects().rename(columns=_compared)
-    _print_frame(shown, title, {'texts/s': '.3g', 'MB': '.3g', 'dim': '.0f', 'tokens': '.0f'})
+    _print_frame(shown, title, {'texts/s': '.3g', 'MB': '.3g'})
     for row in rows:
         if 'failed' in row: print(f'{row["base"]}: {row["failed"]}')
 
@@ -568,7 +568,7 @@ def main(
         stream = getattr(sys, name)
         if stream is None: setattr(sys, name, open(os.devnull, 'w')) # it was closed before
         elif hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
-    code, before = 0, _given_root.set(None)
+    code = 0
     try:
         root, rest = _tidy(sys.argv[1:] if words is None else list(words))
         _given_root.set(root)
@@ -581,5 +581,4 @@ def main(
         message, code = _one_line(e)
         _say(f'recsys: {message}')
         if isinstance(e, OSError) and not e.filename: _drop_output()
-    finally: _given_root.reset(before)
     sys.exit(code or 0)
