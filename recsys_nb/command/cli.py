@@ -408,9 +408,7 @@ _endings = '.run', '.jsonl', '.csv', '.parquet'
 def _write(path, rec, requests):
     "Answer requests in a file."
     from recsys_nb.evaluation.trec import write_run
-    if path.suffix == '.run':
-        ranked = rec.rank(requests, max(r['k'] for r in requests.values()))
-        write_run(path, {i: ranked[i][:r['k']] for i, r in requests.items()})
+    if path.suffix == '.run': write_run(path, rec.rank(requests))
     else:
         answers = dict(zip(requests, rec.answer_all(list(requests.values()))))
         with write_beside(path) as part:

@@ -473,12 +473,12 @@ def answer_all(self:Recommender,
 @patch
 def rank(self:Recommender,
     queries:dict, # id -> text, or a request as `answer_all` takes it
-    k:int=100,    # Length of the lists
+    k:int=100,    # Length of the lists, where a request does not say
 ) -> dict:        # id -> [(product id, value), ...], best first
     "Rankings for many queries, as `write_run` takes them."
     requests = [q if isinstance(q, dict) else dict(text=q) for q in queries.values()]
-    found = self._found([r | dict(k=k, diversity=0) for r in requests], k, families=False)
-    ranked = ([(h.product_id, h.value) for h in wish.hits[:k]] for wish in found)
+    found = self._found([r | dict(diversity=0) for r in requests], k, families=False)
+    ranked = ([(h.product_id, h.value) for h in wish.hits[:wish.k]] for wish in found)
     return dict(zip(queries, ranked))
 
 # %% ../../nbs/63_recommend.recommender.ipynb #ba1fb69d
