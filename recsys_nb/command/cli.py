@@ -405,28 +405,23 @@ def _rows_of_answers(answers):
 _endings = '.run', '.jsonl', '.csv', '.parquet'
 
 # %% ../../nbs/81_command.cli.ipynb #036555e5
-def _write(path, rec, requests):
-    "Answer requests in a file."
-    from recsys_nb.evaluation.trec import write_run
-    if path.suffix == '.run': write_run(path, rec.rank(requests))
-    else:
-        answers = dict(zip(requests, rec.answer_all(list(requests.values()))))
-        with write_beside(path) as part:
-            if path.suffix == '.csv': _rows_of_answers(answers).to_csv(part, index=False)
-            elif path.suffix == '.parquet': _rows_of_answers(answers).to_parquet(part)
-            else:
-                lines = [as_json(dict(id=i) | found.to_dict()) + '\n' for i, found in answers.items()]
-                part.write_text(''.join(lines), encoding='utf-8', errors='replace')
-    _say(f'{len(requests)} answered in {path}')
+def _write(path, answers):
+    "Write answers to a file."
+    with write_beside(path) as part:
+        if path.suffix == '.jsonl':
+            lines = [as_json(dict(id=i) | found.to_dict()) + '\n' for i, found in answers.items()]
+            part.write_text(''.join(lines), encoding='utf-8', errors='replace')
+        else:
+            rows = _rows_of_answers(answers)
+            rows.to_csv(part, index=False) if path.suffix == '.csv' else rows.to_parquet(part)
 
 # %% ../../nbs/81_command.cli.ipynb #49f95c42
-def _show(rec, requests, as_json):
-    "Answer requests on the screen."
-    asked = list(requests.values())
-    for one, found in zip(asked, rec.answer_all(asked)):
-        name = dict(id=one['id']) if 'id' in one else {}
+def _show(answers, requests, as_json):
+    "Print answers."
+    for i, found in answers.items():
+        name = dict(id=i) if 'id' in requests[i] else {}
         if as_json: _print_json(name | found.to_dict())
-        else: _print_recommendations(found, ' '.join(one['text']))
+        else: _print_recommendations(found, ' '.join(requests[i]['text']))
 
 # %% ../../nbs/81_command.cli.ipynb #c49c1473
 _Index = _option('Name of the index [default: the newest]')
@@ -469,10 +464,14 @@ def _answer(preferences, index, k, queries, requests, out, as_json, **filters):
     if out and out.suffix not in _endings:
         raise RecsysError(f'--out {out}: expected a name ending in {", ".join(_endings)}')
     asked = _requests(_asked(preferences, queries, requests), _given(filters), k)
+    from recsys_nb.evaluation.trec import write_run
     from recsys_nb.recommend.recommender import Recommender
     with Recommender.load(_root(), index=index) as rec:
-        if out: _write(out, rec, asked)
-        else: _show(rec, asked, as_json)
+        if out and out.suffix == '.run': write_run(out, rec.rank(asked))
+        else:
+            answers = dict(zip(asked, rec.answer_all(list(asked.values()))))
+            _write(out, answers) if out else _show(answers, asked, as_json)
+    if out: _say(f'{len(asked)} answered in {out}')
 
 # %% ../../nbs/81_command.cli.ipynb #d3f2170b
 @_command('serve --port 7860')
