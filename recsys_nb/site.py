@@ -13,11 +13,10 @@ from textwrap import indent
 # %% ../nbs/tutorials/site.ipynb #89a91613
 def _plain_code(block):
     "The code of a signature, as plain as it can be."
-    code = re.sub(r'\[`([^`]+)`\]\([^)]*\)', r'\1', block[0])
-    code = re.sub(r'`([^`\n]+)`', r'\1', code)
+    code = re.sub(r'\[`([^`]+)`\]\([^)]*\)|`([^`\n]+)`', r'\1\2', block[0])
     code = code.replace(':NoneType=None', '=None')
     code = re.sub(r'\b(?:recsys_nb|pathlib|pandas|torch|numpy)(?:\.\w+)*\.(\w+)', r'\1', code)
-    short = re.sub(r',?\n\)', ')', re.sub(r'\(\n\s+', '(', re.sub(r',\n\s+', ', ', code)))
+    short = re.sub(r'(?<=\()\n\s+|,?\n(?=\))', '', re.sub(r',\n\s+', ', ', code))
     return short if '#' not in code and '\n' not in short and len(short) <= 95 else code
 
 def plain_signature(
