@@ -15,13 +15,17 @@ from ..core.machine import calm_threads
 # %% ../../nbs/99_benchmarks.command.ipynb #65b89037
 names = 'cleaning training encoding scoring search recommend service growth answers'.split()
 
+def _check_name(name):
+    "Raise a `RecsysError` that lists the benchmarks if this is none."
+    if name not in names: raise RecsysError(f'{name}: no such benchmark; there are {", ".join(names)}')
+
 def run_benchmark(
     name:str,         # One of `names`
     quick:bool=False, # A small one, for a look
     **size,           # Of `growth`; `folder` of `answers`, `products` of `recommend`
 ) -> Benchmark:
     "Run the benchmark of that name; `RecsysError` lists the names if there is none."
-    if name not in names: raise RecsysError(f'{name}: no such benchmark; there are {", ".join(names)}')
+    _check_name(name)
     return getattr(import_module(f'recsys_nb.benchmarks.{name}'), name)(quick=quick, **size)
 
 # %% ../../nbs/99_benchmarks.command.ipynb #a15f1e68
@@ -65,7 +69,9 @@ def benchmark_command(
         answers=('folder',),
         recommend=('products',))
     def given(name): return {k: v for k in sizes.get(name, ()) if (v := getattr(asked, k)) is not None}
-    try: results = [run_benchmark(n, asked.quick, **given(n)) for n in asked.names]
+    try:
+        for name in asked.names: _check_name(name) # before the first one takes its time
+        results = [run_benchmark(n, asked.quick, **given(n)) for n in asked.names]
     except RecsysError as e:
         print(e, file=sys.stderr)
         return 1
