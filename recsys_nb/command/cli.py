@@ -68,9 +68,9 @@ def _refuse_both(name, others):
         raise RecsysError(f'--{name} does not go with --{other.replace("_", "-")}: leave out one of them')
 
 # %% ../../nbs/81_command.cli.ipynb #a3c922d4
-def _say(*words):
+def _say(text):
     "Tell the person something, on standard error."
-    print(*words, file=sys.stderr, flush=True)
+    print(text, file=sys.stderr, flush=True)
 
 # %% ../../nbs/81_command.cli.ipynb #7d9b405c
 def _print_json(obj):
@@ -251,7 +251,7 @@ def _evaluate_index(index, queries, qrels):
     judged, asked = read_qrels(qrels), read_queries(queries)
     with Recommender.load(_root(), index=index) as rec:
         rec.index.check_measurable()
-        found = evaluate_run(rec.rank(asked, k=100), judged)
+        found = evaluate_run(rec.rank(asked), judged)
     lines = [f'{k:12s} {v:.4f}' for k, v in found['metrics'].items()]
     return '\n'.join([*lines, f'{found["n_queries"]} queries']), found
 

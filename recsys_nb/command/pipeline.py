@@ -289,7 +289,6 @@ def run_pipeline(
     root:str|Path|None=None, # See `root_folder`
     preset:str='auto',       # 'auto', 'cpu', 'cuda' or 'mps'
     queries:list|None=None,  # What to ask in the end; `None`: see `sentences_to_try`
-    k:int=5,                 # Recommendations for each
     say=print,               # Called with a line for each part that begins
     **settings,              # Of both trainings, such as `epochs`
 ) -> PipelineResult:
@@ -305,7 +304,7 @@ def run_pipeline(
     say('Indexing the products …')
     encoder = str(result.written.get('encoder', 'base'))
     result.written['index'] = index_data(data, encoder, root=root, base=base, plan=plan)
-    result.sample_answers = _ask(result.written['index'], queries, k)
+    result.sample_answers = _ask(result.written['index'], queries, 5)
     return result
 
 # %% ../../nbs/80_command.pipeline.ipynb #6054c282
