@@ -236,9 +236,9 @@ class PipelineResult:
 # %% ../../nbs/80_command.pipeline.ipynb #ba4cf36f
 def _tell_encoder(result, measured):
     "The table and the verdicts of an encoder's test."
-    found, part = pd.DataFrame(measured['table']), measured['part']
+    part = measured['part']
+    rows = pd.DataFrame(measured['table']).query('task == "reviews" and part == @part')
     columns = 'system ndcg@10 recall@1 recall@10 mrr@10 n_queries n_candidates'.split()
-    rows = found[(found.task == 'reviews') & (found.part == part)]
     result.tables[f'Finding the product of a test review ({part} reviews)'] = rows[columns]
     result.notes += [f'{k}: {v}' for k, v in measured['verdicts'].items() if k.startswith('reviews: trained')]
 
@@ -280,7 +280,7 @@ def _ask(index, queries, k) -> dict:
     with Recommender.load(index) as rec:
         if not queries:
             from recsys_nb.serve.demo import sentences_to_try
-            queries = sentences_to_try([p for p, _ in next(rec.index.store.scroll())], 3)
+            queries = sentences_to_try([p for p, _ in next(rec.index.store.scroll())])[:3]
         return {q: rec.recommend(q, k=k) for q in queries}
 
 # %% ../../nbs/80_command.pipeline.ipynb #f48b71ce
