@@ -9,11 +9,10 @@ __all__ = ['demo_preferences', 'demo_sizes', 'run_for', 'evaluate_model', 'index
 # %% ../../nbs/80_command.pipeline.ipynb #9c5dcfcf
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from timeit import timeit
 import numpy as np, pandas as pd
 from fastcore.basics import patch
-from ..core.files import RecsysError, read_json, recover_folder, root_folder, write_json
+from ..core.files import RecsysError, Root, read_json, recover_folder, root_folder, write_json
 from ..core.machine import find_preset
 from ..core.runs import RunFolder, all_runs, find_run
 from ..data.rows import read_column, read_rows
@@ -29,7 +28,7 @@ def run_for(
     data,                    # `PreparedData`
     kind:str|None,           # 'encoder', 'score', or `None`: either, of the newest an encoder where there is one
     name:str='latest',       # 'latest', a timestamp or a folder
-    root:str|Path|None=None, # See `root_folder`
+    root:Root=None,          # See `root_folder`
 ) -> RunFolder:
     "The run of that name; 'latest' is the newest finished one trained on this data set."
     if name != 'latest': return find_run(name, kind, root)
@@ -97,7 +96,7 @@ def index_data(
     data,                     # `PreparedData`
     run:str='latest',         # The encoder: a run's name, 'latest' or 'base'
     score_run:str|None=None,  # The score run; `None`: the newest one on this data, if there is one
-    root:str|Path|None=None,  # See `root_folder`
+    root:Root=None,           # See `root_folder`
     base:str|None=None,       # With `run='base'`: another base encoder
     plan=None,                # What it is to know, an `IndexPlan`; `None`: everything
     shard:str|None=None,      # Only encode this part, see `encode_shard`
@@ -168,7 +167,7 @@ def plan_index(
     time:str='auto',   # What encoding the reviews may take, see `seconds_of`
     preset:str='auto', # What to compute on
     rates:tuple|None=None, # Products and reviews a second; `None`: measured
-    run:str='base', base:str|None=None, root:str|Path|None=None, # What encodes, see `index_data`
+    run:str='base', base:str|None=None, root:Root=None, # What encodes, see `index_data`
 ) -> IndexPlan:
     "As many reviews as there is time for; what the products take beyond the limit goes off theirs, down to a third."
     limit = seconds_of(time, find_preset(preset).device)
@@ -209,7 +208,7 @@ def update_all(
     reviews=(),              # Files of new reviews
     meta=(),                 # Files of new and changed products
     removed=(),              # Ids of products that are gone
-    root:str|Path|None=None, # See `root_folder`
+    root:Root=None,          # See `root_folder`
     **how,                   # Of `prepare`, such as `memory`
 ) -> tuple:                  # `PreparedData`, and what the index took in, `None` without one
     "Take what is new into a data set and its index."
@@ -286,7 +285,7 @@ def _ask(index, queries, k) -> dict:
 # %% ../../nbs/80_command.pipeline.ipynb #f48b71ce
 def run_pipeline(
     data,                    # `PreparedData`
-    root:str|Path|None=None, # See `root_folder`
+    root:Root=None,          # See `root_folder`
     preset:str='auto',       # 'auto', 'cpu', 'cuda' or 'mps'
     queries:list|None=None,  # What to ask in the end; `None`: see `sentences_to_try`
     say=print,               # Called with a line for each part that begins
@@ -321,7 +320,7 @@ def _first_answers(data, root, say):
 
 # %% ../../nbs/80_command.pipeline.ipynb #f1cf5fda
 def run_demo(
-    root:str|Path|None=None, # See `root_folder`
+    root:Root=None,          # See `root_folder`
     quick:bool=False,        # A smaller store, and no answers before training
     say=print,               # Called with a line for each part that begins
     **settings,              # Of `run_pipeline`

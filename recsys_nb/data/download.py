@@ -9,7 +9,7 @@ __all__ = ['download']
 import difflib, os, re
 from pathlib import Path
 from huggingface_hub import hf_hub_download
-from ..core.files import RecsysError, only_one, root_folder
+from ..core.files import RecsysError, Root, only_one, root_folder
 
 # %% ../../nbs/11_data.download.ipynb #74cdccde
 _categories = """
@@ -57,7 +57,7 @@ def _fetch(file, dest):
 def download(
     category:str,             # Such as 'Video_Games'; a wrong one is answered with those that there are
     dest:str|Path|None=None,  # Folder for the files; `None` for `data/raw` below the root
-    root:str|Path|None=None,  # See `root_folder`
+    root:Root=None,           # See `root_folder`
 ) -> dict:                    # Paths of its `reviews` and its `meta`
     "Download a category's reviews and metadata; what is there already is not fetched again."
     category, dest = _find_category(category), Path(dest or root_folder(root)/'data'/'raw')

@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader
 from pydantic import AfterValidator, BeforeValidator
 from pydantic.dataclasses import dataclass
 from ..core.files import (
-    RecsysError, as_json, only_one, read_json, recover_folder, replace_folder, root_folder, write_json)
+    RecsysError, Root, as_json, only_one, read_json, recover_folder, replace_folder, root_folder, write_json)
 from ..core.settings import Settings, WholeNumber, setting
 from ..core.tables import markdown_table
 from .cleaning import (
@@ -83,7 +83,7 @@ def count(self:PreparedData,
 # %% ../../nbs/18_data.prepare.ipynb #50189dee
 def load_prepared(
     name:str|Path,           # A name below `data/preprocessed`, or a folder
-    root:str|Path|None=None, # See `root_folder`
+    root:Root=None,          # See `root_folder`
 ) -> PreparedData:
     "A data set that `prepare` wrote; `RecsysError` lists those there are."
     home = root_folder(root)/'data'/'preprocessed'
@@ -615,7 +615,7 @@ def prepare(
     reviews:list|str,                  # Files, folders or patterns; none for a catalogue without reviews
     meta:list|str,                     # Files, folders or patterns of product metadata
     name:str,                          # What to call the data set
-    root:str|Path|None=None,           # See `root_folder`
+    root:Root=None,                    # See `root_folder`
     engine:str='duckdb',               # 'duckdb' or 'spark'
     memory:str|None=None,              # How much the engine may use, such as '4GB'
     threads:int|None=None,             # For DuckDB; `None`: one per core

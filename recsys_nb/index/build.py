@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 import duckdb, numpy as np, pandas as pd
 from pydantic.dataclasses import dataclass
-from ..core.files import RecsysError, only_one, progress, read_json
+from ..core.files import RecsysError, Root, only_one, progress, read_json
 from ..core.files import recover_folder, root_folder, swap_folder, write_beside, write_json
 from ..core.machine import give_back_memory
 from ..core.runs import find_run
@@ -382,7 +382,7 @@ def encode_shard(
     model='latest',          # See `build_index`
     shard:str='1/1',         # Which part of how many, as '3/8'
     name:str|None=None,      # Of the index; `None`: the data set's
-    root:str|Path|None=None, # See `root_folder`; shared by all who encode
+    root:Root=None,          # See `root_folder`; shared by all who encode
     **settings,              # See `IndexSettings`; the same for all parts and for the index
 ) -> int:                    # How many products are in this part
     "Encode a part of the products and of their reviews, for `build_index` to find."
@@ -419,7 +419,7 @@ def build_index(
     data,                       # `PreparedData`
     model='latest',             # A `DualEncoderSBERT`, a run, its name, or 'base'
     name:str|None=None,         # Of the index; `None`: the data set's
-    root:str|Path|None=None,    # See `root_folder`
+    root:Root=None,             # See `root_folder`
     scores:pd.DataFrame|None=None, # product_id and predicted score, from a score run
     client=None,                # An open `QdrantClient`
     **settings,                 # See `IndexSettings`
@@ -452,7 +452,7 @@ def build_index(
 
 # %% ../../nbs/54_index.build.ipynb #be3c3df3
 def index_folder(
-    root:str|Path|None=None, # The root folder, its `outputs`, or an index itself
+    root:Root=None,          # The root folder, its `outputs`, or an index itself
     name:str|None=None,      # An index, or `None` for the newest
 ) -> Path:
     "Where an index is; `RecsysError` lists those there are."

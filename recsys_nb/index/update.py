@@ -10,7 +10,7 @@ import json, os, shutil
 from pathlib import Path
 import pandas as pd
 from ..core.files import (
-    RecsysError, only_one, progress, replace_folder, root_folder, sha256_of, write_beside)
+    RecsysError, Root, only_one, progress, replace_folder, root_folder, sha256_of, write_beside)
 from ..data.histories import count_histories
 from ..data.prepare import PreparedData, load_prepared, prepare
 from ..data.reading import input_files
@@ -50,7 +50,7 @@ def update_data(
     reviews=(),              # Files of new reviews
     meta=(),                 # Files of new and changed products
     removed=(),              # Ids of products that are gone
-    root:str|Path|None=None, # See `root_folder`
+    root:Root=None,          # See `root_folder`
     **how,                   # `engine`, `memory`, `threads` of `prepare`
 ) -> PreparedData:
     "Prepare a data set again with what is new; the same files again change nothing."

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from numbers import Real
-from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import groupby, patch
 from ..data.texts import clean
-from ..core.files import RecsysError, progress
+from ..core.files import RecsysError, Root, progress
 from ..index.build import index_folder, model_of
 from ..evaluation.histories import recency
 from ..index.products import ProductIndex, Query, check_k, remembered
@@ -93,7 +92,7 @@ class Recommender:
 # %% ../../nbs/63_recommend.recommender.ipynb #f0e9011a
 @patch(cls_method=True)
 def load(cls:Recommender,
-    root:str|Path|None=None, # The root folder, its `outputs`, or an index itself
+    root:Root=None,          # The root folder, its `outputs`, or an index itself
     index:str|None=None,     # The index's name, or `None` for the newest
     url:str|None=None,       # Of the Qdrant server, where it has moved
     model:DualEncoderSBERT|None=None, # Instead of the one the index names
