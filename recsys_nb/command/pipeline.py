@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from timeit import timeit
 import numpy as np, pandas as pd
-from fastcore.basics import patch
 from ..core.files import RecsysError, Root, read_json, recover_folder, root_folder, write_json
 from ..core.machine import find_preset
 from ..core.runs import RunFolder, all_runs, find_run
@@ -146,16 +145,13 @@ class IndexPlan:
     seconds:float=0.     # How long encoding takes, about; 0 where it was not measured
     limit:float|None=None # Seconds that there are for the reviews
 
-# %% ../../nbs/80_command.pipeline.ipynb #b52c59a6
-@patch
-def __str__(self:IndexPlan):
-    cut = f', the first {self.tokens} tokens of each,' if self.tokens else ''
-    of = 'each' if self.families is None else f'the {self.families:,} that have the most'
-    said = f'with up to {self.reviews} reviews of {of}'
-    if self.families == 0:
-        said = 'without reviews, for which there is no time'
-    took = f': about {lasting(self.seconds)}' if self.seconds else ''
-    return f'index {self.products:,} products{cut} {said}{took}'
+    def __str__(self):
+        cut = f', the first {self.tokens} tokens of each,' if self.tokens else ''
+        of = 'each' if self.families is None else f'the {self.families:,} that have the most'
+        said = f'with up to {self.reviews} reviews of {of}'
+        if self.families == 0: said = 'without reviews, for which there is no time'
+        took = f': about {lasting(self.seconds)}' if self.seconds else ''
+        return f'index {self.products:,} products{cut} {said}{took}'
 
 # %% ../../nbs/80_command.pipeline.ipynb #17455efe
 def _reviews_to_encode(sizes, reviews):
