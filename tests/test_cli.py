@@ -352,6 +352,7 @@ bad = [
     ('train-encoder --data shop --resume latest --epochs 3', '--resume does not go with --epochs'),
     ('train-score --data shop --resume latest --set lr=1e-3', '--resume does not go with --set'),
     ('index --data shop --base somewhere', '--run base'),
+    ('index --data shop --shard 1/2 --time 10m', '--shard does not go with --time'),
     ('serve --no-demo --frames https://shop.example', '--no-demo does not go with --frames'),
     ('serve --cors shop.example', "origins='shop.example': expected an origin"),
     ('serve --root-path api', 'expected a path such as /api'),

@@ -324,16 +324,17 @@ def _index(
     score_run:_option('The score run whose product scores are stored')=None,
     url:_option('Address of a Qdrant server [default: embedded, in outputs/index]')=None,
     known:_option('Whose reviews it knows: all, to serve; train, to be measured')='all',
-    time:_option('How long encoding reviews may take, as 30m; none: all that are wanted')='auto',
+    time:_option('How long encoding reviews may take, as 30m; none: all that are wanted [default: auto]')=None,
     shard:_option('Only encode a part, as 3/8; once all are done, the command without it builds the index')=None,
 ):
     "Compute the product vectors and store them in Qdrant."
     from recsys_nb.command.pipeline import index_data, plan_index
     if base and run != 'base': raise RecsysError('--base: only with --run base')
+    if shard: _refuse_both('shard', dict(time=time, score_run=score_run))
     prepared = _data(data)
     parts = _root()/'outputs'/'index'/f'.{prepared.name}.encoded'
     encoder = dict(run=run or 'latest', base=base, root=_root())
-    plan = None if shard or parts.exists() else plan_index(prepared, time, **encoder)
+    plan = None if shard or parts.exists() else plan_index(prepared, time or 'auto', **encoder)
     if plan and plan.seconds > 60: _say(f'Plan: {plan}.')
     made = index_data(prepared, score_run=score_run, plan=plan, url=url, known=known, shard=shard, **encoder)
     print(f'part {shard}: {made:,} products encoded' if shard else made)
