@@ -394,14 +394,6 @@ def _requests(asked, shared, k):
         found[i] = one
     return found
 
-# %% ../../nbs/81_command.cli.ipynb #abde8bc9
-def _rows_of_answers(answers):
-    "A row for each recommendation of all answers."
-    import pandas as pd
-    frames = {i: found.to_frame() for i, found in answers.items()}
-    flat = pd.concat(frames, names=['id', 'place']).reset_index()
-    return flat.assign(place=flat.place + 1)
-
 # %% ../../nbs/81_command.cli.ipynb #ec83736e
 _endings = '.run', '.jsonl', '.csv', '.parquet'
 
@@ -413,7 +405,10 @@ def _write(path, answers):
             lines = [as_json(dict(id=i) | found.to_dict()) + '\n' for i, found in answers.items()]
             part.write_text(''.join(lines), encoding='utf-8', errors='replace')
         else:
-            rows = _rows_of_answers(answers)
+            import pandas as pd
+            frames = {i: found.to_frame() for i, found in answers.items()}
+            rows = pd.concat(frames, names=['id', 'place']).reset_index() # a row for each recommendation
+            rows['place'] += 1
             rows.to_csv(part, index=False) if path.suffix == '.csv' else rows.to_parquet(part)
 
 # %% ../../nbs/81_command.cli.ipynb #49f95c42
