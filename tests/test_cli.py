@@ -339,6 +339,7 @@ bad = [
     ('recommend --queries {tmp}/q.tsv --requests {tmp}/r.jsonl', '--requests does not go with --queries'),
     ('recommend keyboard --json --out {tmp}/x.jsonl', '--json does not go with --out'),
     ('recommend keyboard --out {tmp}/x.doc', '.parquet'),
+    ('recommend keyboard --diversity 0.5 --out {tmp}/x.run', '--out NAME.run does not go with --diversity'),
     ('recommend', 'what you are looking for'),
     ('recommend --requests {tmp}/empty.jsonl', 'empty'),
     ('recommend --requests {tmp}/photo.jsonl', 'photo.jsonl'),

@@ -459,11 +459,13 @@ def _answer(preferences, index, k, queries, requests, out, as_json, **filters):
     if as_json: _refuse_both('json', dict(out=out))
     if out and out.suffix not in _endings:
         raise RecsysError(f'--out {out}: expected a name ending in {", ".join(_endings)}')
+    ranks = out and out.suffix == '.run'
+    if ranks: _refuse_both('out NAME.run', dict(diversity=filters['diversity']))
     asked = _requests(_asked(preferences, queries, requests), _given(filters), k)
     from recsys_nb.evaluation.trec import write_run
     from recsys_nb.recommend.recommender import Recommender
     with Recommender.load(_root(), index=index) as rec:
-        if out and out.suffix == '.run': write_run(out, rec.rank(asked))
+        if ranks: write_run(out, rec.rank(asked))
         else:
             answers = dict(zip(asked, rec.answer_all(list(asked.values()))))
             _write(out, answers) if out else _show(answers, asked, as_json)
