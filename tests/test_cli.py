@@ -269,6 +269,21 @@ def test_a_run_may_be_named_from_where_it_lies(root, tmp_path, monkeypatch):
     assert seen == [tmp_path]
 
 
+def test_a_run_of_an_earlier_version_is_left_out_of_a_comparison(root, tmp_path, monkeypatch):
+    import recsys_nb.command.pipeline as pipeline
+
+    old, other, run = (finished(EncoderConfig(data='shop', tied=tied), tmp_path) for tied in (False, False, True))
+    write_json(old.path / 'config.json', read_json(old.path / 'config.json') | dict(hard_negatives=5))
+    encoder = lambda *args, **kw: None
+    encoder.load = encoder
+    monkeypatch.setattr('recsys_nb.models.dual_encoder.DualEncoderSBERT', encoder)
+    monkeypatch.setattr('recsys_nb.evaluation.retrieval.evaluate_retrieval', lambda data, models, base: list(models))
+    data = load_prepared('shop', root)
+    assert pipeline.evaluate_model(data, run) == ['trained, untied', 'trained, tied']
+    shutil.rmtree(other.path)
+    assert pipeline.evaluate_model(data, run) == ['trained, tied']
+
+
 def test_a_run_is_not_tested_on_what_it_learned_from(root, capsys):
     run = finished(EncoderConfig(data='shop'), root)
     try:

@@ -43,8 +43,10 @@ def _evaluate_encoder(data, run):
     from recsys_nb.models.dual_encoder import DualEncoderSBERT
     from recsys_nb.training.loop import same_data
     if run is None: return evaluate_retrieval(data, {}, base=None)
-    finished = _finished(data, 'encoder', run.path.absolute().parents[2])
-    others = [r for r in finished if r.config.tied != run.config.tied and same_data(r, data)]
+    def is_the_other(r):
+        try: return r.config.tied != run.config.tied and same_data(r, data)
+        except RecsysError: return False # it has settings of an earlier version
+    others = list(filter(is_the_other, _finished(data, 'encoder', run.path.absolute().parents[2])))
     runs = others[-1:] + [run]
     models = {f'trained, {"tied" if r.config.tied else "untied"}': DualEncoderSBERT.load(r) for r in runs}
     return evaluate_retrieval(data, models, base=DualEncoderSBERT(run.config.base, max_tokens=run.config.max_tokens))
