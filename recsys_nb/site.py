@@ -6,9 +6,10 @@
 __all__ = ['plain_signature', 'quiet_html', 'SitePage', 'readme_of']
 
 # %% ../nbs/tutorials/site.ipynb #47f4ca4f
-import json, re
+import re
 from pathlib import Path
 from textwrap import indent
+from .core.files import read_json
 
 # %% ../nbs/tutorials/site.ipynb #89a91613
 def _plain_code(block):
@@ -68,7 +69,7 @@ def readme_of(
 ) -> str:
     "A notebook as Markdown: prose, code with its outputs, links that start one folder higher, nothing hidden."
     parts = []
-    for cell in json.loads(Path(path).read_text(encoding='utf-8'))['cells']:
+    for cell in read_json(path)['cells']:
         source = ''.join(cell['source']).strip()
         if cell['cell_type'] == 'markdown':
             parts.append(re.sub(r'(\]\()([a-z0-9_/.]+\.(?:ipynb|png)\b)', r'\1nbs/\2', source))
