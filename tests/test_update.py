@@ -217,6 +217,7 @@ def test_reviews_are_known_as_far_as_time_allows(shop):
     )
     assert [p.seconds for p in plans] == sorted((p.seconds for p in plans), reverse=True)
     assert [p.tokens for p in plans] == [None, None, None, None, 64] and 'without reviews' in str(plans[-1])
+    assert plan_index(data, 'none', 'cpu', rates=(10.0, 10.0), known='train').seconds < plans[0].seconds
     n = data.count('products')
     quick, slow, slower = (plan_index(data, '10s', 'cpu', rates=(n / took, 10.0)) for took in (1, 30, 100))
     assert (

@@ -333,10 +333,10 @@ def _index(
     if shard: _refuse_both('shard', dict(time=time, score_run=score_run))
     prepared = _data(data)
     parts = _root()/'outputs'/'index'/f'.{prepared.name}.encoded'
-    encoder = dict(run=run or 'latest', base=base, root=_root())
-    plan = None if shard or parts.exists() else plan_index(prepared, time or 'auto', **encoder)
+    how = dict(run=run or 'latest', base=base, root=_root(), known=known)
+    plan = None if shard or parts.exists() else plan_index(prepared, time or 'auto', **how)
     if plan and plan.seconds > 60: _say(f'Plan: {plan}.')
-    made = index_data(prepared, score_run=score_run, plan=plan, url=url, known=known, shard=shard, **encoder)
+    made = index_data(prepared, score_run=score_run, plan=plan, url=url, shard=shard, **how)
     print(f'part {shard}: {made:,} products encoded' if shard else made)
 
 # %% ../../nbs/81_command.cli.ipynb #27b6b9f1

@@ -166,10 +166,12 @@ def plan_index(
     preset:str='auto', # What to compute on
     rates:tuple|None=None, # Products and reviews a second; `None`: measured
     run:str='base', base:str|None=None, root:Root=None, # What encodes, see `index_data`
+    known:str='all',   # Whose reviews the index is to know, see `IndexSettings`
 ) -> IndexPlan:
     "As many reviews as there is time for; what the products take beyond the limit goes off theirs, down to a third."
     limit = seconds_of(time, find_preset(preset).device)
-    said = np.concatenate([read_column(data, part, 'family_id') for part in ('train', 'val', 'test')])
+    parts = ['train'] if known == 'train' else ['train', 'val', 'test']
+    said = np.concatenate([read_column(data, part, 'family_id') for part in parts])
     sizes = pd.Series(said, dtype=object).value_counts().to_numpy() # the largest first
     n = data.count('products')
     plan = IndexPlan(n, None, None, 4, 8, limit=limit)
