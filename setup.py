@@ -14,6 +14,7 @@ setup(
     packages=find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']), include_package_data=True,
     python_requires=f">={cfg['min_python']}", install_requires=cfg['requirements'].split(),
     extras_require={'dev': cfg['dev_requirements'].split(), 'spark': cfg['spark_requirements'].split(),
-                    'openvino': cfg['openvino_requirements'].split(), 'onnx': cfg['onnx_requirements'].split()},
+                    'openvino': cfg['openvino_requirements'].split(), 'fast': cfg['fast_requirements'].split(),
+                    'onnx': cfg['onnx_requirements'].split()},
     entry_points={'console_scripts': cfg['console_scripts'].split(), 'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]},
     zip_safe=False)

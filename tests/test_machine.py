@@ -1,9 +1,11 @@
 "What `recsys doctor` says of machines that lack something, and choices that cannot be kept."
 
 import json, os, subprocess, sys
-import pytest, torch
+import numpy as np, pytest, torch
 from recsys_nb.core import machine
 from recsys_nb.core.files import RecsysError
+from recsys_nb.models import encoding
+from recsys_nb.models.dual_encoder import DualEncoderSBERT
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +125,43 @@ def test_openvino_reports_nothing_to_anybody(tmp_path):
     done = subprocess.run([sys.executable, '-c', reporting], env=os.environ | home, capture_output=True, text=True)
     assert done.stdout.split('\n')[-2] == '70 True []', done.stderr[-500:]
     assert not (tmp_path / 'intel').exists()
+
+
+def test_fast_without_its_packages_is_told_before_anything_is_read(monkeypatch):
+    monkeypatch.setattr(machine, 'installed', lambda name: None if name == 'nncf' else '9.9')
+    with pytest.raises(RecsysError, match='pip install openvino nncf'):
+        machine.find_preset('cpu:fast')
+    monkeypatch.setenv('RECSYS_RUNTIME', 'fast')
+    with pytest.raises(RecsysError, match='pip install openvino nncf'):
+        machine.find_preset('cpu')
+    assert machine.find_preset('cpu:float32').runtime == 'torch'
+
+
+@pytest.mark.parametrize('wrong', [float('nan'), 9.0])
+def test_a_runtime_whose_results_are_others_is_not_chosen_however_fast(monkeypatch, wrong):
+    monkeypatch.setattr(encoding, 'installed', lambda name: '9.9')
+    model, texts = DualEncoderSBERT().eval(), [f'text {i}' for i in range(70)]
+    network = model.tower('user')[0].auto_model.config
+
+    def reader(way):
+        return way
+
+    def work(way, places):
+        return np.full((len(places), 4), wrong) if way.startswith('openvino') else np.ones((len(places), 4))
+
+    preset = machine.Preset('cpu', 'cpu', False, runtime='auto')
+    chosen = encoding._quickest_way('encoding', network, preset, reader, len(texts), work)
+    assert chosen.startswith('torch')
+    assert any('its results are others' in str(choice) for choice in machine._known_choices().values())
+
+
+@pytest.mark.skipif(not machine.installed('nncf'), reason='nncf is not installed')
+def test_vectors_in_int8_are_nearly_those_of_float32(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, '_quickest_way', lambda *args: 'openvino int8')
+    model, texts = DualEncoderSBERT().eval(), [f'a kettle of {i} litres, number {i}' for i in range(70)]
+    fast = model.encode(texts, 'product')
+    monkeypatch.undo()
+    assert ((fast * model.encode(texts, 'product', preset='cpu:float32')).sum(1) > 0.95).all()
 
 
 @pytest.mark.parametrize('inside', [torch.no_grad, torch.inference_mode])

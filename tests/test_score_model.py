@@ -8,7 +8,7 @@ from hypothesis import given, strategies as st
 from transformers import AutoTokenizer, BertModel, GPT2Config, GPT2Model, PreTrainedTokenizerFast
 from conftest import examples
 from recsys_nb.core.files import RecsysError
-from recsys_nb.core.machine import Preset
+from recsys_nb.core.machine import Preset, installed
 from recsys_nb.core.runs import all_runs, read_metrics
 from recsys_nb.training.settings import ScoreConfig
 from recsys_nb.evaluation.stars import evaluate_scores, model_rows, score_metrics, score_report, tfidf_ridge
@@ -187,6 +187,20 @@ def test_averages_are_never_read(model):
 def test_long_reviews_are_cut_and_no_reviews_are_fine(model):
     assert model.inputs(reviews, products).lengths.max() == 64
     assert model.predict(reviews[:0], products).empty
+
+
+@pytest.mark.parametrize('way', ['torch float32', 'openvino float32'])
+def test_products_without_a_price_have_stars_in_every_runtime(model, way):
+    "OpenVINO takes NaN for a number that is at least 0: every one of their scores was NaN."
+    if not installed(way.split()[0]):
+        pytest.skip('openvino is not installed')
+    inputs = model.inputs(reviews, products)
+    batch = inputs.batch([0, 1, 2, 3, 4])
+    assert not batch['price'].isnan().any()
+    with torch.inference_mode():
+        found = model._reader(way, samples=None)(batch)
+        expected = model(**batch | dict(price=torch.tensor(inputs.price)))
+    assert torch.allclose(found, expected, atol=1e-4)
 
 
 def test_metadata_and_price_matter_to_the_model(model):

@@ -125,7 +125,7 @@ def _several(told, *names, **more):
 # %% ../../nbs/81_command.cli.ipynb #32402d53
 _Data = _option('Name of a prepared data set')
 _Json = _option('Print JSON and nothing else', '--json', kind=bool)
-_Preset = _option('auto, cpu, cuda or mps')
+_Preset = _option('auto, cpu, cuda or mps; with :fast, as auto:fast, texts are encoded in int8')
 _Name = _option('What to call the data set and the index')
 _Paths = _several('Files, folders or globs')
 _Choice = _option('For everything that is random', kind=int)
@@ -324,6 +324,7 @@ def _index(
     score_run:_option('The score run whose product scores are stored')=None,
     url:_option('Address of a Qdrant server [default: embedded, in outputs/index]')=None,
     known:_option('Whose reviews it knows: all, to serve; train, to be measured')='all',
+    preset:_Preset='auto',
     time:_option('How long encoding reviews may take, as 30m; none: all that are wanted [default: auto]')=None,
     shard:_option('Only encode a part, as 3/8; once all are done, the command without it builds the index')=None,
 ):
@@ -333,7 +334,7 @@ def _index(
     if shard: _refuse_both('shard', dict(time=time, score_run=score_run))
     prepared = _data(data)
     parts = _root()/'outputs'/'index'/f'.{prepared.name}.encoded'
-    how = dict(run=run or 'latest', base=base, root=_root(), known=known)
+    how = dict(run=run or 'latest', base=base, root=_root(), known=known, preset=preset)
     plan = None if shard or parts.exists() else plan_index(prepared, time or 'auto', **how)
     if plan and plan.seconds > 60: _say(f'Plan: {plan}.')
     made = index_data(prepared, score_run=score_run, plan=plan, url=url, shard=shard, **how)

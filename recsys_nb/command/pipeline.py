@@ -286,7 +286,7 @@ def _ask(index, queries, k) -> dict:
 def run_pipeline(
     data,                    # `PreparedData`
     root:Root=None,          # See `root_folder`
-    preset:str='auto',       # 'auto', 'cpu', 'cuda' or 'mps'
+    preset:str='auto',       # What to compute on, see `find_preset`
     queries:list|None=None,  # What to ask in the end; `None`: see `sentences_to_try`
     say=print,               # Called with a line for each part that begins
     **settings,              # Of both trainings, such as `epochs`
@@ -302,7 +302,7 @@ def run_pipeline(
         result.notes.append('The data set has no reviews: the index uses the base encoder, no score was predicted.')
     say('Indexing the products …')
     encoder = str(result.written.get('encoder', 'base'))
-    result.written['index'] = index_data(data, encoder, root=root, base=base, plan=plan)
+    result.written['index'] = index_data(data, encoder, root=root, base=base, plan=plan, preset=preset)
     result.sample_answers = _ask(result.written['index'], queries, 5)
     return result
 

@@ -11,6 +11,7 @@ import hashlib, itertools, json, shutil, uuid
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Literal
 import duckdb, numpy as np, pandas as pd
@@ -355,18 +356,18 @@ def contents(
 def _place_of_parts(root, name, fingerprint):
     return root_folder(root)/'outputs'/'index'/f'.{name}.encoded'/fingerprint
 
-def _shared(model, side, folder, tokens=None, write=False):
+def _shared(encode, side, folder, tokens=None, write=False):
     "A tower that reads what is in the folder, and puts there what it encodes if it may."
     limit = dict(max_tokens=tokens) if tokens else {}
-    def encode(texts):
+    def read(texts):
         name = hashlib.sha256(json.dumps([side, *limit.values(), texts]).encode()).hexdigest()[:32]
         file = folder/f'{name}.npy'
         if file.exists(): return np.load(file)
-        vectors = model.encode(texts, side=side, **limit)
+        vectors = encode(texts, side=side, **limit)
         if write:
             with write_beside(file) as part, open(part, 'wb') as f: np.save(f, vectors)
         return vectors
-    return encode
+    return read
 
 # %% ../../nbs/54_index.build.ipynb #ef7b85f9
 def _share(batches, shard):
@@ -383,6 +384,7 @@ def encode_shard(
     shard:str='1/1',         # Which part of how many, as '3/8'
     name:str|None=None,      # Of the index; `None`: the data set's
     root:Root=None,          # See `root_folder`; shared by all who encode
+    preset:str|None=None,    # What to encode on; `None`: where the model is
     **settings,              # See `IndexSettings`; the same for all parts and for the index
 ) -> int:                    # How many products are in this part
     "Encode a part of the products and of their reviews, for `build_index` to find."
@@ -394,8 +396,9 @@ def encode_shard(
     texts = read_rows(data, 'products', np.sort(mine.row.to_numpy()), ['product_id', 'text'])
     texts = texts.set_index('product_id').text.fillna('')
     folder = _place_of_parts(root, name or data.name, model.fingerprint)
-    product_tower = _shared(model, 'product', folder, s.tokens, write=True)
-    user_tower = _shared(model, 'user', folder, write=True)
+    encode = partial(model.encode, preset=preset)
+    product_tower = _shared(encode, 'product', folder, s.tokens, write=True)
+    user_tower = _shared(encode, 'user', folder, write=True)
     finders = [_of_families(r) for r in _first_and_later(data, s, set(mine.family_id))[1:]]
     for part in progress(parts, 'encoding', unit='batch'):
         sound(product_tower(texts[part.product_id].tolist()), part.product_id)
@@ -422,6 +425,7 @@ def build_index(
     root:Root=None,             # See `root_folder`
     scores:pd.DataFrame|None=None, # product_id and predicted score, from a score run
     client=None,                # An open `QdrantClient`
+    preset:str|None=None,       # What to encode on; `None`: where the model is
     **settings,                 # See `IndexSettings`
 ) -> ProductIndex:
     "Build `outputs/index/<name>/` from a prepared data set and a model, and open it."
@@ -429,7 +433,8 @@ def build_index(
     model, source = settled(model, root)
     name, fingerprint = name or data.name, model.fingerprint
     parts = _place_of_parts(root, name, fingerprint)
-    product_tower, user_tower = _shared(model, 'product', parts, s.tokens), _shared(model, 'user', parts)
+    encode = partial(model.encode, preset=preset)
+    product_tower, user_tower = _shared(encode, 'product', parts, s.tokens), _shared(encode, 'user', parts)
 
     def finish(index):
         part = index.folder

@@ -145,9 +145,8 @@ def _reader(
     return read
 
 # %% ../../nbs/22_models.encoding.ipynb #9eeb6fa6
-_few_texts = 64          # up to so many texts are encoded by torch in float32, with the weights as they are
-_enough_for_int8 = 1000  # fewer texts are read before a network is in int8
-_int8_samples = 128      # texts that it reads meanwhile
+_few_texts = 64     # up to so many texts are encoded by torch in float32, with the weights as they are
+_int8_samples = 128 # texts that show which ranges a network's numbers have
 
 # %% ../../nbs/22_models.encoding.ipynb #3f2df026
 def _quickest_way(
@@ -168,7 +167,7 @@ def _quickest_way(
     if installed('openvino'): runtimes.append('openvino')
     formats = ('float32', 'bfloat16') if bfloat16_pays() else ('float32',)
     names = [f'{r} {f}' for r in runtimes for f in formats]
-    fast = preset.runtime == 'fast' and n > _enough_for_int8
+    fast = preset.runtime == 'fast'
     if fast: names.append('openvino int8')
     if len(names) < 2: return next(iter(names), exact)
     places = np.linspace(0, n - 1, 8*torch.get_num_threads()).astype(int)
