@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from ..core.files import RecsysError
 from ..core.machine import Preset, find_preset
 from ..core.tables import markdown_table
-from .certainty import bootstrap_interval, verdict
+from .certainty import bootstrap_interval, paired_interval, verdict
 from .fusion import (
     Heard, bm25_scorer, fit_weights, how_spoken, mix, popularity_scorer, tfidf_scorer, trials)
 from .histories import HistoryModel, histories_in
@@ -122,7 +122,7 @@ class RetrievalReport:
     "Results of several systems on several tasks."
     table:pd.DataFrame            # A row per task, part and system: means, intervals (`_low`, `_high`), sizes
     main:str                      # The encoder that the verdict is about
-    verdicts:dict=field(default_factory=dict) # (task or 'task, part', system) -> `Verdict`
+    verdicts:dict=field(default_factory=dict) # (task or 'task, part', system) -> what `verdict` says
     weights:dict=field(default_factory=dict)  # Mixture -> its `Weights`, fitted on validation queries
     checks:dict=field(default_factory=dict)   # What perfect and constant rankings score
     notes:list=field(default_factory=list)    # What could not be measured, and why
@@ -149,7 +149,8 @@ def add(self:RetrievalReport,
             if part == head or system == together and part in ('cold', 'warm'):
                 new, base = (every[name, 'ndcg@10'].to_numpy()[chosen] for name in (system, rival))
                 name = f'{task.name}, {part}' if system == together else task.name
-                self.verdicts[name, system] = verdict(new, base, task.groups[chosen], of=rival)
+                difference = paired_interval(new, base, task.groups[chosen])
+                self.verdicts[name, system] = verdict(new.mean(), base.mean(), difference, of=rival)
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #81f6db34
 def _without_nan(row): return {k: v for k, v in row.items() if v == v}
@@ -172,7 +173,7 @@ def to_dict(self:RetrievalReport) -> dict:
         part=first.part,
         intervals=_without_nan(intervals.loc[self.main]),
         chance=_without_nan(means.loc['chance']),
-        verdicts={f'{t}: {s}': str(v) for (t, s), v in self.verdicts.items()},
+        verdicts={f'{t}: {s}': v for (t, s), v in self.verdicts.items()},
         weights={k: asdict(w) for k, w in self.weights.items()},
         checks=self.checks,
         notes=self.notes,
@@ -222,7 +223,7 @@ def closing(self:RetrievalReport) -> list:
     for name, w in self.weights.items():
         signals = ['words'] if name == metadata else ['words', 'reviews', 'review_words']
         lines.append(f'{name}, weights beside meaning: {_weights_in_words(w, signals)}')
-    said = {key: str(verdict) for key, verdict in self.verdicts.items()}
+    said = dict(self.verdicts)
     last = said.pop(('reviews', self.main), None)
     lines += [f'{task}, {system}: {text.removeprefix("VERDICT: ")}' for (task, system), text in said.items()]
     return self.notes + lines + ([last] if last else [])

@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from ..core.files import RecsysError
 from ..core.machine import Preset, base_encoder
 from ..core.tables import markdown_table
-from .certainty import Verdict, bootstrap_means
+from .certainty import bootstrap_means, verdict
 from ..models.dual_encoder import DualEncoderSBERT
 from ..models.score_model import ScoreInputs, numbers_of, review_texts
 
@@ -202,10 +202,10 @@ def score_report(
     table = pd.DataFrame({k: score_metrics(p, stars) for k, p in predictions.items()}).T
     table.insert(2, 'low', draws.quantile(.025))
     table.insert(3, 'high', draws.quantile(.975))
-    low, high = (draws[new] - draws[base]).quantile([.025, .975])
-    verdict = Verdict(table.rmse[new], table.rmse[base], low, high, 'rmse', base, less_is_better=True)
+    difference = (draws[new] - draws[base]).quantile([.025, .975])
+    said = verdict(table.rmse[new], table.rmse[base], difference, base, 'rmse', less_is_better=True)
     kept = part[['review_id', 'product_id', 'rating']].assign(score=predictions[new])
-    return ScoreReport(table, errors_per_star(predictions[new], stars), kept, str(verdict), name)
+    return ScoreReport(table, errors_per_star(predictions[new], stars), kept, said, name)
 
 # %% ../../nbs/35_evaluation.stars.ipynb #1d1c5dc4
 def evaluate_scores(
