@@ -90,21 +90,15 @@ def self_check(
     cat:Catalogue,  # The candidates
 ) -> dict:          # NDCG@10 of a perfect ranking, of constant vectors, and of chance
     "What perfect and blind rankings score; a perfect one that does not score 1 is an error."
+    def ndcg_of(lists): return ranking_metrics(lists, task.relevant, (1,), cat.families)['ndcg@10'].mean()
     first = np.unique(cat.families, return_index=True)[1] # a product of each family
-    def ask(relevant):
-        scores = np.zeros((len(relevant), len(cat)), np.float32)
-        yield 'constant', scores
-        for row, wanted in zip(scores, relevant):
-            row[first[cat.families[list(wanted)]]] = 1
-        yield 'perfect', scores
-    got = {}
-    for name, lists in rank_all(ask, task.relevant, len(cat), k=10, desc='checking').items():
-        found = ranking_metrics(lists, task.relevant, (1,), cat.families)
-        got[name] = found['ndcg@10'].mean()
-    if abs(got['perfect'] - 1) > 1e-6:
-        raise RecsysError(f'{task.name}: a perfect ranking scores {got["perfect"]:.4f}, not 1; the metrics are broken')
+    wanted = [first[np.unique(cat.families[list(o)])] for o in task.relevant]
+    perfect = ndcg_of(np.array([np.resize(o, 10) for o in wanted])) # what is there again is no hit
+    if abs(perfect - 1) > 1e-6:
+        raise RecsysError(f'{task.name}: a perfect ranking scores {perfect:.4f}, not 1; the metrics are broken')
+    constant = ndcg_of(np.array([np.arange(10) % len(cat)]*len(wanted))) # equal scores: the order of the ids
     by_chance = chance(task.relevant, cat.families, (1,))
-    return got | dict(chance=by_chance['ndcg@10'])
+    return dict(constant=constant, perfect=perfect, chance=by_chance['ndcg@10'])
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #942dd022
 def _headline_part(
@@ -153,8 +147,6 @@ def add(self:RetrievalReport,
                 self.verdicts[name, system] = verdict(new.mean(), base.mean(), difference, of=rival)
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #81f6db34
-def _without_nan(row): return {k: v for k, v in row.items() if v == v}
-
 _means = r'@\d+$' # What the columns of means end with
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #34a44a54
@@ -162,22 +154,20 @@ _means = r'@\d+$' # What the columns of means end with
 def to_dict(self:RetrievalReport) -> dict:
     "Everything as JSON can hold it; `metrics` are the main system's on the headline block."
     head = self.headline().set_index('system')
-    means = head.filter(regex=_means)
-    intervals = head.filter(regex='_(low|high)$')
-    first = head.iloc[0]
+    own = head.loc[self.main].dropna()
     return dict(
-        metrics=_without_nan(means.loc[self.main]),
-        n_queries=int(first.n_queries),
-        n_candidates=int(first.n_candidates),
+        metrics=own.filter(regex=_means).to_dict(),
+        n_queries=int(own.n_queries),
+        n_candidates=int(own.n_candidates),
         system=self.main,
-        part=first.part,
-        intervals=_without_nan(intervals.loc[self.main]),
-        chance=_without_nan(means.loc['chance']),
+        part=own.part,
+        intervals=own.filter(regex='_(low|high)$').to_dict(),
+        chance=head.loc['chance'].filter(regex=_means).to_dict(),
         verdicts={f'{t}: {s}': v for (t, s), v in self.verdicts.items()},
         weights={k: asdict(w) for k, w in self.weights.items()},
         checks=self.checks,
         notes=self.notes,
-        table=[_without_nan(r) for r in self.table.to_dict('records')])
+        table=[row.dropna().to_dict() for _, row in self.table.iterrows()])
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #28432fc3
 def _interval(row):
