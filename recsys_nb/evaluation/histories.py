@@ -125,10 +125,9 @@ def read_histories(
 def histories_in(
     data,          # `PreparedData`
     part:str,      # Whose interactions are asked for: 'test' or 'val'
-    limit:int,     # At most so many
 ) -> pd.DataFrame: # As `read_histories`
     "Questions from a prepared data set; `RecsysError` where nobody has a history."
-    asked = count_histories(_interactions(data), count=partial(histories_of, part=part, limit=limit))
+    asked = count_histories(_interactions(data), count=partial(histories_of, part=part))
     if len(asked): return asked
     raise RecsysError(f'histories: nobody of the {part} part had anything before')
 

@@ -340,11 +340,10 @@ def _histories_as_task(
     cat:Catalogue,    # Its catalogue
     vectors,          # (n, dim) of the catalogue
     part:str,         # 'test' or 'val'
-    limit:int,        # At most so many questions
 ) -> tuple:           # `QuerySet`, and the lists of each system
     "From what somebody had to what came next; `RecsysError` where nobody has a history."
     model = HistoryModel.counted(data, vectors, 'train')
-    asked = histories_in(data, part, limit)
+    asked = histories_in(data, part)
     parts = dict(all=np.ones(len(asked), bool))
     task = QuerySet('histories', asked.id.tolist(), cat.relevant(asked.next), asked.user_id.to_numpy(), parts)
     return task, model.rank(asked.history, 100)
@@ -372,12 +371,14 @@ def noting(self:RetrievalReport):
         self.notes.append(str(e))
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #35e12e8d
-def _sample(data, part, n):
+_most_queries = 10_000 # Reviews of a part that ask, if there are more
+
+def _sample(data, part):
     "Reviews of a part to ask with, the same ones every time."
     reviews = getattr(data, part)
     if reviews.empty:
         raise RecsysError(f'{part} part: it has no reviews, so there is nothing to measure')
-    return reviews.sample(min(n, len(reviews)), random_state=0).sort_values('review_id')
+    return reviews.sample(min(_most_queries, len(reviews)), random_state=0).sort_values('review_id')
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #5a817592
 def evaluate_retrieval(
@@ -385,13 +386,12 @@ def evaluate_retrieval(
     encoders:dict,            # name -> `DualEncoderSBERT`; the last one is the one that the verdict is about
     split:str='test',         # 'test', or 'val' while choosing
     base=None,                # The untrained one; `None`: that of the settings, reading as many tokens as the others
-    limit:int=10_000,         # At most so many reviews as queries, a fixed sample
     preset:str|Preset='auto', # Where the encoders compute
     signals:bool=True,        # Also measure what buyers said: encodes a few reviews of each family
 ) -> RetrievalReport:
     "Measure the encoders and everything that they have to beat."
     cat = Catalogue.of(data.products)
-    reviews = _sample(data, split, limit)
+    reviews = _sample(data, split)
     askers = _askers(encoders, base, cat, preset)
     main = list(askers)[-1]
     said = data.train if signals else data.train[:0]
@@ -412,7 +412,7 @@ def evaluate_retrieval(
         task = _keywords_as_task(cat, keyword_task(data.products, 'test'))
         report.add(task, rank_all(ask, task.texts, len(cat)), cat, rivals)
     with report.noting():
-        task, ranked = _histories_as_task(data, cat, askers[main].products, split, limit)
+        task, ranked = _histories_as_task(data, cat, askers[main].products, split)
         report.add(task, ranked, cat, {'all three': 'what is alike'})
     return report
 
@@ -434,12 +434,11 @@ def _tried(base, task, cat, max_tokens):
 def compare_encoders(
     data,               # `PreparedData`
     bases:list,         # Folders, or names on the hub
-    limit:int=10_000,   # At most so many validation reviews as queries, a fixed sample
     max_tokens:int=128, # Tokens of a text that are read, at most
 ) -> pd.DataFrame:      # A row each, the best first; `failed` says why one was not measured
     "Measure encoders as they come on the validation part."
     cat, rows = Catalogue.of(data.products), []
-    task = review_task(cat, _sample(data, 'val', limit))
+    task = review_task(cat, _sample(data, 'val'))
     for base in dict.fromkeys(bases):
         try: rows.append(dict(base=base) | _tried(base, task, cat, max_tokens))
         except Exception as e:
