@@ -444,6 +444,14 @@ def test_only_whole_grades_and_names_are_written_and_read(tmp_path):
             write_run(tmp_path / 'r', lists, tag)
 
 
+def test_data_in_memory_have_no_histories_whatever_lies_in_this_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('interactions.parquet').touch()
+    data = SimpleNamespace(products=pd.DataFrame(dict(product_id=['a'])))
+    with pytest.raises(RecsysError, match='no interactions'):
+        HistoryModel.counted(data, None)
+
+
 def test_things_had_again_can_stand_alone():
     model = HistoryModel.of(
         list('xyz'),

@@ -103,8 +103,8 @@ def counted(cls:HistoryModel,
 
 # %% ../../nbs/34_evaluation.histories.ipynb #3db0785b
 def _interactions(data):
-    path = getattr(data, 'path', Path())/'interactions.parquet' # data that only live in memory have none
-    if path.exists(): return path
+    path = hasattr(data, 'path') and data.path/'interactions.parquet' # data that only live in memory have none
+    if path and path.exists(): return path
     raise RecsysError('histories: this data set has no interactions, so nobody has a history')
 
 # %% ../../nbs/34_evaluation.histories.ipynb #ed082f25
