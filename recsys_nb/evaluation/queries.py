@@ -11,7 +11,7 @@ from collections import Counter
 from itertools import chain, pairwise
 import numpy as np, pandas as pd
 from ..core.files import RecsysError
-from ..data.rows import read_column, read_rows
+from ..data.rows import read_batches, read_column, read_rows
 from ..data.texts import category_words, sentences
 from .fusion import count_words
 from .metrics import review_queries
@@ -29,12 +29,13 @@ def phrases(text):
 _per_category = 5 # At most so many attributes of a category
 
 def _attributes(leaves, titles, found, brands):
-    "(phrase, category, positions) of the phrases that mark each category most"
+    "(query, 'attribute', positions) of the phrases that mark each category most, with its name"
     in_titles = Counter(chain.from_iterable(titles))
     total = Counter(chain.from_iterable(found))
     for leaf, members in leaves.items():
         inside = Counter(p for i in members for p in found[i])
-        unsaid = brands | set(category_words(leaf).split())
+        name = category_words(leaf)
+        unsaid = brands | set(name.split())
         marks = []
         for phrase, n_inside in inside.items():
             if in_titles[phrase] < 3 or unsaid & set(phrase.split()) or not 2 <= n_inside <= len(members)/2:
@@ -43,7 +44,7 @@ def _attributes(leaves, titles, found, brands):
             usual = total[phrase]/len(found)
             marks.append((-n_inside*np.log(share/usual), phrase))
         for _, p in sorted(marks)[:_per_category]:
-            yield p, leaf, [i for i in members if p in found[i]]
+            yield f'{p} {name}', 'attribute', [i for i in members if p in found[i]]
 
 # %% ../../nbs/33_evaluation.queries.ipynb #d687d111
 def _fits(query):
@@ -67,8 +68,7 @@ def keyword_task(
     brands = set(re.findall(r'\w+', ' '.join(p.brand.dropna()).lower()))
     rows = [(category_words(name), 'category', members)
         for name, members in leaves.items() if len(members) <= len(p)/2]
-    rows += [(f'{phrase} {category_words(name)}', 'attribute', members)
-        for phrase, name, members in _attributes(leaves, titles, found, brands)]
+    rows += _attributes(leaves, titles, found, brands)
     said = {}
     for query, kind, members in rows: said.setdefault(query, (kind, set()))[1].update(ids[members])
     task = pd.DataFrame([(query, *o) for query, o in said.items()], columns=['query', 'kind', 'relevant'])
@@ -92,18 +92,21 @@ def fitting_queries(
     n:int=300, # At most so many of each kind
 ) -> tuple:    # (kind -> frame of query and relevant, a set of families; the validation reviews to be known meanwhile)
     "Validation reviews of families that are known (warm) and of others (cold), single sentences, and keywords."
-    val = pd.DataFrame({c: read_column(data, 'val', c) for c in ('family_id', 'informative')})
+    val = pd.concat(read_batches(data, 'val', ['family_id', 'informative']), ignore_index=True)
     known = val.family_id.isin(read_column(data, 'train', 'family_id'))
     shown = _to_be_known(val.family_id[~known]) if known.sum() < n else np.array([], int)
     asked = val[val.informative.astype(bool)].drop(index=shown, errors='ignore')
     warm = known[asked.index] | asked.family_id.isin(val.family_id[shown])
     def drawn(own): return own.sample(min(n, len(own)), random_state=0)
-    def reviews(rows):
-        own = read_rows(data, 'val', np.sort(drawn(pd.Series(rows))), ['family_id', 'title', 'text'])
-        return pd.DataFrame(dict(query=review_queries(own), relevant=[{f} for f in own.family_id]))
-    kinds = dict(warm=reviews(asked.index[warm]), cold=reviews(asked.index[~warm]))
+    def reviews(own):
+        told = read_rows(data, 'val', np.sort(drawn(own).index), ['family_id', 'title', 'text'])
+        return pd.DataFrame(dict(query=review_queries(told), relevant=[{f} for f in told.family_id]))
+    kinds = dict(warm=reviews(asked[warm]), cold=reviews(asked[~warm]))
     kinds['sentences'] = drawn(_one_sentence_each(pd.concat(kinds, ignore_index=True)))
-    kinds['keywords'] = drawn(_keywords_of(_some_categories(data)))
+    products = _some_categories(data)
+    keywords = keyword_task(products, 'fit')
+    family = dict(zip(products.product_id, products.family_id))
+    kinds['keywords'] = drawn(keywords.assign(relevant=[{family[i] for i in r} for r in keywords.relevant]))
     kept = ['family_id', 'product_id', 'review_id', 'title', 'text', 'rating']
     kinds = {kind: queries for kind, queries in kinds.items() if len(queries) >= 20}
     return kinds, read_rows(data, 'val', shown, kept)
@@ -111,10 +114,10 @@ def fitting_queries(
 # %% ../../nbs/33_evaluation.queries.ipynb #c8e94fa8
 def _one_sentence_each(queries):
     "Of each text a sentence of four to twelve words, the same one every time; of some none."
-    def short(text): return [s for s in sentences(text) if 4 <= count_words(s) <= 12]
-    found = queries['query'].map(short)
-    one = [s[zlib.crc32(text.encode()) % len(s)] if s else None for s, text in zip(found, queries['query'])]
-    return queries.assign(query=one).dropna(subset=['query'])
+    def one(text):
+        short = [s for s in sentences(text) if 4 <= count_words(s) <= 12]
+        return short[zlib.crc32(text.encode()) % len(short)] if short else None
+    return queries.assign(query=queries['query'].map(one)).dropna(subset=['query'])
 
 # %% ../../nbs/33_evaluation.queries.ipynb #e904d2d6
 def _some_categories(data, most=10_000):
@@ -130,10 +133,3 @@ def _some_categories(data, most=10_000):
             most -= size
         rows = np.flatnonzero(leaves.isin(chosen))
     return read_rows(data, 'products', rows, ['product_id', 'family_id', 'title', 'features', 'brand', 'categories'])
-
-# %% ../../nbs/33_evaluation.queries.ipynb #3de78684
-def _keywords_of(products):
-    "The keyword task, answered by families; none where the catalogue has too few categories."
-    task = keyword_task(products, 'fit')
-    family = dict(zip(products.product_id, products.family_id))
-    return task.assign(relevant=[{family[i] for i in r} for r in task.relevant])
