@@ -156,7 +156,7 @@ def test_runs_score_as_in_ir_measures(tmp_path_factory, qrels, run):
     theirs = ir_measures.calc_aggregate(
         [nDCG @ 10, R @ 1, R @ 10, R @ 100, RR @ 10], qrels, list(ir_measures.read_trec_run(str(path)))
     )
-    ours = evaluate_run(path, qrels)
+    ours = evaluate_run(read_run(path), qrels)
     names = {'ndcg@10': nDCG @ 10, 'recall@1': R @ 1, 'recall@10': R @ 10, 'recall@100': R @ 100, 'mrr@10': RR @ 10}
     assert {k: ours['metrics'][k] for k in names} == pytest.approx({k: theirs[m] for k, m in names.items()}, abs=1e-6)
     assert ours['n_queries'] == len(qrels)

@@ -357,8 +357,9 @@ def test_rank_writes_a_run(rec, tmp_path):
     with pytest.raises(RecsysError, match="'over \\$50 and under \\$20': min_price=50 is above"):
         rec.rank(dict(q1='mouse', q2='over $50 and under $20'))
     write_run(tmp_path / 'x.run', found)
-    assert set(read_run(tmp_path / 'x.run')) >= {'q1', 'q2'}
-    assert evaluate_run(tmp_path / 'x.run', dict(q1={found['q1'][0][0]: 1}))['metrics']['ndcg@10'] == 1
+    run = read_run(tmp_path / 'x.run')
+    assert set(run) >= {'q1', 'q2'}
+    assert evaluate_run(run, dict(q1={found['q1'][0][0]: 1}))['metrics']['ndcg@10'] == 1
 
 
 def test_looking_around(rec):

@@ -82,11 +82,10 @@ def read_run(
 
 # %% ../../nbs/36_evaluation.trec.ipynb #b4e4036d
 def evaluate_run(
-    run:dict|str|Path,   # What `read_run` gives, or the file
-    qrels:dict|str|Path, # What `read_qrels` gives, or the file
-) -> dict:               # {"metrics": {"ndcg@10": ..., "recall@100": ...}, "n_queries": ...}
+    run:dict,   # See `read_run`
+    qrels:dict, # See `read_qrels`
+) -> dict:      # {"metrics": {"ndcg@10": ..., "recall@100": ...}, "n_queries": ...}
     "Means of the metrics of a run over all judged queries."
-    run, qrels = (o if isinstance(o, dict) else read(o) for o, read in ((run, read_run), (qrels, read_qrels)))
     if not set(run) & set(qrels): raise RecsysError('run: none of its queries is in the qrels')
     found = [[judged.get(product, 0) for product, _ in run.get(qid, [])[:100]] for qid, judged in qrels.items()]
     best = [sorted(judged.values(), reverse=True) for judged in qrels.values()]
