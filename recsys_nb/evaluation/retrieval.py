@@ -68,8 +68,8 @@ def measure(
     cat:Catalogue, # The candidates
 ) -> tuple:        # (table: a row per part and system; frame: a row per query, a column per system and metric)
     "Means and intervals of several systems on each part of a task."
-    single = [ranking_metrics(lists, task.relevant, families=cat.families) for lists in ranked.values()]
-    every = pd.concat(single, axis=1, keys=ranked)
+    single = {name: ranking_metrics(lists, task.relevant, families=cat.families) for name, lists in ranked.items()}
+    every = pd.concat(single, axis=1)
     blocks = {}
     metrics = every.columns.unique(1)
     columns = [*metrics, *metrics + '_low', *metrics + '_high']
@@ -199,12 +199,6 @@ def short_tables(self:RetrievalReport) -> dict:
         shown[f'{task}: NDCG@10 by kind of query'] = kinds.map('{:.3f}'.format).reset_index()
     return shown
 
-# %% ../../nbs/37_evaluation.retrieval.ipynb #28bc2c64
-def _weights_in_words(weights, signals):
-    "What these signals count among keywords and in a sentence."
-    def said(n): return ', '.join(f'{s} {float(weights.of(s, n)):.2f}' for s in signals)
-    return f'in keywords: {said(0)}; in sentences: {said(1)}'
-
 # %% ../../nbs/37_evaluation.retrieval.ipynb #490e7d12
 @patch
 def closing(self:RetrievalReport) -> list:
@@ -212,7 +206,8 @@ def closing(self:RetrievalReport) -> list:
     lines = []
     for name, w in self.weights.items():
         signals = ['words'] if name == metadata else ['words', 'reviews', 'review_words']
-        lines.append(f'{name}, weights beside meaning: {_weights_in_words(w, signals)}')
+        short, long = (', '.join(f'{s} {w.of(s, spoken):.2f}' for s in signals) for spoken in (0, 1))
+        lines.append(f'{name}, weights beside meaning: in keywords: {short}; in sentences: {long}')
     said = dict(self.verdicts)
     last = said.pop(('reviews', self.main), None)
     lines += [f'{task}, {system}: {text.removeprefix("VERDICT: ")}' for (task, system), text in said.items()]
