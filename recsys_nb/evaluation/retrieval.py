@@ -180,23 +180,18 @@ def _interval(row):
 def short_tables(self:RetrievalReport) -> dict:
     "The tables that a person sees: title -> frame of strings."
     shown = {}
-    by_task = self.table.groupby('task', sort=False)
+    by_task = self.table.set_index('system').groupby('task', sort=False)
     for task, t in by_task:
-        for part in dict.fromkeys([_headline_part(t), 'cold', 'warm']):
-            rows = t[t.part == part].set_index('system')
-            if rows.empty:
-                continue
-            out = rows.filter(regex=_means).map('{:.3f}'.format)
-            out['ndcg@10'] += rows.apply(_interval, axis=1)
-            first = rows.iloc[0]
-            size = f'{first.n_queries:,} queries, all {first.n_candidates:,} products as candidates'
-            shown[f'{task}, {part}: {size}, 95% intervals'] = out.reset_index()
+        for (part, n, among), rows in t.groupby(['part', 'n_queries', 'n_candidates'], sort=False):
+            if part in (_headline_part(t), 'cold', 'warm'):
+                out = rows.filter(regex=_means).map('{:.3f}'.format)
+                out['ndcg@10'] += rows.apply(_interval, axis=1)
+                title = f'{task}, {part}: {n:,} queries, all {among:,} products as candidates, 95% intervals'
+                shown[title] = out.reset_index()
     for task, t in by_task:
-        if t.part.nunique() == 1:
-            continue
-        kinds = t.pivot(index='system', columns='part', values='ndcg@10')
-        kinds = kinds.loc[t.system.unique(), t.part.unique()]
-        shown[f'{task}: NDCG@10 by kind of query'] = kinds.map('{:.3f}'.format).reset_index()
+        if t.part.nunique() > 1:
+            kinds = t.pivot(columns='part', values='ndcg@10').loc[t.index.unique(), t.part.unique()]
+            shown[f'{task}: NDCG@10 by kind of query'] = kinds.map('{:.3f}'.format).reset_index()
     return shown
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #490e7d12
