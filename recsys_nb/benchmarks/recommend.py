@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 from .measuring import Benchmark, compare, milliseconds
 from .search import generated_products, generated_vectors, local_peer, shop_words
 from ..data.texts import review_text
-from ..evaluation.certainty import bootstrap_interval, paired_interval
+from ..evaluation.certainty import bootstrap_interval
 from ..evaluation.fusion import Weights, bm25_scorer, trials
 from ..evaluation.metrics import Catalogue, review_queries
 from ..index.build import index_products, trials_of
@@ -175,7 +175,7 @@ def hybrid_quality(
             low, high = bootstrap_interval(v, groups)
             rows.append(dict(task=task, way=way, ndcg10=v.mean(), low=low, high=high, n=len(v)))
             if way == 'mixture':
-                gain = paired_interval(v, ways[best], groups)
+                gain = bootstrap_interval(v - ways[best], groups)
                 rows[-1] |= dict(zip(('gain_low', 'gain_high'), gain), over=best)
     return pd.DataFrame(rows).round(4)
 
@@ -202,7 +202,7 @@ def fewer_tokens(
     for size, ways in found.items():
         row = dict(tokens=size, seconds=round(seconds[size], 1))
         for way, v in ways.items():
-            low, high = paired_interval(v, found[128][way], reviews.family_id.to_numpy())
+            low, high = bootstrap_interval(v - found[128][way], reviews.family_id.to_numpy())
             row |= {way: v.mean().round(4), f'{way}, difference': f'{low:+.3f} to {high:+.3f}'}
         rows.append(row)
     return pd.DataFrame(rows)

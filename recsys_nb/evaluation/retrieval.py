@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from ..core.files import RecsysError
 from ..core.machine import Preset, find_preset
 from ..core.tables import markdown_table
-from .certainty import bootstrap_interval, paired_interval, verdict
+from .certainty import bootstrap_interval, verdict
 from .fusion import (
     Heard, bm25_scorer, fit_weights, how_spoken, mix, popularity_scorer, tfidf_scorer, trials)
 from .histories import HistoryModel, histories_in
@@ -143,7 +143,7 @@ def add(self:RetrievalReport,
             if part == head or system == together and part in ('cold', 'warm'):
                 new, base = (every[name, 'ndcg@10'].to_numpy()[chosen] for name in (system, rival))
                 name = f'{task.name}, {part}' if system == together else task.name
-                difference = paired_interval(new, base, task.groups[chosen])
+                difference = bootstrap_interval(new - base, task.groups[chosen])
                 self.verdicts[name, system] = verdict(new.mean(), base.mean(), difference, of=rival)
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #81f6db34
