@@ -337,10 +337,10 @@ def fit_weights(
     "The weights with the best NDCG@10; kinds other than warm count only up to what they have without reviews."
     if not kinds:
         return start
-    of_reviews = [s for s in ('reviews', 'review_words') if any(s in ts.signals for ts in kinds.values())]
+    of_reviews = ['reviews', 'review_words']
     plain = {kind: ts.without(of_reviews) for kind, ts in kinds.items()}
     best = _climbed(plain, start, ['words'], {})
-    if of_reviews and 'warm' in kinds:
+    if 'warm' in kinds and 'reviews' in kinds['warm'].signals:
         enough = {kind: ts.scores(best).mean() for kind, ts in plain.items() if kind != 'warm'}
         best = _climbed(kinds, best, [*of_reviews, 'words'], enough)
     return _with_stars(kinds, replace(best, fitted=True))
