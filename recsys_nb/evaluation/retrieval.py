@@ -139,9 +139,10 @@ def add(self:RetrievalReport,
     self.checks[task.name] = self_check(task, cat)
     head = _headline_part(table)
     for part, chosen in task.parts.items():
+        figures = every[chosen].xs('ndcg@10', axis=1, level=1)
         for system, rival in rivals.items():
             if part == head or system == together and part in ('cold', 'warm'):
-                new, base = (every[name, 'ndcg@10'].to_numpy()[chosen] for name in (system, rival))
+                new, base = figures[system], figures[rival]
                 name = f'{task.name}, {part}' if system == together else task.name
                 difference = bootstrap_interval(new - base, task.groups[chosen])
                 self.verdicts[name, system] = verdict(new.mean(), base.mean(), difference, of=rival)
@@ -261,7 +262,7 @@ def _all_weights(data, cat, askers, said, mixed):
     def fitted(asker, heard):
         ask = asker.about(heard)
         return fit_weights({kind: trials(ask, q['query'].tolist(), families, q.relevant) for kind, q in kinds.items()})
-    known = Heard(cat, pd.concat([said, shown]))
+    known = Heard(cat, pd.concat([said, shown]) if mixed else said)
     mixtures = {name: fitted(askers[name], known) for name in mixed}
     return {metadata: fitted(list(askers.values())[-1], Heard(cat, said[:0]))} | mixtures
 
