@@ -194,19 +194,6 @@ def with_words(self:Weights,
         level=self.level | dict(words=odds, review_words=min(odds, self.level.get('review_words', odds))),
         spoken=self.spoken | dict(words=0.))
 
-# %% ../../nbs/32_evaluation.fusion.ipynb #fb91a24f
-def _stood_in(signals, weights):
-    "The signals of reviews with the product's own text in place of what it lacks"
-    for name, own, more in (('reviews', 'meaning', weights.nearer), ('review_words', 'words', 0)):
-        if {name, own} <= signals.keys():
-            value = signals[name]
-            signals = signals | {name: np.where(np.isnan(value), signals[own] + more, value)}
-    return signals
-
-def _of_best(value):
-    best = np.nanmax(value, axis=-1, initial=0, keepdims=True)
-    return value/np.maximum(best, 1e-9)
-
 # %% ../../nbs/32_evaluation.fusion.ipynb #346237e8
 def mix(
     signals:dict,    # Signal -> (..., n) raw values of n candidates; NaN: this one has none; `None`: nobody has
@@ -219,9 +206,13 @@ def mix(
     if not here:
         return np.round(liked, 6) # nothing but stars to go by
     for name in here.keys() & _by_best:
-        here[name] = _of_best(here[name])
+        best = np.nanmax(here[name], axis=-1, initial=0, keepdims=True)
+        here[name] = here[name]/np.maximum(best, 1e-9)
+    for name, own, more in (('reviews', 'meaning', weights.nearer), ('review_words', 'words', 0)):
+        if {name, own} <= here.keys(): # the product's own text stands in for reviews that it lacks
+            here[name] = np.where(np.isnan(here[name]), here[own] + more, here[name])
     total = weight = 0.
-    for name, value in _stood_in(here, weights).items():
+    for name, value in here.items():
         counts = weights.of(name, spoken)[..., None]
         w = ~np.isnan(value)*counts
         total = total + w*np.nan_to_num(value)
