@@ -249,9 +249,9 @@ def about(self:Asker,
     def ask(texts):
         asked = self.encode(texts)
         found = dict(meaning=np.round(asked @ self.products.T, 6), words=self.words(texts))
-        if not heard.texts:
-            return found
-        return found | dict(reviews=np.round(heard.nearest(asked @ said), 6), review_words=heard.shared_words(texts))
+        if heard.texts:
+            found |= dict(reviews=np.round(heard.nearest(asked @ said), 6), review_words=heard.shared_words(texts))
+        return found
     return ask
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #6dc82cdc

@@ -72,13 +72,6 @@ def tfidf_ridge(data, part):
     def features(reviews): return words.transform(review_texts(reviews))
     return _ridge(features, data, part, (.3, 1., 3., 10.))
 
-# %% ../../nbs/35_evaluation.stars.ipynb #da529bc5
-def _encoder_ridge(data, part, base, preset):
-    "Scores of a ridge regression on the untrained encoder's vectors."
-    model = DualEncoderSBERT(base=base, max_tokens=256)
-    def features(reviews): return model.encode(review_texts(reviews), preset=preset)
-    return _ridge(features, data, part, (.1, .3, 1., 3., 10.))
-
 # %% ../../nbs/35_evaluation.stars.ipynb #9a6e15e9
 def score_baselines(
     data,                 # `PreparedData`, or anything with `train` and `val`
@@ -90,21 +83,13 @@ def score_baselines(
     train = with_stars(data.train)
     mean = train.rating.mean()
     of_product = part.product_id.map(train.groupby('product_id').rating.mean()).fillna(mean).to_numpy(float)
+    encoder = DualEncoderSBERT(base=base, max_tokens=256)
+    def vectors(reviews): return encoder.encode(review_texts(reviews), preset=preset)
     return {
         'mean': np.full(len(part), mean),
         'product mean': of_product,
         'TF-IDF + ridge': tfidf_ridge(data, part),
-        'base encoder + ridge': _encoder_ridge(data, part, base, preset)}
-
-# %% ../../nbs/35_evaluation.stars.ipynb #83b76abc
-def _taken_away(x):
-    "The same `ScoreInputs` without the words of the reviews, without metadata and price, and with another product's."
-    n = len(x)
-    other = np.random.default_rng(0).permutation(n)
-    return {
-        'metadata only': ScoreInputs([[r[0], r[-1]] for r in x.reviews], x.products, x.price),
-        'review only': ScoreInputs(x.reviews, [[]]*n, np.full(n, np.nan)),
-        'shuffled metadata': ScoreInputs(x.reviews, x.products[other], x.price[other])}
+        'base encoder + ridge': _ridge(vectors, data, part, (.1, .3, 1., 3., 10.))}
 
 # %% ../../nbs/35_evaluation.stars.ipynb #f4dd4506
 def model_rows(
@@ -115,8 +100,14 @@ def model_rows(
 ) -> dict:                   # name -> (n,) scores; the last one is the model as it is meant
     "Scores of the model, whole and with parts of its input taken away."
     x = model.inputs(part, products)
-    shown = model.inputs(part, products, mask=False)
-    cases = _taken_away(x) | {'star words shown': shown, 'score model': x}
+    n = len(x)
+    other = np.random.default_rng(0).permutation(n)
+    cases = {
+        'metadata only': ScoreInputs([[r[0], r[-1]] for r in x.reviews], x.products, x.price),
+        'review only': ScoreInputs(x.reviews, [[]]*n, np.full(n, np.nan)),
+        'shuffled metadata': ScoreInputs(x.reviews, x.products[other], x.price[other]),
+        'star words shown': model.inputs(part, products, mask=False),
+        'score model': x}
     return {k: model.predict_inputs(v, preset=preset)[0] for k, v in cases.items()}
 
 # %% ../../nbs/35_evaluation.stars.ipynb #67af4cc1
