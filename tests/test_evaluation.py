@@ -452,13 +452,15 @@ def test_data_in_memory_have_no_histories_whatever_lies_in_this_folder(tmp_path,
         HistoryModel.counted(data, None)
 
 
-def test_things_had_again_can_stand_alone():
+def test_a_history_without_vectors_is_ranked_by_what_needs_none():
     model = HistoryModel.of(
         list('xyz'),
         pd.DataFrame(dict(before=['x'], product_id=['y'], weight=1.0, damping=1.0)),
         pd.DataFrame(dict(product_id=['x'], again=0.5)),
     )
-    assert model.scores([[0], []], ('again',)).shape == (2, 3)
+    found = dict(model.scores([[0], []]))
+    assert list(found) == ['what others had afterwards', 'without meaning']
+    assert {v.shape for v in found.values()} == {(2, 3)}
 
 
 def test_a_query_of_two_categories_is_answered_by_both():

@@ -74,20 +74,28 @@ def signals(self:HistoryModel,
 # %% ../../nbs/34_evaluation.histories.ipynb #93e2ec07
 _worth_again = 4.5 # What the share of those who had it again is multiplied by
 
+_systems = {
+    'what others had afterwards': ('histories',),
+    'what is alike': ('meaning',),
+    'without what is had again': ('histories', 'meaning'),
+    'without meaning': ('histories', 'again'),
+    'without what others had': ('meaning', 'again'),
+    'all three': ('histories', 'meaning', 'again')}
+
 # %% ../../nbs/34_evaluation.histories.ipynb #39a88d5e
 @patch
 def scores(self:HistoryModel,
     histories:list, # Lists of product positions, oldest first
-    names:tuple=('histories', 'meaning', 'again'), # Which of the three to use
-) -> np.ndarray:    # (n_histories, n) higher is better
-    "How well each product comes next."
+):                  # Pairs of a system and (n_histories, n), higher is better; those with meaning need vectors
+    "How well each product comes next, by each system."
     found, had = self.signals(histories)
-    used = {name: v for name, v in found.items() if name in names}
-    values = mix(used, Weights()) if used else np.zeros(had.shape)
-    for row, history in enumerate(histories):
-        own = np.unique(np.array(history, int))
-        values[row, own] = _worth_again * self.again[own] * had[row, own].toarray()[0] if 'again' in names else -1
-    return values
+    for system, names in _systems.items():
+        if 'meaning' in names and self.vectors is None: continue
+        values = mix({name: v for name, v in found.items() if name in names}, Weights())
+        for row, history in enumerate(histories):
+            own = np.unique(np.array(history, int))
+            values[row, own] = _worth_again * self.again[own] * had[row, own].toarray()[0] if 'again' in names else -1
+        yield system, values
 
 # %% ../../nbs/34_evaluation.histories.ipynb #1b26db2a
 @patch(cls_method=True)
@@ -132,14 +140,6 @@ def histories_in(
     raise RecsysError(f'histories: nobody of the {part} part had anything before')
 
 # %% ../../nbs/34_evaluation.histories.ipynb #c59cd90c
-_systems = {
-    'what others had afterwards': ('histories',),
-    'what is alike': ('meaning',),
-    'without what is had again': ('histories', 'meaning'),
-    'without meaning': ('histories', 'again'),
-    'without what others had': ('meaning', 'again'),
-    'all three': ('histories', 'meaning', 'again')}
-
 @patch
 def rank(self:HistoryModel,
     histories, # Lists of product ids, oldest first
@@ -149,10 +149,7 @@ def rank(self:HistoryModel,
     known = pd.Index(self.ids)
     def ask(some):
         places = [known.get_indexer(list(h)) for h in some]
-        places = [p[p >= 0] for p in places]
-        for name, signals in _systems.items():
-            if self.vectors is not None or 'meaning' not in signals:
-                yield name, self.scores(places, signals)
+        return self.scores([p[p >= 0] for p in places])
     return rank_all(ask, histories, len(self.ids), k, memory=8e6, desc='ranking histories')
 
 # %% ../../nbs/34_evaluation.histories.ipynb #4ee1ee05
