@@ -161,7 +161,7 @@ def history_table(
     answer = [{p} if p >= 0 else set() for p in pd.Index(model.ids).get_indexer(asked.next)]
     rows = []
     for name, lists in model.rank(asked.history).items():
-        m = ranking_metrics(lists, answer, ks=(10,))[['recall@10', 'ndcg@10']]
+        m = ranking_metrics(lists, answer)[['recall@10', 'ndcg@10']]
         rows.append([name, *map(_in_words, m.mean(), *bootstrap_interval(m, asked.user_id))])
     return pd.DataFrame(rows, columns=['system', 'HR@10', 'NDCG@10'])
 

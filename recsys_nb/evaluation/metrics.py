@@ -238,6 +238,6 @@ def quick_validation(
     "Validation metrics: each review of `val` asks for its product among all `products`."
     cat = Catalogue.of(data.products)
     ranked = rank(dense_scorer(model, cat.texts), review_queries(data.val), len(cat), k=10, desc='validating')
-    means = ranking_metrics(ranked, cat.relevant(data.val.product_id), ks=(1, 10), families=cat.families).mean()
+    means = ranking_metrics(ranked, cat.relevant(data.val.product_id), families=cat.families).mean()
     found = {f'val_{m}': float(means[m]) for m in ('ndcg@10', 'recall@1', 'recall@10', 'mrr@10')}
     return found | dict(val_queries=len(data.val), val_candidates=len(cat))

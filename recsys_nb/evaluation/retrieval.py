@@ -90,14 +90,14 @@ def self_check(
     cat:Catalogue,  # The candidates
 ) -> dict:          # NDCG@10 of a perfect ranking, of constant vectors, and of chance
     "What perfect and blind rankings score; a perfect one that does not score 1 is an error."
-    def ndcg_of(lists): return ranking_metrics(lists, task.relevant, (1,), cat.families)['ndcg@10'].mean()
+    def ndcg_of(lists): return ranking_metrics(lists, task.relevant, families=cat.families)['ndcg@10'].mean()
     first = np.unique(cat.families, return_index=True)[1] # a product of each family
     wanted = [first[np.unique(cat.families[list(o)])] for o in task.relevant]
     perfect = ndcg_of(np.array([np.resize(o, 10) for o in wanted])) # what is there again is no hit
     if abs(perfect - 1) > 1e-6:
         raise RecsysError(f'{task.name}: a perfect ranking scores {perfect:.4f}, not 1; the metrics are broken')
     constant = ndcg_of(np.array([np.arange(10) % len(cat)]*len(wanted))) # equal scores: the order of the ids
-    by_chance = chance(task.relevant, cat.families, (1,))
+    by_chance = chance(task.relevant, cat.families)
     return dict(constant=constant, perfect=perfect, chance=by_chance['ndcg@10'])
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #942dd022
