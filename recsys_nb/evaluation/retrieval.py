@@ -88,17 +88,14 @@ def measure(
 def self_check(
     task:QuerySet,  # The queries
     cat:Catalogue,  # The candidates
-) -> dict:          # NDCG@10 of a perfect ranking, of constant vectors, and of chance
-    "What perfect and blind rankings score; a perfect one that does not score 1 is an error."
-    def ndcg_of(lists): return ranking_metrics(lists, task.relevant, families=cat.families)['ndcg@10'].mean()
+):
+    "A perfect ranking that does not score 1 is a `RecsysError`: then no figure can be believed."
     first = np.unique(cat.families, return_index=True)[1] # a product of each family
     wanted = [first[np.unique(cat.families[list(o)])] for o in task.relevant]
-    perfect = ndcg_of(np.array([np.resize(o, 10) for o in wanted])) # what is there again is no hit
-    if abs(perfect - 1) > 1e-6:
-        raise RecsysError(f'{task.name}: a perfect ranking scores {perfect:.4f}, not 1; the metrics are broken')
-    constant = ndcg_of(np.array([np.arange(10) % len(cat)]*len(wanted))) # equal scores: the order of the ids
-    by_chance = chance(task.relevant, cat.families)
-    return dict(constant=constant, perfect=perfect, chance=by_chance['ndcg@10'])
+    perfect = np.array([np.resize(o, 10) for o in wanted]) # what is there again is no hit
+    found = ranking_metrics(perfect, task.relevant, families=cat.families)['ndcg@10'].mean()
+    if abs(found - 1) > 1e-6:
+        raise RecsysError(f'{task.name}: a perfect ranking scores {found:.4f}, not 1; the metrics are broken')
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #942dd022
 def _headline_part(
@@ -118,7 +115,6 @@ class RetrievalReport:
     main:str                      # The encoder that the verdict is about
     verdicts:dict=field(default_factory=dict) # (task or 'task, part', system) -> what `verdict` says
     weights:dict=field(default_factory=dict)  # Mixture -> its `Weights`, fitted on validation queries
-    checks:dict=field(default_factory=dict)   # What perfect and constant rankings score
     notes:list=field(default_factory=list)    # What could not be measured, and why
     def headline(self) -> pd.DataFrame:
         "The block that counts most."
@@ -136,7 +132,7 @@ def add(self:RetrievalReport,
     "Measure a task, check it, and compare."
     table, every = measure(task, ranked, cat)
     self.table = pd.concat([self.table, table], ignore_index=True)
-    self.checks[task.name] = self_check(task, cat)
+    self_check(task, cat)
     head = _headline_part(table)
     for part, chosen in task.parts.items():
         figures = every[chosen].xs('ndcg@10', axis=1, level=1)
@@ -166,7 +162,6 @@ def to_dict(self:RetrievalReport) -> dict:
         chance=head.loc['chance'].filter(regex=_means).to_dict(),
         verdicts={f'{t}: {s}': v for (t, s), v in self.verdicts.items()},
         weights={k: asdict(w) for k, w in self.weights.items()},
-        checks=self.checks,
         notes=self.notes,
         table=[row.dropna().to_dict() for _, row in self.table.iterrows()])
 
