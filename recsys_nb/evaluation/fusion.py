@@ -311,13 +311,13 @@ def _climbed(kinds, best, signals, enough):
     numbers = [(what, s, 1.) for s in signals for what in ('level', 'spoken')]
     if 'reviews' in signals:
         numbers.append(('nearer', None, .04))
-    moves = [(what, s, step*size) for size in (2., 1., .5) for what, s, step in numbers]
     value = quality(best)
-    for what, s, step in progress(moves*2, 'fitting weights'):
-        for way in (step, -step):
-            while (new := quality(w := _moved(best, what, s, way))) > value + 1e-4:
-                best = w
-                value = new
+    for size in progress((2., 1., .5)*2, 'fitting weights'):
+        for what, s, step in numbers:
+            for way in (step*size, -step*size):
+                while (new := quality(w := _moved(best, what, s, way))) > value + 1e-4:
+                    best = w
+                    value = new
     return best
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #c48b6082

@@ -398,8 +398,8 @@ def evaluate_retrieval(
         task = _keywords_as_task(cat, keyword_task(data.products, 'test'))
         report.add(task, rank_all(ask, task.texts, len(cat)), cat, rivals)
     with report.noting():
-        task, ranked = _histories_as_task(data, cat, askers[main].products, split)
-        report.add(task, ranked, cat, {'all three': 'what is alike'})
+        histories = _histories_as_task(data, cat, askers[main].products, split)
+        report.add(*histories, cat, {'all three': 'what is alike'})
     return report
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #05425dc2
