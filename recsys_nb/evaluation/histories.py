@@ -55,22 +55,6 @@ def recency(
     for age, product in enumerate(history[::-1][:_longest_history]): weights.setdefault(product, _aging**age)
     return weights
 
-# %% ../../nbs/34_evaluation.histories.ipynb #94e7fb27
-@patch
-def signals(self:HistoryModel,
-    histories:list, # Lists of product positions, oldest first
-) -> tuple:         # (signal -> (n_histories, n), as `mix` takes them; what each product of a history counts)
-    "What follows each history, and what is like it."
-    cells = [(row, p, w) for row, h in enumerate(histories) for p, w in recency(h).items()]
-    rows, columns, values = zip(*cells) if cells else ([], [], [])
-    had = sparse.csr_matrix((values, (rows, columns)), (len(histories), len(self.ids)))
-    found = dict(histories=(had @ self.after).toarray())
-    if self.vectors is not None:
-        means = had @ self.vectors
-        lengths = np.linalg.norm(means, axis=1, keepdims=True)
-        found['meaning'] = means/np.maximum(lengths, 1e-9) @ self.vectors.T
-    return found, had
-
 # %% ../../nbs/34_evaluation.histories.ipynb #93e2ec07
 _worth_again = 4.5 # What the share of those who had it again is multiplied by
 
@@ -88,7 +72,14 @@ def scores(self:HistoryModel,
     histories:list, # Lists of product positions, oldest first
 ):                  # Pairs of a system and (n_histories, n), higher is better; those with meaning need vectors
     "How well each product comes next, by each system."
-    found, had = self.signals(histories)
+    cells = [(row, p, w) for row, h in enumerate(histories) for p, w in recency(h).items()]
+    rows, columns, values = zip(*cells) if cells else ([], [], [])
+    had = sparse.csr_matrix((values, (rows, columns)), (len(histories), len(self.ids))) # what each product counts
+    found = dict(histories=(had @ self.after).toarray())
+    if self.vectors is not None:
+        means = had @ self.vectors
+        lengths = np.linalg.norm(means, axis=1, keepdims=True)
+        found['meaning'] = means/np.maximum(lengths, 1e-9) @ self.vectors.T
     for system, names in _systems.items():
         if 'meaning' in names and self.vectors is None: continue
         values = mix({name: v for name, v in found.items() if name in names}, Weights())
