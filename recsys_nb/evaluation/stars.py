@@ -122,16 +122,13 @@ class ScoreReport:
     note:str='The score model reads the review that it scores: its error says how well it reads stars out of a text.'
 
 # %% ../../nbs/35_evaluation.stars.ipynb #a91075cb
-def _report_cells(frame, first):
-    "A frame as strings, its index as the first column; counts are whole, what is not known is empty"
-    shown = frame.astype(float).map('{:.3f}'.format).replace('nan', '')
-    shown['n'] = frame.n.map('{:.0f}'.format)
-    return shown.rename_axis(first).reset_index()
-
 @patch
 def _repr_markdown_(self:ScoreReport):
-    shown = {f'{self.part} reviews': self.table, 'stars given': self.per_star}
-    tables = [markdown_table(_report_cells(frame, name)) for name, frame in shown.items()]
+    tables = []
+    for first, frame in {f'{self.part} reviews': self.table, 'stars given': self.per_star}.items():
+        shown = frame.astype(float).map('{:.3f}'.format).replace('nan', '') # what is not known is empty
+        shown['n'] = frame.n.map('{:.0f}'.format)
+        tables.append(markdown_table(shown.rename_axis(first).reset_index()))
     return '\n\n'.join([*tables, self.note, f'`{self.verdict}`'])
 
 # %% ../../nbs/35_evaluation.stars.ipynb #069ecc3d
