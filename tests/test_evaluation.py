@@ -228,7 +228,7 @@ def test_people_without_a_name_are_different_people(tmp_path):
     asked = read_histories(tmp_path / 'h.jsonl')
     assert asked.user_id.tolist() == ['1', '2']
     after = pd.DataFrame([('B1', 'B2', 1.0, 1.0)], columns=['before', 'product_id', 'weight', 'damping'])
-    model = HistoryModel.of(['B1', 'B2'], after, pd.DataFrame(dict(product_id=[], again=[])))
+    model = HistoryModel(['B1', 'B2'], after, pd.DataFrame(dict(product_id=[], again=[])))
     assert set(history_table(model, asked)['HR@10']) == {'1.0000 (1.000 to 1.000)'}
     assert set(history_table(model, asked[:1])['HR@10']) == {'1.0000'}, 'one person tells nothing of others'
 
@@ -453,7 +453,7 @@ def test_data_in_memory_have_no_histories_whatever_lies_in_this_folder(tmp_path,
 
 
 def test_a_history_without_vectors_is_ranked_by_what_needs_none():
-    model = HistoryModel.of(
+    model = HistoryModel(
         list('xyz'),
         pd.DataFrame(dict(before=['x'], product_id=['y'], weight=1.0, damping=1.0)),
         pd.DataFrame(dict(product_id=['x'], again=0.5)),

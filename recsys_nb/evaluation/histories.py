@@ -6,7 +6,6 @@
 __all__ = ['HistoryModel', 'recency', 'read_histories', 'histories_in', 'history_table', 'evaluate_histories']
 
 # %% ../../nbs/34_evaluation.histories.ipynb #94080c3f
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -19,29 +18,20 @@ from .fusion import Weights, mix
 from .metrics import Catalogue, rank_all, ranking_metrics
 
 # %% ../../nbs/34_evaluation.histories.ipynb #021e10be
-@dataclass
 class HistoryModel:
     "What follows what, what is alike, and what is had again."
-    ids:np.ndarray          # (n,) product ids, sorted
-    after:sparse.csr_matrix # (n, n) row: what was had, column: what follows, see `followers`
-    again:np.ndarray        # (n,) the share of those who had it that had it again, see `rebuys`
-    vectors:np.ndarray|None # (n, dim) vectors of the product tower, unit length; `None`: without meaning
-
-# %% ../../nbs/34_evaluation.histories.ipynb #99717f9d
-@patch(cls_method=True)
-def of(cls:HistoryModel,
-    ids,                    # Product ids, sorted
-    followers:pd.DataFrame, # `before`, `product_id`, `weight`, `damping`
-    rebuys:pd.DataFrame,    # `product_id`, `again`
-    vectors=None,           # (n, dim) in the order of `ids`
-) -> HistoryModel:
-    "A model of tables."
-    known = pd.Index(ids)
-    f = followers[followers.before.isin(known) & followers.product_id.isin(known)]
-    cells = known.get_indexer(f.before), known.get_indexer(f.product_id)
-    after = sparse.csr_matrix((f.weight*f.damping, cells), (len(known), len(known)))
-    again = rebuys.set_index('product_id').again.reindex(known, fill_value=0).to_numpy()
-    return cls(known.to_numpy(), after, again, vectors)
+    def __init__(self,
+        ids,                    # Product ids, sorted
+        followers:pd.DataFrame, # `before`, `product_id`, `weight`, `damping`: what follows what, see `followers`
+        rebuys:pd.DataFrame,    # `product_id`, `again`: the share of those who had it that had it again, see `rebuys`
+        vectors=None,           # (n, dim) of the product tower, unit length, in the order of `ids`; `None`: no meaning
+    ):
+        self.ids = pd.Index(ids)
+        f = followers[followers.before.isin(self.ids) & followers.product_id.isin(self.ids)]
+        cells = self.ids.get_indexer(f.before), self.ids.get_indexer(f.product_id)
+        self.after = sparse.csr_matrix((f.weight*f.damping, cells), (len(self.ids), len(self.ids)))
+        self.again = rebuys.set_index('product_id').again.reindex(self.ids, fill_value=0).to_numpy()
+        self.vectors = vectors
 
 # %% ../../nbs/34_evaluation.histories.ipynb #a4dbf71f
 _longest_history = 10 # Products that count, the latest
@@ -98,7 +88,7 @@ def counted(cls:HistoryModel,
     "A model of a prepared data set."
     ids = sorted(data.products.product_id)
     path = _interactions(data)
-    return cls.of(ids, count_histories(path, part), count_histories(path, part, rebuys), vectors)
+    return cls(ids, count_histories(path, part), count_histories(path, part, rebuys), vectors)
 
 # %% ../../nbs/34_evaluation.histories.ipynb #3db0785b
 def _interactions(data):
@@ -137,9 +127,8 @@ def rank(self:HistoryModel,
     k:int=10,  # Length of the lists
 ) -> dict:     # system -> (n_histories, k) positions, best first
     "The products that come next, by each system; those with meaning need vectors."
-    known = pd.Index(self.ids)
     def ask(some):
-        places = [known.get_indexer(list(h)) for h in some]
+        places = [self.ids.get_indexer(list(h)) for h in some]
         return self.scores([p[p >= 0] for p in places])
     return rank_all(ask, histories, len(self.ids), k, memory=8e6, desc='ranking histories')
 
@@ -149,7 +138,7 @@ def history_table(
     asked:pd.DataFrame,  # See `read_histories`
 ) -> pd.DataFrame:       # A row per system: HR@10 and NDCG@10 with their intervals
     "Each signal alone, without each, and all together."
-    answer = [{p} if p >= 0 else set() for p in pd.Index(model.ids).get_indexer(asked.next)]
+    answer = [{p} if p >= 0 else set() for p in model.ids.get_indexer(asked.next)]
     rows = []
     for name, lists in model.rank(asked.history).items():
         m = ranking_metrics(lists, answer)[['recall@10', 'ndcg@10']]
