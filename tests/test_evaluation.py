@@ -91,7 +91,7 @@ def test_the_order_of_rows_in_the_table_does_not_matter(case, random):
     random.shuffle(order)
 
     def best(frame):
-        cat, known = Catalogue.of(frame), frame.set_index('product_id').score
+        cat, known = Catalogue(frame), frame.set_index('product_id').score
         return cat.ids[top_k(known[cat.ids].to_numpy()[None], 5)[0]].tolist()
 
     assert best(shop) == best(shop.iloc[order])
@@ -254,7 +254,7 @@ def test_word_methods_take_any_text(documents, queries):
         bm25_scorer(documents),
         tfidf_scorer(documents),
         popularity_scorer(
-            Catalogue(np.arange(len(documents)), documents, np.arange(len(documents)), documents),
+            Catalogue(pd.DataFrame(dict(product_id=range(len(documents)), family_id='f', text=documents))),
             pd.DataFrame(dict(product_id=[0])),
         ),
     ):
@@ -314,7 +314,7 @@ def test_the_report_on_real_reviews(electronics):
 def test_products_without_reviews_gain_nothing_by_that():
     signals = dict(meaning=[[0.9, 0.9]], words=[[1.0, 1.0]], reviews=[[0.8, np.nan]], review_words=[[2.0, np.nan]])
     cat, data = (
-        Catalogue(np.arange(2), ["a red pen"] * 2, np.arange(2), ["a red pen"] * 2),
+        Catalogue(pd.DataFrame(dict(product_id=range(2), family_id=['f', 'g'], text='a red pen'))),
         SimpleNamespace(train=pd.DataFrame(dict(product_id=[0]))),
     )
     signals, weights = (
@@ -420,7 +420,7 @@ def test_of_a_table_on_disk_only_what_is_asked_is_read(tmp_path):
 
 
 def test_the_fitted_mixture_is_no_worse_than_its_parts(electronics):
-    cat, val = Catalogue.of(electronics.products), electronics.val
+    cat, val = Catalogue(electronics.products), electronics.val
     texts, relevant = val.text.tolist(), [{f} for f in cat.families[cat.positions(val.product_id)]]
     rare, words = tfidf_scorer(cat.texts), bm25_scorer(cat.texts)
     asked = trials(lambda some: dict(meaning=rare(some), words=words(some)), texts, cat.families, relevant)

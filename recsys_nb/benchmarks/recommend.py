@@ -188,7 +188,7 @@ def fewer_tokens(
     "What it costs to read less of a product."
     reviews = pd.concat([data.train, data.val, data.test])
     reviews = reviews[reviews.informative].sample(frac=1, random_state=0)[:n]
-    cat, model = Catalogue.of(data.products), DualEncoderSBERT(max_tokens=max(sizes))
+    cat, model = Catalogue(data.products), DualEncoderSBERT(max_tokens=max(sizes))
     asked, relevant = review_queries(reviews), [{f} for f in cat.families[cat.positions(reviews.product_id)]]
     users, words = dict(zip(asked, model.encode(asked, max_tokens=128))), bm25_scorer(cat.words)
     found, seconds, rows = {}, {}, []

@@ -157,5 +157,5 @@ def evaluate_histories(
 ) -> pd.DataFrame: # See `history_table`
     "How well the next product of a history is found, among all products; `RecsysError` where nobody has a history."
     asked = read_histories(path)
-    vectors = encoder.encode(Catalogue.of(data.products).texts, 'product')
+    vectors = encoder.encode(Catalogue(data.products).texts, 'product')
     return history_table(HistoryModel.counted(data, vectors), asked)

@@ -7,7 +7,6 @@ __all__ = ['top_k', 'hits', 'ndcg', 'gain_metrics', 'ranking_metrics', 'padded',
            'Catalogue', 'rank_all', 'rank', 'dense_scorer', 'review_queries', 'quick_validation']
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #15c304d4
-from dataclasses import dataclass
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..core.files import RecsysError, progress
@@ -132,26 +131,18 @@ def word_documents(
     return (head + '\n' + head + '\n' + p.text.fillna('')).tolist()
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #f4b2ffd6
-@dataclass
 class Catalogue:
-    "All products as candidates, in the order of their ids."
-    ids:np.ndarray      # (n,) product ids, sorted
-    texts:list          # n documents for the product tower
-    families:np.ndarray # (n,) a number per family, from 0
-    words:list          # n documents to look for words in
+    "All products as candidates, in the order of their ids; of no product a `RecsysError`."
+    def __init__(self,
+        products:pd.DataFrame, # With `product_id`, `family_id` and what `word_documents` reads
+    ):
+        if not len(products): raise RecsysError('products: there are none to rank')
+        p = products.sort_values('product_id')
+        self.ids = p.product_id.to_numpy()      # (n,) sorted
+        self.texts = p.text.fillna('').tolist() # n documents for the product tower
+        self.families = pd.factorize(p.family_id.fillna(p.product_id))[0] # (n,) a number per family, from 0
+        self.words = word_documents(p)          # n documents to look for words in
     def __len__(self): return len(self.ids)
-
-# %% ../../nbs/30_evaluation.metrics.ipynb #84e8fe32
-@patch(cls_method=True)
-def of(
-    cls:Catalogue,
-    products:pd.DataFrame, # With `product_id`, `family_id` and what `word_documents` reads
-) -> Catalogue:
-    "The catalogue of a products table; an empty one is a `RecsysError`."
-    if not len(products): raise RecsysError('products: there are none to rank')
-    p = products.sort_values('product_id')
-    families = pd.factorize(p.family_id.fillna(p.product_id))[0]
-    return cls(p.product_id.to_numpy(), p.text.fillna('').tolist(), families, word_documents(p))
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #cbd382c9
 @patch
@@ -222,7 +213,7 @@ def quick_validation(
     data,               # With `val` and `products`
 ) -> dict:              # val_ndcg@10 val_recall@1 val_recall@10 val_mrr@10 val_queries val_candidates
     "Validation metrics: each review of `val` asks for its product among all `products`."
-    cat = Catalogue.of(data.products)
+    cat = Catalogue(data.products)
     ranked = rank(dense_scorer(model, cat.texts), review_queries(data.val), len(cat), k=10, desc='validating')
     means = ranking_metrics(ranked, cat.relevant(data.val.product_id), families=cat.families).mean()
     found = {f'val_{m}': float(means[m]) for m in ('ndcg@10', 'recall@1', 'recall@10', 'mrr@10')}

@@ -376,7 +376,7 @@ def evaluate_retrieval(
     signals:bool=True,        # Also measure what buyers said: encodes a few reviews of each family
 ) -> RetrievalReport:
     "Measure the encoders and everything that they have to beat."
-    cat = Catalogue.of(data.products)
+    cat = Catalogue(data.products)
     reviews = _sample(data, split)
     askers = _askers(encoders, base, cat, preset)
     main = list(askers)[-1]
@@ -423,7 +423,7 @@ def compare_encoders(
     max_tokens:int=128, # Tokens of a text that are read, at most
 ) -> pd.DataFrame:      # A row each, the best first; `failed` says why one was not measured
     "Measure encoders as they come on the validation part."
-    cat, rows = Catalogue.of(data.products), []
+    cat, rows = Catalogue(data.products), []
     task = review_task(cat, _sample(data, 'val'))
     for base in dict.fromkeys(bases):
         try: rows.append(dict(base=base) | _tried(base, task, cat, max_tokens))
