@@ -7,6 +7,7 @@ __all__ = ['heard', 'chatty', 'popularity_scorer', 'tfidf_scorer', 'count_words'
            'chosen_reviews', 'Heard', 'how_spoken', 'Weights', 'mix', 'Trials', 'trials', 'fit_weights']
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #63a92d09
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 import numpy as np, pandas as pd, qdrant_edge as edge
@@ -221,41 +222,32 @@ def mix(
     return np.round(mean + weights.star*liked, 6)
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #ef1e6147
-@dataclass
 class Trials:
     "Queries with their candidates, on which weights are tried."
-    signals:dict      # Signal -> (n_queries, n), see `mix`
-    place:np.ndarray  # (n_queries, n) which of the query's families a candidate is of; the last number stands for none
-    good:np.ndarray   # (n_queries, n_families) whether a family answers the query
-    n_good:np.ndarray # (n_queries,) how many families do, found or not
-    spoken:np.ndarray # (n_queries,) see `how_spoken`
-    groups:list       # What belongs together when errors are estimated: the first family that answers
+    def __init__(self,
+        signals:list,  # For each query: signal -> (n,), candidates in the order of their ids
+        families:list, # For each query the (n,) family of each candidate
+        relevant:list, # For each query the set of families that answer it
+        spoken:list,   # How much each query is spoken, see `how_spoken`
+    ):
+        uniques = [pd.factorize(np.asarray(f)) for f in families]
+        # (n_queries, n_families) whether a family answers the query, and how many do, found or not
+        self.good = padded([np.isin(own, list(r)) for (_, own), r in zip(uniques, relevant)], False)
+        self.n_good = np.array([len(r) for r in relevant])
+        # (n_queries, n) which of these families a candidate is of; the last number stands for none
+        self.place = padded([code for code, _ in uniques], self.good.shape[1])
+        names = dict.fromkeys(name for own in signals for name in own)
+        nothing = np.full(self.place.shape[1], np.nan)
+        # signal -> (n_queries, n), see `mix`
+        self.signals = {name: padded([own.get(name, nothing) for own in signals], np.nan) for name in names}
+        self.spoken = np.array(spoken)
+        self.groups = [min(r) for r in relevant] # what belongs together when errors are estimated
     def __len__(self): return len(self.spoken)
     def without(self, names):
         "The same without some signals."
-        return replace(self, signals={s: v for s, v in self.signals.items() if s not in names})
-
-# %% ../../nbs/32_evaluation.fusion.ipynb #7c1cda5d
-@patch(cls_method=True)
-def of(cls:Trials,
-    signals:list,  # For each query: signal -> (n,), candidates in the order of their ids
-    families:list, # For each query the (n,) family of each candidate
-    relevant:list, # For each query the set of families that answer it
-    spoken:list,   # How much each query is spoken
-) -> Trials:
-    "Trials of the candidates of some queries."
-    uniques = [pd.factorize(np.asarray(f)) for f in families]
-    good = padded([np.isin(own, list(r)) for (_, own), r in zip(uniques, relevant)], False)
-    place = padded([code for code, _ in uniques], good.shape[1])
-    names = dict.fromkeys(name for own in signals for name in own)
-    nothing = np.full(place.shape[1], np.nan)
-    return cls(
-        signals={name: padded([own.get(name, nothing) for own in signals], np.nan) for name in names},
-        place=place,
-        good=good,
-        n_good=np.array([len(r) for r in relevant]),
-        spoken=np.array(spoken),
-        groups=[min(r) for r in relevant])
+        other = copy(self)
+        other.signals = {s: v for s, v in self.signals.items() if s not in names}
+        return other
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #f72e3e7b
 @patch
@@ -293,7 +285,7 @@ def trials(
         for row, found in enumerate(map(np.unique, np.concatenate(best, axis=1))):
             own.append({name: v[row, found] for name, v in signals.items()})
             theirs.append(families[found])
-    return Trials.of(own, theirs, relevant, [how_spoken(t) for t in texts])
+    return Trials(own, theirs, relevant, [how_spoken(t) for t in texts])
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #0a9a1f5a
 def _moved(weights, what, signal, step):

@@ -253,7 +253,7 @@ def trials_of(
     found = [sorted(candidates, key=lambda c: c.product_id) for candidates in answers]
     signals = [signals_of(candidates, q.asked) for candidates, q in zip(found, lookups)]
     families = [[c.family_id for c in candidates] for candidates in found]
-    return Trials.of(signals, families, queries.relevant.tolist(), [how_spoken(t) for t in texts])
+    return Trials(signals, families, queries.relevant.tolist(), [how_spoken(t) for t in texts])
 
 # %% ../../nbs/54_index.build.ipynb #ee089a8d
 def _fitted_weights(
