@@ -421,9 +421,10 @@ def test_of_a_table_on_disk_only_what_is_asked_is_read(tmp_path):
 
 def test_the_fitted_mixture_is_no_worse_than_its_parts(electronics):
     cat, val = Catalogue(electronics.products), electronics.val
-    texts, relevant = val.text.tolist(), [{f} for f in cat.families[cat.positions(val.product_id)]]
+    relevant = [{f} for f in cat.families[cat.positions(val.product_id)]]
+    queries = pd.DataFrame(dict(query=val.text.tolist(), relevant=relevant))
     rare, words = tfidf_scorer(cat.texts), bm25_scorer(cat.texts)
-    asked = trials(lambda some: dict(meaning=rare(some), words=words(some)), texts, cat.families, relevant)
+    asked = trials(lambda some: dict(meaning=rare(some), words=words(some)), queries, cat.families)
     fitted = fit_weights(dict(reviews=asked))
     mean = {share: asked.scores(fitted.with_words(share)).mean() for share in (0, 0.5, 1)}
     assert asked.scores(fitted).mean() >= max(mean.values()) - 0.002

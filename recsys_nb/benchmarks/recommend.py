@@ -189,15 +189,16 @@ def fewer_tokens(
     reviews = pd.concat([data.train, data.val, data.test])
     reviews = reviews[reviews.informative].sample(frac=1, random_state=0)[:n]
     cat, model = Catalogue(data.products), DualEncoderSBERT(max_tokens=max(sizes))
-    asked, relevant = review_queries(reviews), [{f} for f in cat.families[cat.positions(reviews.product_id)]]
-    users, words = dict(zip(asked, model.encode(asked, max_tokens=128))), bm25_scorer(cat.words)
+    asked, words = review_queries(reviews), bm25_scorer(cat.words)
+    queries = pd.DataFrame(dict(query=asked, relevant=[{f} for f in cat.families[cat.positions(reviews.product_id)]]))
+    users = dict(zip(asked, model.encode(asked, max_tokens=128)))
     found, seconds, rows = {}, {}, []
     for size in sizes:
         start = time.perf_counter()
         products = model.encode(cat.texts, side='product', max_tokens=size)
         seconds[size] = time.perf_counter() - start
         def ask(texts): return dict(meaning=np.stack([users[t] for t in texts]) @ products.T, words=words(texts))
-        ts = trials(ask, asked, cat.families, relevant)
+        ts = trials(ask, queries, cat.families)
         found[size] = dict(meaning=ts.scores(Weights().with_words(0)), mixture=ts.scores(Weights()))
     for size, ways in found.items():
         row = dict(tokens=size, seconds=round(seconds[size], 1))

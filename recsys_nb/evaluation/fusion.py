@@ -225,11 +225,11 @@ def mix(
 class Trials:
     "Queries with their candidates, on which weights are tried."
     def __init__(self,
-        signals:list,  # For each query: signal -> (n,), candidates in the order of their ids
-        families:list, # For each query the (n,) family of each candidate
-        relevant:list, # For each query the set of families that answer it
-        spoken:list,   # How much each query is spoken, see `how_spoken`
+        queries:pd.DataFrame, # `query`, and `relevant`: the set of families that answer it
+        signals:list,         # For each query: signal -> (n,), candidates in the order of their ids
+        families:list,        # For each query the (n,) family of each candidate
     ):
+        relevant = queries.relevant
         uniques = [pd.factorize(np.asarray(f)) for f in families]
         # (n_queries, n_families) whether a family answers the query, and how many do, found or not
         self.good = padded([np.isin(own, list(r)) for (_, own), r in zip(uniques, relevant)], False)
@@ -240,7 +240,7 @@ class Trials:
         nothing = np.full(self.place.shape[1], np.nan)
         # signal -> (n_queries, n), see `mix`
         self.signals = {name: padded([own.get(name, nothing) for own in signals], np.nan) for name in names}
-        self.spoken = np.array(spoken)
+        self.spoken = queries['query'].map(how_spoken).to_numpy()
         self.groups = [min(r) for r in relevant] # what belongs together when errors are estimated
     def __len__(self): return len(self.spoken)
     def without(self, names):
@@ -271,12 +271,12 @@ def scores(self:Trials, weights:Weights) -> np.ndarray:
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #492b522c
 def trials(
-    ask,                 # From texts to signal -> (n_texts, n_products)
-    texts:list,          # The queries
-    families:np.ndarray, # (n_products,)
-    relevant:list,       # For each query the set of families that answer it
+    ask,                  # From texts to signal -> (n_texts, n_products)
+    queries:pd.DataFrame, # See `Trials`
+    families:np.ndarray,  # (n_products,)
 ) -> Trials:
     "The hundred best candidates of each signal, of each query; a chunk of queries at a time."
+    texts = queries['query'].tolist()
     own, theirs = [], []
     n = int(max(64e6 // (16*len(families)), 1))
     for i in range(0, len(texts), n):
@@ -285,7 +285,7 @@ def trials(
         for row, found in enumerate(map(np.unique, np.concatenate(best, axis=1))):
             own.append({name: v[row, found] for name, v in signals.items()})
             theirs.append(families[found])
-    return Trials(own, theirs, relevant, [how_spoken(t) for t in texts])
+    return Trials(queries, own, theirs)
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #0a9a1f5a
 def _moved(weights, what, signal, step):

@@ -256,7 +256,7 @@ def _all_weights(data, cat, askers, said, mixed):
     families = data.products.set_index('product_id').family_id[cat.ids].to_numpy()
     def fitted(asker, heard):
         ask = asker.about(heard)
-        return fit_weights({kind: trials(ask, q['query'].tolist(), families, q.relevant) for kind, q in kinds.items()})
+        return fit_weights({kind: trials(ask, queries, families) for kind, queries in kinds.items()})
     known = Heard(cat, pd.concat([said, shown]) if mixed else said)
     mixtures = {name: fitted(askers[name], known) for name in mixed}
     return {metadata: fitted(list(askers.values())[-1], Heard(cat, said[:0]))} | mixtures

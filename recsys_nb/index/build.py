@@ -23,7 +23,7 @@ from ..core.runs import find_run
 from ..core.settings import Count, Settings, Switch, WholeNumber, setting
 from ..data.histories import count_histories
 from ..data.reading import quoted, without_bar
-from ..evaluation.fusion import Trials, chosen_reviews, count_words, fit_weights, heard, how_spoken
+from ..evaluation.fusion import Trials, chosen_reviews, count_words, fit_weights, heard
 from ..evaluation.metrics import word_documents
 from ..evaluation.queries import fitting_queries
 from .products import ProductIndex, Query, followed, index_format, read_manifest, signals_of, sound, with_scores
@@ -253,7 +253,7 @@ def trials_of(
     found = [sorted(candidates, key=lambda c: c.product_id) for candidates in answers]
     signals = [signals_of(candidates, q.asked) for candidates, q in zip(found, lookups)]
     families = [[c.family_id for c in candidates] for candidates in found]
-    return Trials(signals, families, queries.relevant.tolist(), [how_spoken(t) for t in texts])
+    return Trials(queries, signals, families)
 
 # %% ../../nbs/54_index.build.ipynb #ee089a8d
 def _fitted_weights(
