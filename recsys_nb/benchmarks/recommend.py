@@ -137,12 +137,11 @@ def two_tasks(
 ) -> dict: # Task -> a table of queries and of the families that are right for each
     "Test reviews as queries, and the keyword queries that no weight was fitted on."
     from recsys_nb.evaluation.queries import keyword_task
-    family, keywords = dict(zip(data.products.product_id, data.products.family_id)), keyword_task(data.products, 'test')
+    keywords = keyword_task(data.products, 'test')
     test = data.test[data.test.informative]
     texts = [review_text(a, b) for a, b in zip(test.title.fillna(''), test.text)]
     reviews = pd.DataFrame(dict(query=texts, relevant=[{f} for f in test.family_id], group=test.family_id))
-    right = [{family[i] for i in r} for r in keywords.relevant]
-    return dict(reviews=reviews, keywords=keywords.assign(relevant=right, group=range(len(keywords))))
+    return dict(reviews=reviews, keywords=keywords.assign(group=range(len(keywords))))
 
 # %% ../../nbs/96_benchmarks.recommend.ipynb #d1f7b7a9
 def rank_fusion(

@@ -140,7 +140,8 @@ class Catalogue:
         p = products.sort_values('product_id')
         self.ids = p.product_id.to_numpy()      # (n,) sorted
         self.texts = p.text.fillna('').tolist() # n documents for the product tower
-        self.families = pd.factorize(p.family_id.fillna(p.product_id))[0] # (n,) a number per family, from 0
+        self.family_ids = p.family_id.fillna(p.product_id).to_numpy() # (n,)
+        self.families = pd.factorize(self.family_ids)[0] # (n,) a number per family, from 0
         self.words = word_documents(p)          # n documents to look for words in
     def __len__(self): return len(self.ids)
 

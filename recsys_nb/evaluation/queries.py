@@ -55,10 +55,10 @@ def _fits(query):
 def keyword_task(
     products:pd.DataFrame, # With product_id, family_id, title, features, brand, categories
     part:str='all',        # 'fit' for a third to fit weights on, or none, 'test' for the others, or 'all'
-) -> pd.DataFrame:         # A row per query: query, kind ('category' or 'attribute'), relevant (a set of product ids)
-    "Short queries made from the catalogue, with the products that answer them."
+) -> pd.DataFrame:         # A row per query: query, kind ('category' or 'attribute'), relevant (a set of families)
+    "Short queries made from the catalogue, with the families that answer them."
     p = products.sort_values('product_id').drop_duplicates('family_id')
-    ids = p.product_id.to_numpy()
+    families = p.family_id.fillna(p.product_id).to_numpy()
     by_leaf = p.groupby(p.categories.str[-1]).indices
     leaves = {name: members for name, members in sorted(by_leaf.items()) if len(members) >= 2}
     if not leaves and part != 'fit':
@@ -70,7 +70,7 @@ def keyword_task(
         for name, members in leaves.items() if len(members) <= len(p)/2]
     rows += _attributes(leaves, titles, found, brands)
     said = {}
-    for query, kind, members in rows: said.setdefault(query, (kind, set()))[1].update(ids[members])
+    for query, kind, members in rows: said.setdefault(query, (kind, set()))[1].update(families[members])
     task = pd.DataFrame([(query, *o) for query, o in said.items()], columns=['query', 'kind', 'relevant'])
     if part != 'all':
         task = task[task['query'].map(_fits) == (part == 'fit')]
@@ -103,10 +103,7 @@ def fitting_queries(
         return pd.DataFrame(dict(query=review_queries(told), relevant=[{f} for f in told.family_id]))
     kinds = dict(warm=reviews(asked[warm]), cold=reviews(asked[~warm]))
     kinds['sentences'] = drawn(_one_sentence_each(pd.concat(kinds, ignore_index=True)))
-    products = _some_categories(data)
-    keywords = keyword_task(products, 'fit')
-    family = dict(zip(products.product_id, products.family_id))
-    kinds['keywords'] = drawn(keywords.assign(relevant=[{family[i] for i in r} for r in keywords.relevant]))
+    kinds['keywords'] = drawn(keyword_task(_some_categories(data), 'fit'))
     kept = ['family_id', 'product_id', 'review_id', 'title', 'text', 'rating']
     kinds = {kind: queries for kind, queries in kinds.items() if len(queries) >= 20}
     return kinds, read_rows(data, 'val', shown, kept)

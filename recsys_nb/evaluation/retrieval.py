@@ -55,10 +55,11 @@ def _keywords_as_task(
     cat:Catalogue,           # The candidates
     keywords:pd.DataFrame,   # From `keyword_task`
 ) -> QuerySet:
-    "Each short query asks for the products that it describes."
+    "Each short query asks for the families that it describes."
     parts = {'all': np.ones(len(keywords), bool)}
     parts |= {kind: (keywords.kind == kind).to_numpy() for kind in ('category', 'attribute')}
-    relevant = [set(cat.positions(o)) for o in keywords.relevant]
+    place = dict(zip(cat.family_ids, range(len(cat))))
+    relevant = [{place[family] for family in o} for o in keywords.relevant]
     return QuerySet('keywords', keywords['query'].tolist(), relevant, np.arange(len(keywords)), parts)
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #41d644c4
@@ -253,10 +254,9 @@ def about(self:Asker,
 def _all_weights(data, cat, askers, said, mixed):
     "The weights of metadata alone and of the mixtures, from validation reviews"
     kinds, shown = fitting_queries(data)
-    families = data.products.set_index('product_id').family_id[cat.ids].to_numpy()
     def fitted(asker, heard):
         ask = asker.about(heard)
-        return fit_weights({kind: trials(ask, queries, families) for kind, queries in kinds.items()})
+        return fit_weights({kind: trials(ask, queries, cat.family_ids) for kind, queries in kinds.items()})
     known = Heard(cat, pd.concat([said, shown]) if mixed else said)
     mixtures = {name: fitted(askers[name], known) for name in mixed}
     return {metadata: fitted(list(askers.values())[-1], Heard(cat, said[:0]))} | mixtures
