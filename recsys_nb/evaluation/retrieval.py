@@ -136,10 +136,9 @@ def add(self:RetrievalReport,
     self_check(task, cat)
     head = _headline_part(table)
     for part, chosen in task.parts.items():
-        figures = every[chosen].xs('ndcg@10', axis=1, level=1)
         for system, rival in rivals.items():
             if part == head or system == together and part in ('cold', 'warm'):
-                new, base = figures[system], figures[rival]
+                new, base = (every[chosen][name, 'ndcg@10'] for name in (system, rival))
                 name = f'{task.name}, {part}' if system == together else task.name
                 difference = bootstrap_interval(new - base, task.groups[chosen])
                 self.verdicts[name, system] = verdict(new.mean(), base.mean(), difference, of=rival)
