@@ -253,7 +253,7 @@ def find_preset(
     "The preset of that name, or the best this machine has; `RecsysError` where the machine lacks it."
     if isinstance(name, Preset): return name
     if not re.fullmatch('(auto|cpu|cuda|mps)(:float32|:bfloat16|:fast)?', str(name)):
-        raise RecsysError(f'preset {name!r}: expected auto, cpu, cuda or mps, perhaps with :float32, :bfloat16 or :fast')
+        raise RecsysError(f'preset {name!r}: expected auto, cpu, cuda or mps, and perhaps :float32, :bfloat16 or :fast')
     device, _, form = str(name).partition(':')
     have = _have()
     if device == 'auto': device = have[0]
