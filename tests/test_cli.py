@@ -1,6 +1,6 @@
 "The command: what it prints, what it refuses, and that a refusal leaves everything as it was."
 
-import gzip, hashlib, json, os, re, shutil, signal, subprocess, sys
+import errno, gzip, hashlib, json, os, re, shutil, signal, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -13,7 +13,6 @@ from recsys_nb.core.runs import RunFolder, new_run, set_state
 from recsys_nb.training.settings import EncoderConfig, ScoreConfig
 from recsys_nb.data.prepare import load_prepared
 from recsys_nb.data.sample_store import make_sample_store
-from recsys_nb.index.update import _written
 from recsys_nb.serve.running import open_port
 from test_encoders import write_base
 
@@ -40,11 +39,24 @@ def contents(path):
     return json.loads(path.read_text()) if path.name in ('edge_config.json', 'segment.json') else digest(path)
 
 
+def written(file):
+    "Where a file has data and no hole: begin and end of each stretch."
+    end = 0
+    while True:
+        try:
+            start = os.lseek(file, end, os.SEEK_DATA)
+        except OSError as e:
+            assert e.errno == errno.ENXIO
+            return  # only a hole is left
+        end = os.lseek(file, start, os.SEEK_HOLE)
+        yield start, end
+
+
 def digest(path, size=2**16):
     "A hash of a file, whose holes are not read: Qdrant's files are gigabytes of them."
     found = hashlib.sha256(str(path.stat().st_size).encode())
     with open(path, 'rb') as f:
-        blocks = {n for begin, end in _written(f.fileno()) for n in range(begin // size, -(-end // size))}
+        blocks = {n for begin, end in written(f.fileno()) for n in range(begin // size, -(-end // size))}
         for n in sorted(blocks):
             piece = os.pread(f.fileno(), size, n * size)
             if piece != bytes(len(piece)):
