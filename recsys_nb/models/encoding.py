@@ -157,7 +157,7 @@ def _quickest_way(
     n,      # Texts that there are to read
     work,   # Function that lets such a reader read texts at some places, and returns what it found
 ) -> str:   # The name of a way
-    "How a network computes fastest here: 'torch' or 'openvino', in 'float32' or 'bfloat16'."
+    "How a network computes fastest here: 'torch' or 'openvino', in 'float32', 'bfloat16' or, if asked for, 'int8'."
     if n <= _few_texts: return 'torch float32'
     exact = 'torch bfloat16' if preset.bfloat16 else 'torch float32'
     if preset.device != 'cpu' or preset.runtime == 'torch': return exact
