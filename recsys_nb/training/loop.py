@@ -266,7 +266,8 @@ def __str__(self:Plan):
     took = self.epochs*self.examples/self.rate
     times = 'once' if self.epochs == 1 else f'{self.epochs} times'
     limit = f'the limit is {lasting(self.limit)}' if self.limit else 'there is no limit'
-    return (f'{self.examples:,} of {self.available:,} {self.unit}s, {times}, '
+    share = self.examples/self.available
+    return (f'{self.examples:,} of {self.available:,} {self.unit}s ({share:.1%}), {times}, '
             f'about {lasting(took)} at {float(f"{self.rate:.3g}"):,g} a second; {limit}')
 
 # %% ../../nbs/42_training.loop.ipynb #705b0334
