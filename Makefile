@@ -5,7 +5,7 @@ BIN    := .venv/bin
 NOTEBOOKS := $(wildcard nbs/*.ipynb nbs/*/*.ipynb)
 TESTS  ?= tests
 
-.PHONY: help demo test hostile notebooks readme sync site docs
+.PHONY: help demo test runtimes hostile notebooks readme sync site docs
 .DEFAULT_GOAL := help
 
 help: ## List what can be made
@@ -27,6 +27,10 @@ demo: .venv ## Run the whole engine on the sample store: clean, train, export, i
 
 test: .venv ## Run all notebooks and tests, and print the coverage
 	$(BIN)/python -m slipcover --source recsys_nb --omit recsys_nb/_modidx.py --skip-covered -m pytest -q -p no:cacheprovider -n 2 --dist loadgroup --durations=8 $(TESTS)
+
+runtimes: .venv ## Try the optional runtimes, OpenVINO and its int8, from a folder of their own
+	$(BIN)/python -m pip install -q --no-deps --target .runtimes --upgrade openvino openvino-telemetry nncf pydot ninja
+	PYTHONPATH=.runtimes $(BIN)/python -m pytest -q -p no:cacheprovider -k 'openvino or runtime' tests/test_machine.py tests/test_score_model.py
 
 hostile: .venv ## Try 100,000 hostile inputs: files, lines, tables, sentences, requests, the service
 	RECSYS_EXAMPLES=26 $(BIN)/python -m pytest -q -p no:cacheprovider -n 2 -m hypothesis --hypothesis-show-statistics $(TESTS)
