@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx, pandas as pd, pytest
 
+from recsys_nb.benchmarks.answers import answers
 from recsys_nb.command.cli import main
 from recsys_nb.core.files import read_json, write_json
 from recsys_nb.core.runs import RunFolder, new_run, set_state
@@ -32,6 +33,11 @@ def root(tmp_path_factory):
     assert recsys('prepare', '--reviews', store.reviews, '--meta', store.meta, '--name', 'shop', '--root', root) == 0
     assert recsys('index', '--data', 'shop', '--run', 'base', '--root', root) == 0
     return root
+
+
+def test_fifty_answers_are_read_from_any_index(root):
+    found = answers(quick=True, folder=root)
+    assert set(found.named) == {'as answered', 'as ranked'} and sum(found.shown.values()) == len(found.told)
 
 
 def contents(path):

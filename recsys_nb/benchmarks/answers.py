@@ -108,7 +108,7 @@ def answers(
 ) -> Reading:
     "Ask all questions, five products each, and count what their answers show."
     n = 5 if quick else None
-    as_it_ranks = replaced.object(Recommender, '_reordered', lambda self, hits, wish: hits)
+    as_it_ranks = replaced.object(Recommender, '_reordered', lambda self, wish: wish.hits)
     with Recommender.load(folder) as rec:
         told = [dict(text=text, title=r.title, why_from=r.why_from, why=r.why)
                 for text in questions[:n] for r in rec.recommend(text, k=5)]

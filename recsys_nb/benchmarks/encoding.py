@@ -89,7 +89,7 @@ def encoding(
     peers = {'SentenceTransformer.encode': peer}
     if not quick: peers |= _switched(model.tower('product'), texts, on)
     if not quick and on.device == 'cpu': peers |= _other_runtimes(model, texts)
-    if not quick and installed('nncf'):
+    if not quick and on.device == 'cpu' and installed('openvino') and installed('nncf'):
         peers['ours, fast'] = partial(model.encode, texts, 'product', preset='auto:fast')
     peers = {name: per_second(f, n) for name, f in peers.items()}
     b = compare('encoding', 'texts/s', per_second(ours, n), peers, repeats=1 if quick else 3 if n < 10_000 else 2,

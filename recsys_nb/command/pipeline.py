@@ -90,6 +90,7 @@ def _begun_plan(plan, file, building):
 def _encoder_of(data, run, base, root):
     "What an index is made with, as `index_data` is told."
     from recsys_nb.models.dual_encoder import DualEncoderSBERT
+    if base and run != 'base': raise RecsysError("base: only with run='base'")
     if run != 'base': return run_for(data, 'encoder', run, root)
     return DualEncoderSBERT(base) if base else 'base'
 
@@ -302,7 +303,8 @@ def run_pipeline(
         result.notes.append('The data set has no reviews: the index uses the base encoder, no score was predicted.')
     say('Indexing the products …')
     encoder = str(result.written.get('encoder', 'base'))
-    result.written['index'] = index_data(data, encoder, root=root, base=base, plan=plan, preset=preset)
+    untrained = dict(base=base) if encoder == 'base' else {}
+    result.written['index'] = index_data(data, encoder, root=root, plan=plan, preset=preset, **untrained)
     result.sample_answers = _ask(result.written['index'], queries, 5)
     return result
 

@@ -68,7 +68,7 @@ def _list(row, field):
     v = row.get(field)
     if isinstance(v, str):
         raise RecsysError(f'product {row["product_id"]}: {field}={v[:60]!r}: expected a list of texts')
-    return [str(o) for o in as_tuple(v)]
+    return [str(o) for o in v] if isinstance(v, (list, tuple, np.ndarray)) else []
 
 # %% ../../nbs/50_index.stores.ipynb #5f3a46ea
 def payload_of(

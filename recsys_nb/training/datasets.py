@@ -95,8 +95,8 @@ def possible_pairs(
     for batch in read_batches(data, 'train', ['product_id', 'informative']):
         product = products.get_indexer(batch.product_id).astype(np.int32)
         found.append(pd.DataFrame(dict(product=product, informative=batch.informative.to_numpy(bool))))
-    pairs = pd.concat(found, ignore_index=True).rename_axis('row').reset_index()
-    pairs = pairs[(pairs['product'] >= 0) & (pairs.informative | (not informative))]
+    pairs = pd.concat(found, ignore_index=True)
+    pairs = pairs[(pairs['product'] >= 0) & (pairs.informative | (not informative))].rename_axis('row').reset_index()
     return pairs.assign(family=families[pairs['product']])
 
 # %% ../../nbs/41_training.datasets.ipynb #f120b8ea

@@ -145,7 +145,7 @@ class Task:
         self.data, self.config = data, config
 
     def load(self, n, share=1.):
-        "Draw `n` of the examples, and read them; `share` of the validation sample is evaluated on"
+        "Draw `n` of the examples (all, if there are fewer), and read them; a `share` of the validation sample asks"
 
     def train_batches(self, epoch):
         "The batches of an epoch (from 1), each a list"
@@ -427,7 +427,8 @@ def _evaluated(task, at, epoch, screen):
     row |= task.evaluate()
     row['evaluation_seconds'] = round(time.perf_counter() - start, 2)
     add_metrics(task.run, row)
-    tell(task.run, ' '.join(f'{k} {v:.4g}' for k, v in row.items()), screen)
+    figures = (f'{k} {v:.4g}' if isinstance(v, float) else f'{k} {v}' for k, v in row.items())
+    tell(task.run, ' '.join(figures), screen)
     return row
 
 # %% ../../nbs/42_training.loop.ipynb #a2649bca
