@@ -872,6 +872,19 @@ def test_a_quote_that_is_never_closed_costs_its_own_row_alone(tmp_path):
     assert len(list(filter(None, found))) == 3000 and json.loads(found[2000])['text'] == 'Two\nlines'
 
 
+def test_a_row_of_many_lines_with_a_cell_too_many_makes_no_rows_of_its_lines(tmp_path):
+    rows = ['id,title,description', 'B1,Desk lamp, large,"A lamp.\nSoft, warm, bright\nThe end."', 'B2,Red lamp,"Fine"']
+    (tmp_path / 'm.csv').write_text('\n'.join(rows))
+    bad, good = filter(None, as_lines(tmp_path / 'm.csv', tmp_path, 'meta').read_text().splitlines())
+    assert '4 cells, expected 3' in bad and json.loads(good)['parent_asin'] == 'B2'
+
+
+def test_an_id_is_the_product_where_a_product_is_its_name(tmp_path):
+    (tmp_path / 'm.csv').write_text('id,product,price\nB1,Red lamp,1.50\n')
+    (line,) = filter(None, as_lines(tmp_path / 'm.csv', tmp_path, 'meta').read_text().splitlines())
+    assert json.loads(line)['parent_asin'] == 'B1'
+
+
 def test_a_line_of_python_that_is_no_object_is_set_aside_as_it_stands(tmp_path):
     loose = '\n'.join(map(repr, [*reviews, review(30) | {1: 'a key that is no text'}, ('P1', None)]))
     data = prepared(tmp_path, loose.encode(), name='r.json')

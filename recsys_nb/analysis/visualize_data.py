@@ -101,6 +101,8 @@ def plot_lengths(
             color=colour,
             alpha=.55,
             label=label)
+    if not ax.patches:
+        return say_nothing(ax, 'Length of the texts', 'there are no texts')
     ax.axvline(words_read, color=muted, ls='--', lw=1)
     ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
     ax.legend(frameon=False, loc='upper left')

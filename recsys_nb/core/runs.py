@@ -119,7 +119,7 @@ def find_run(
     kinds = [kind] if kind else _run_kinds
     if (path/'status.json').exists() and path.parent.name in [_run_kinds[k] for k in kinds]: return RunFolder(path)
     runs = sorted((r for k in kinds for r in all_runs(k, root)), key=lambda r: r.name)
-    if name == 'latest': found = [r for r in runs if r.state == state and data in (None, r.data)]
+    if name == 'latest': found = [r for r in runs if r.state == state and (data is None or r.data == data)]
     else: found = [r for r in runs if r.name == str(name)]
     if found: return found[-1]
     what = f'{kind or "training"} run'

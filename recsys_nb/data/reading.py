@@ -142,7 +142,7 @@ _usual = """
     reviews text reviewtext: review_text review_body review body comment content
     reviews title summary: review_title review_headline headline
     reviews timestamp -: review_date date time
-    meta parent_asin asin: product_id productid item_id itemid sku product item id
+    meta parent_asin asin: product_id productid item_id itemid sku id product item
     meta title -: product_title product_name name
     meta store -: manufacturer"""
 _usual = {(kind, field): (older, names.split())
@@ -171,8 +171,10 @@ _table_names = re.compile(r'\.(csv|tsv|tab|psv)\b', re.I)
 # %% ../../nbs/13_data.reading.ipynb #0b3c032c
 def _encoding(head):
     encoding = json.detect_encoding(head) # by its mark, or by a zero in its first characters
-    if 'utf-16-' in encoding and head.count(0) < len(head) / 4:
-        encoding = 'utf-8' # where it is a stray one
+    has_zeros = head.count(0) >= len(head) / 4 # where it is no stray one
+    if 'utf-16-' in encoding and not has_zeros: encoding = 'utf-8'
+    if encoding == 'utf-8' and has_zeros:
+        encoding = 'utf-16-le' if head[1::2].count(0) > head[::2].count(0) else 'utf-16-be'
     try: head.decode(encoding)
     except UnicodeDecodeError as e:
         if encoding == 'utf-8' and e.start <= len(head) - 4:
@@ -344,7 +346,10 @@ def _table_lines(path, text, kind, names):
                 fields = _head(path, cells, kind, names)
                 if not _is_rating(cells): continue
             if not row[-1]: raise csv.Error('a quote is never closed')
-            if len(cells) != len(fields): raise csv.Error(f'{len(cells)} cells, expected {len(fields)}')
+            if len(cells) != len(fields):
+                list(csv.reader(row, strict=True, **how)) # fails where a quote of the next row ended it
+                yield n, f'no row of a table: {len(cells)} cells, expected {len(fields)}'
+                continue
             yield n, {f: _cell_value(c) for f, c in zip(fields, cells) if f}
         except csv.Error as e:
             ahead += row[:0:-1] # to read again what follows its first line
@@ -748,6 +753,8 @@ def unusable_lines(
     with _open_lines(file) as lines:
         there = ((i, line) for i, line in enumerate(lines, 1) if line.strip())
         for n, (i, line) in enumerate(there):
+            if not wanted: return
             if n not in wanted: continue
+            wanted.remove(n)
             text = _a_persons_name.sub(_no_name, line[:3000].decode(errors='replace')).strip()[:300]
             yield dict(file=str(original), line=i, reason=_reason(line), text=text)

@@ -132,7 +132,8 @@ def score_examples(
         _token_rows([9, 5, most, 2, 6, 6, 30, 2, most//2], size),
         _token_rows([4, 3, 64, 0, 0, 1, 2, 30, 5], size),
         [9.99, nan, 100., nan, 1., nan, 3., 0., 1e4])
-    return [inputs.batch(reviews) for reviews in ([0, 1], [2], [3], [4, 5, 6, 7, 8])]
+    parts = [0, 1], [2], [3], [4, 5, 6, 7, 8]
+    return [inputs.batch(reviews) | dict(price=torch.tensor(inputs.price[reviews])) for reviews in parts]
 
 # %% ../../nbs/25_models.export.ipynb #6b316f62
 @patch
