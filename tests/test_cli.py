@@ -37,7 +37,7 @@ def root(tmp_path_factory):
 
 def test_fifty_answers_are_read_from_any_index(root):
     found = answers(quick=True, folder=root)
-    assert set(found.named) == {'as answered', 'as ranked'} and sum(found.shown.values()) == len(found.told)
+    assert set(found.named) == {'as answered', 'as ranked'} and sum(found.shown.values()) == len(found.answers)
 
 
 def contents(path):
