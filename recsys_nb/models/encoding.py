@@ -214,11 +214,13 @@ def read_all(
         found = torch.inference_mode()(lambda now: (now, rows(read(batch(now)))))
         made = _over_cores(found, parts) if p.device == 'cpu' else _one_ahead(map(found, parts))
         for now, some in made: out[now] = some.cpu().numpy()
+    def tried(read, places):
+        work(read, places, 4)
         return out[places]
     def samples(): return [batch([i]) for i in np.linspace(0, len(tokens) - 1, _int8_samples).astype(int)]
     reader = partial(reader, samples=samples)
     try:
-        way = _quickest_way(what, config, p, reader, len(tokens), partial(work, size=4))
+        way = _quickest_way(what, config, p, reader, len(tokens), tried)
         with steady_attention(): work(reader(way), np.arange(len(tokens)), batch_size or p.encode_batch)
         return out
     finally: model.train(was_training)
