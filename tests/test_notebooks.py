@@ -3,7 +3,7 @@
 So the assertions in the notebooks test the library that people import, and count for its coverage. A page has
 five minutes: it takes at most two on a busy core, and one that hangs must not hold up all others."""
 
-import importlib, json, os, re, signal
+import importlib, json, os, re, signal, sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,7 +53,9 @@ def at_most(seconds):
 def test_notebook(path, monkeypatch):
     monkeypatch.chdir(path.parent)
     environ = dict(os.environ)
-    shell = CaptureShell()
+    shell, shown = CaptureShell(), []
+    # What fails to show itself only prints a traceback.
+    monkeypatch.setattr(shell, 'showtraceback', lambda *args, **kwargs: shown.append(sys.exc_info()[1]))
     try:
         with at_most(300):
             for i, src in code_cells(path):
@@ -62,8 +64,8 @@ def test_notebook(path, monkeypatch):
                 if any(directive(src, d) for d in ('exports?', 'exporti', 'default_exp', 'eval: *false')):
                     continue
                 shell.run(src)
-                if shell.exc:
-                    raise AssertionError(f'{path.name}, cell {i}:\n{src}') from shell.exc
+                if shell.exc or shown:
+                    raise AssertionError(f'{path.name}, cell {i}:\n{src}') from shell.exc or shown[0]
     finally:
         plt.close('all')
         os.environ.clear()

@@ -121,7 +121,7 @@ def _repr_markdown_(self:Benchmark):
     lines += [f'| {n} | {show(m)} | {show(lo)} to {show(hi)} | {r} |' for n, m, (lo, hi), r in rows]
     m = self.machine
     runs = f'{self.repeats} run{"s"*(self.repeats != 1)} each, in turn'
-    where = f'{m["card"] or m["cpu"]}, {m["cores"]} cores'
+    where = f'{m.get("card") or m["cpu"]}, {m["cores"]} cores'
     return '\n'.join(lines) + f'\n\n{runs}, on {where}.'
 
 # %% ../../nbs/90_benchmarks.measuring.ipynb #3bdacc9e
