@@ -46,23 +46,23 @@ def _number(s, thousands=False):
 
 # %% ../../nbs/14_data.values.ipynb #554fdf6f
 _with_points = '''
-    € eur euro euros kr dkk sek nok r$ brl ₺ tl try zł pln kč czk ft huf lei ron ₫ vnd đ rp idr ₽ rub руб clp
-    cop ars ₩ krw won 원 円 元 ¥ jpy cny rmb yen'''.split()
+    € eur euro euros kr dkk sek nok isk r$ brl ₺ tl try zł pln kč czk ft huf lei ron rsd лв bgn ₫ vnd đ rp idr ₽ rub
+    руб р. грн uah clp clp$ cop cop$ col$ ars ar$ u$ ₩ krw won 원 円 元 ¥ jpy cny rmb yen'''.split()
 _others = '''
     $ us$ usd us dollar dollars buck bucks cdn$ ca$ c$ cad a$ au$ aud nz$ nzd hk$ hkd nt$ twd s$ sgd mx$ mxn £
-    pound pounds quid gbp ₹ rs inr rupee rupees chf fr sfr aed sar qar zar rm myr php thb tk ksh kes ils egp pkr
-    ngn'''.split()
+    pound pounds quid gbp ₹ rs inr rupee rupees lkr npr chf fr sfr aed sar qar zar rm myr php thb บาท tk ksh kes ils
+    nis egp pkr ngn s/ s/. pen'''.split()
 _multiples = dict(
-    k=1e3, tsd=1e3, mil=1e3, mila=1e3, lakh=1e5, lakhs=1e5, lac=1e5, crore=1e7, million=1e6, 千=1e3, 万=1e4,
-    cent=.01, cents=.01) | {'¢': .01, 'тыс': 1e3}
+    hundred=100, k=1e3, tsd=1e3, mil=1e3, mila=1e3, thousand=1e3, lakh=1e5, lakhs=1e5, lac=1e5, crore=1e7, cr=1e7,
+    million=1e6, bn=1e9, 千=1e3, 万=1e4, 만=1e4, 億=1e8, cent=.01, cents=.01) | {'¢': .01, 'тыс': 1e3}
 
 # %% ../../nbs/14_data.values.ipynb #36374ef4
 def _one_of(words):
-    "A pattern for any of the words, of which those of Latin letters stand alone."
-    alone = r'(?<![^\W\d_])(?:{})'
-    words = sorted(words, key=len, reverse=True)
-    return alone.format('|'.join(re.sub(r'(?<=[a-z])$', r'(?![^\\W\\d_])', re.escape(w))
-        for w in words))
+    "A pattern for any of the words, where none of Latin or Cyrillic letters is part of another word."
+    def alone(word):
+        ended = re.sub(r'(?<=[a-z])$', r'(?![^\\W\\d_])', re.escape(word))
+        return re.sub(r'^(?=[a-zа-я])', r'(?<![^\\W\\d_])', ended)
+    return f"(?:{'|'.join(map(alone, sorted(words, key=len, reverse=True)))})"
 
 _currency = rf'(?:{_one_of(_with_points + _others)}|[\u20a0-\u20cf৳฿])'
 
@@ -71,18 +71,22 @@ _amount_on_a_tag = re.compile(
     rf'(?P<before>(?:(?:{_currency}|(?<![^\W\d_])r)(?:(?<=[^\W\d_])\.)? ?){{1,2}})?'
     rf'(?P<n>{_numeral})(?: ?(?P<times>{_one_of(_multiples)}))?'
     rf'(?P<dash>(?: ?[.,:]?[-–—]{{1,2}}|/-)(?! ?{_currency}? ?\.?\d))?'
-    rf'(?P<after>(?(before) ?{_currency}(?! ?\.?\d)| ?{_currency}))?')
+    rf'(?P<after>(?(before) ?{_currency}(?![. ]*\d)|(?:{_currency}| {_currency}(?!\. ?\d|\d))))?')
 
 # %% ../../nbs/14_data.values.ipynb #f3429e1f
 _aside = re.compile(
     r'\(?-?\d+(?:[.,]\d+)? ?%(?: off)?\)?|\b(?:pack|set|box|case|lot|bundle|bag) of \d+|'
-    r'\b\d+[- ]?(?:pack|pk|pcs|pieces?|count|ct|stück|er[- ]pack)\b')
+    r'\b\d+[- ]?(?:pack|pk|pcs|pieces?|count|ct|stück|er[- ]pack)\b|'
+    r'\b\d+(?:[.,]\d+)? ?(?:k?g|[mc]?l|[mc]?m|(?:fl\.? )?oz|[gmt]b)(?![.\w])')
+_no_price = (
+    r'(?:save|saved|discount|coupon|cashback|shipping|delivery|postage|deposit|versand|rabatt|spar(?:en|e|st)|'
+    r'livraison|économise[rz]|réduction|remise|envío|ahorr\w+|descuento|spedizione|rispar\w+|sconto)')
 _ranks_of_amounts = [ # what ends before an amount, what begins after it, and the rank that this gives it
-    (r'(?:save|saved|off|discount|coupon|cashback|shipping|delivery|postage|versand|deposit|\+|plus)\W*$',
-     r' ?(?:off|shipping|delivery|postage|versand|discount|cashback|back)\b', 3),
-    (r'\b(?:was|list|rrp|uvp|msrp|reg|regular|old|before|statt|instead of|typical|original|originally|m\.?r\.?p)\b'
-     r'[\w .]{0,12}[: (]*$', r'(?!)', 2),
-    (r'(?!)', r' ?(?:/|(?:per|pro|je|par|por)\b)', 1)]
+    (rf'(?:{_no_price}|off|\+|plus|(?:payment|instal+ment)s? of|\bx de)\W*$',
+     rf' ?(?:(?:off|back)\b|(?:de )?{_no_price}\b(?![ :(]*$))', 3),
+    (r'\b(?:was|list|rrp|uvp|msrp|reg|regular|old|before|statt|instead of|typical|original|originally|m\.?r\.?p|'
+     r'preisempf|conseillé|consigliato|recomendado|au lieu de)\b[\w .]{0,12}[: (]*$|参考価格\W*$|原价\W*$', r'(?!)', 2),
+    (r'^ \([^()]*$', r' ?(?:/ ?[\w;]|(?:per|pro|je|par|por)\b)', 1)]
 
 # %% ../../nbs/14_data.values.ipynb #d919a90e
 def _rank_of_amount(before, after):
@@ -93,7 +97,7 @@ def _rank_of_amount(before, after):
 
 # %% ../../nbs/14_data.values.ipynb #fbeff701
 _range = re.compile(r' ?(?:-|–|—|~|to|and|bis) ?')
-_each = re.compile(r' ?(?:for|pour|für|por|x|×|@|/) ?')
+_each = re.compile(r' ?(?:for|pour|für|por|x|×|@|/|[.,:]*) ?') # or it is the other half of a number
 
 # %% ../../nbs/14_data.values.ipynb #c121a874
 def _which_are_money(signs, middle):
@@ -115,7 +119,7 @@ _words_of_price_tags = frozenset('''
     per pro ab nur von bis dès desde da m r p mrp typical original offer special retail cost'''.split())
 
 # %% ../../nbs/14_data.values.ipynb #5ccd88f1
-_no_price_tag = re.compile(r'\n.*\n.*\n|\n *\n|[/@×].*\n|\n[^\W\d_]') # three numbers, 4 5, 4/5, 5ml
+_no_price_tag = re.compile(r'\n.*\n.*\n|\n[ .:]*\n|[/@×].*\n|\n[^\W\d_]') # three numbers, 4 5, 4/5, 5ml
 
 def _is_bare_price_tag(around):
     "Whether what stands around one or two numbers, each a line break, says that they are prices."
@@ -127,6 +131,7 @@ def _with_cents_dotted(s):
     "Cents that stand apart, as in 12€99, $12 99 and $ 12 . 99, after a point."
     s = re.sub(r'(?<=\d) \. (?=\d\d\b)', '.', s)
     s = re.sub(r'(\d)€(\d\d)(?!\d)', r'\1.\2€', s)
+    s = re.sub(rf'(\d)( )?({_currency})(?(2) | ?)(?:and |et )?(\d\d)(?: ?(?:cents?|¢))?$', r'\1.\4 \3', s)
     return re.sub(rf'({_currency} ?\d{{1,4}}) (\d\d)$', r'\1.\2', s)
 
 # %% ../../nbs/14_data.values.ipynb #ab0085e8
@@ -135,6 +140,12 @@ def _sane(n):
 
 # %% ../../nbs/14_data.values.ipynb #b5bfd5a0
 _points = re.compile(_one_of(_with_points))
+
+# %% ../../nbs/14_data.values.ipynb #1259a54e
+def _in_full(numbers, times):
+    "Numbers with what they are to be multiplied by; in '1-2k' both are thousands."
+    last = times[-1]
+    return [n * _multiples.get(word or (last if n < numbers[-1] else None), 1) for n, word in zip(numbers, times)]
 
 # %% ../../nbs/14_data.values.ipynb #ef7f741e
 @lru_cache(100_000)
@@ -146,20 +157,19 @@ def read_amount(
     if re.fullmatch(r'\+?\d*\.?\d+(e[-+]?\d\d?)?', s):
         return _sane(float(s))
     s = _with_cents_dotted(_aside.sub(' ; ', s))
-    pieces = _amount_on_a_tag.split(s)
+    pieces = _amount_on_a_tag.split(s + ';')
     words, before, numbers, times, dashes, after = (pieces[i::6] for i in range(6))
     around = '\n'.join(words)
-    if not numbers or re.search(r'[{}#\d%]|^\(?- ?\n', around):
+    if not numbers or re.search(r'[{}#\d%]|^[^\w;\n]*- ?\n', around):
         return None
     money = _which_are_money(zip(before, dashes, after), words[1:-1])
     if not any(money) and not _is_bare_price_tag(around):
         return None
     thousands = any(dashes) or _points.search(s) is not None
     amounts = list(zip(map(_rank_of_amount, words, words[1:]), numbers, times))
-    amounts = list(compress(amounts, money)) or amounts
-    rank, n = min((rank, _number(n, thousands)) for rank, n, _ in amounts)
-    multiples = [_multiples[word] for *_, word in amounts if word] or [1]
-    return _sane(n * multiples[-1]) if rank < 3 else None
+    ranks, numbers, times = zip(*(compress(amounts, money) if any(money) else amounts))
+    rank, n = min(zip(ranks, _in_full([_number(n, thousands) for n in numbers], times)))
+    return _sane(n) if rank < 3 else None
 
 # %% ../../nbs/14_data.values.ipynb #0c10ec02
 _first_review, _last_review = 788918400000, 4102444800000 # milliseconds
