@@ -408,6 +408,8 @@ at_noon = dict.fromkeys(
         '5/31/13 12:00',
         '20130531120000',
         '31 mei 2013 om 12:00',
+        '{"_seconds":1370001600,"_nanoseconds":0}',
+        '[1370001600000]',
     ],
     1370001600000,
 )
@@ -427,6 +429,12 @@ that_day = dict.fromkeys(
         '31 Mayıs 2013',
         '31 maja 2013',
         'den 31 maj 2013',
+        '2013-5-31',
+        '05-31-2013',
+        '31st of May 2013',
+        '2013년 5월 31일',
+        'Türkiye’de 31 Mayıs 2013 tarihinde değerlendirildi',
+        'Date: 2013-05-31',
     ],
     1369958400000,
 )
@@ -436,6 +444,14 @@ no_time = dict.fromkeys(['5/6', 'May 2013', '31 Brumaire 2013', '{"$date": "soon
 @pytest.mark.parametrize('text, wanted', (at_noon | that_day | no_time).items())
 def test_a_time_of_any_program_and_language(text, wanted):
     assert read_time(text) == wanted
+
+
+@pytest.mark.parametrize('form', ['%d/%m/%Y', '%d/%m/%y %H:%M', '%m/%d/%Y', '%m-%d-%Y', '%d-%m-%Y'])
+def test_day_and_month_stand_in_one_order_in_a_column(tmp_path, form):
+    "Whichever it is, the 2nd of June is no 6th of February where a 31st is in the column."
+    days = pd.date_range('2013-05-31', periods=30)
+    data = prepared(tmp_path, [review(i, timestamp=day.strftime(form)) for i, day in enumerate(days)])
+    assert sorted(pd.to_datetime(kept(data).timestamp, unit='ms')) == list(days)
 
 
 def test_the_times_of_2014(tmp_path):

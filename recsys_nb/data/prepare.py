@@ -489,9 +489,14 @@ def _save_raw(e, files, kind, columns):
     shape, texts, lists = _shapes[kind]
     for always in (False, True):
         sources = {as_lines(f, e.work, kind, columns or {}, always): f for f in files}
-        try: return e.save(shape(e.read(list(sources), texts, lists)), f'raw_{kind}', number=True), sources
+        raw = e.read(list(sources), texts, lists)
+        try: table = e.save(shape(raw), f'raw_{kind}', number=True)
         except duckdb.InvalidInputException as err:
             if always or 'maximum_object_size' not in str(err): raise
+            continue
+        if kind == 'reviews' and (e.ask('SELECT sum(turn) AS turn FROM raw_reviews')[0]['turn'] or 0) > 0:
+            table = e.save(shape_reviews(raw, turned=True), 'raw_reviews', number=True)
+        return table, sources
 
 # %% ../../nbs/18_data.prepare.ipynb #a94836b8
 def _quarantine(e, out, counted):

@@ -197,23 +197,23 @@ _pieces = dict(
     yy=r'(?P<y>\d\d)',
     any_y=r'(?P<y>\d{4}|\d\d)',
     month=rf'(?:de )?(?P<name>{"|".join(_months)})[^\W\d]*\.?',
-    th=r'(?:st|nd|rd|th|er|\.)?',
+    th=r'(?:st|nd|rd|th|er|\.)?(?: of)?',
     any_words=r'(?:\D*[ ,])?')
 _clock = (
     r'(?:[ ,t]+(?:[^\W\d]{1,3} )?(?P<h>\d\d?):(?P<min>\d\d)(?::(?P<s>\d\d)(?:[.,]\d+)?)?'
-    r' ?(?P<half>[ap]m)?)?(?: gmt| utc)?$')
+    r' ?(?P<half>[ap]m)?)?(?: gmt| utc| tarihinde \w+)?$')
 _dates = r"""
     (?P<y>(?:19|20)\d\d)(?P<m>\d\d)(?P<d>\d\d)
     {m} {d}, ?{y}
     {m}/{d}/{any_y}
     {d}[.-]{m}[.-]{y}
-    {y}[/.] ?{m}[/.] ?{d}\.?
-    {y}年{m}月{d}日\D*
+    {y}[/.-] ?{m}[/.-] ?{d}\.?
+    {y}[年년] ?{m}[月월] ?{d}[日일]\D*
     {any_words}{month} {d}{th},? {y}
     {any_words}{d}{th}[ -]{month},?[ -]{y}
     {d}-{month}-{yy}"""
 _dates = [re.compile(form.strip().format(**_pieces) + _clock) for form in _dates.strip().splitlines()]
-_wrapped = re.compile(r'/date\(|\)/|[{}"]|\$(?:date|numberlong)"? ?:')
+_wrapped = re.compile(r'/date\(|\)/|, ?"?_?nano\w*"? ?: ?\d+|[{}\[\]"]|(?:\$?date|\$numberlong|_?seconds)"? ?:')
 
 # %% ../../nbs/14_data.values.ipynb #bca469d2
 def _date(s):
@@ -226,7 +226,7 @@ def _date(s):
     year, month, day = int(g['y']), _months.get(g.get('name')) or int(g['m']), int(g['d'])
     if year < 100:
         year += 1900 if year > 90 else 2000
-    if month > 12 and '/' in s:
+    if month > 12 and re.match(r'\d\d?[/-]', s):
         month, day = day, month
     hour, minute, second = (int(g[k] or 0)
         for k in ('h', 'min', 's'))
@@ -352,10 +352,21 @@ def _described(t):
         key=t.key.hexdigest('md5').left(20),
         review_id=content.hexdigest('md5').left(20))
 
+# %% ../../nbs/14_data.values.ipynb #050c6245
+_day_and_month = r'^(\d\d?)([/-])(\d\d?)[/-]'
+_over_12 = r'(?:1[3-9]|2\d|3[01])'
+
+def _turn(s):
+    "1 for a date that can only be read with day and month turned round, -1 for one that cannot be turned, or else 0."
+    only_turned = s.re_search(rf'^(?:{_over_12}/\d\d?/|\d\d?-{_over_12}-)\d\d')
+    never_turned = s.re_search(rf'^(?:\d\d?/{_over_12}/|{_over_12}-\d\d?-)\d\d')
+    return only_turned.cast('int64') - never_turned.cast('int64')
+
 # %% ../../nbs/14_data.values.ipynb #03c5fe6f
 def shape_reviews(
-    t, # From `read` with `review_fields`
-):     # What a review has, and bad_timestamp bad_rating, the texts that were not understood
+    t,                 # From `read` with `review_fields`
+    turned:bool=False, # Whether *5/6/2013* is a day of June, and *5-6-2013* one of May
+):                     # What a review has, and bad_timestamp bad_rating, the texts that were not understood
     "Reviews of every format under one set of names; a line of no use has a null product_id."
     t = t.select(
         'file',
@@ -365,6 +376,8 @@ def shape_reviews(
         rating=ibis.coalesce(t.rating, t.overall),
         title=ibis.coalesce(t.title, t.summary),
         text=ibis.coalesce(t.text, t.reviewText))
+    t = t.mutate(turn=_turn(t.timestamp))
+    if turned: t = t.mutate(timestamp=t.timestamp.re_replace(_day_and_month, r'\3\2\1\2'))
     t = _understood(t, timestamp=_as_time, rating=_as_stars)
     return _described(clean_texts(t, 'title', 'text'))
 
