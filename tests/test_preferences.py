@@ -58,6 +58,15 @@ phrases = [
     ('at most C$45', dict(max_price=45)),
     ('under 300 zł', dict(max_price=300)),
     ('under a thousand rupees', dict(max_price=1000)),
+    ('a lamp under US $50', dict(text='a lamp', max_price=50, currency='US $')),
+    ('a lamp under NT$ 1,280', dict(text='a lamp', max_price=1280)),
+    ('a lamp under ₱1,299', dict(text='a lamp', max_price=1299)),
+    ('a lamp under Rp 150.000', dict(text='a lamp', max_price=150_000)),
+    ('a lamp under 300 kronor', dict(text='a lamp', max_price=300)),
+    ('a lamp under 3000円', dict(text='a lamp', max_price=3000)),
+    ('a lamp under 5 hundred dollars', dict(text='a lamp', max_price=500)),
+    ('a lamp under $2 thousand', dict(text='a lamp', max_price=2000)),
+    ('a flat under 2 crore rupees', dict(text='a flat', max_price=20_000_000)),
     # numbers that are no prices
     *(
         (s, dict(text=s, max_price=None, min_price=None))

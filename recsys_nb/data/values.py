@@ -53,8 +53,8 @@ _others = '''
     pound pounds quid gbp ₹ rs inr rupee rupees lkr npr chf fr sfr aed sar qar zar rm myr php thb บาท tk ksh kes ils
     nis egp pkr ngn s/ s/. pen'''.split()
 _multiples = dict(
-    hundred=100, k=1e3, tsd=1e3, mil=1e3, mila=1e3, thousand=1e3, lakh=1e5, lakhs=1e5, lac=1e5, crore=1e7, cr=1e7,
-    million=1e6, bn=1e9, 千=1e3, 万=1e4, 만=1e4, 億=1e8, cent=.01, cents=.01) | {'¢': .01, 'тыс': 1e3}
+    hundred=100, k=1e3, tsd=1e3, mil=1e3, mila=1e3, thousand=1e3, lakh=1e5, lakhs=1e5, lac=1e5, crore=1e7,
+    crores=1e7, cr=1e7, million=1e6, bn=1e9, 千=1e3, 万=1e4, 만=1e4, 億=1e8, cent=.01, cents=.01) | {'¢': .01, 'тыс': 1e3}
 
 # %% ../../nbs/14_data.values.ipynb #36374ef4
 def _one_of(words):

@@ -34,9 +34,11 @@ _number = (r'\d{1,3}(?:,\d{2,3})+(?:\.\d{1,2})?(?![.,]?\d)|'
            r'\d{1,3}(?:[. ]\d{3})+(?:,\d{1,2})?(?![.,]?\d)|'
            r"\d{1,3}(?:['’]\d{3})+(?:\.\d{1,2})?(?![.,]?\d)|"
            r'\d+(?:[.,]\d{1,2})?(?!\d)|\d+')
-_money = (r'(?:(?:us|au?|ca?|nz|hk|sg?|mx|r)?\$|[€£₹¥₩₺₽₫]|(?:dollars?|bucks?|euros?|pounds?|quid|rupees?|rs|yen|'
-          r'francs?|kr|zł|kč|usd|eur|gbp|inr|jpy|cny|chf|cad|aud|nzd|sek|nok|dkk|pln|czk|huf|brl|mxn|aed|sgd|hkd|krw|'
-          r'twd|thb|zar)\b\.?)')
+_money = (r'(?:(?:us ?|aud?|ca?|cdn|nz|hk|nt|sg?|mx|ar?|r)?\$|[\u20a0-\u20bf£¥฿円元원]|'
+          r'(?:dollars?|bucks?|euros?|pounds?|quid|rupees?|rs|yen|yuan|rmb|francs?|pesos?|reais|rand|baht|dirhams?|'
+          r'riyals?|shekels?|zloty|lira|rubles?|kron(?:er|or)|kr|zł|kč|lei|tl|rm|rp|ksh|usd|eur|gbp|inr|jpy|cny|chf|'
+          r'cad|aud|nzd|sek|nok|dkk|pln|czk|huf|ron|brl|mxn|aed|sar|ils|sgd|hkd|krw|twd|thb|myr|php|idr|vnd|zar|kes|'
+          r'ngn)\b\.?)')
 
 def _pattern(text):
     "A pattern for what people write, in capitals or not."
@@ -44,13 +46,13 @@ def _pattern(text):
 
 def _amount(i):
     "A pattern for an amount of money; `i` numbers its groups."
-    times = rf'(?:\s?(?P<k{i}>k|lakh|million|cents?|¢)(?!\w))?'
+    times = rf'(?:\s?(?P<k{i}>k|hundred|thousand|lakhs?|crores?|million|cents?|¢)(?!\w))?'
     return rf'(?P<pre{i}>{_money})?\s?(?P<num{i}>{_number}){times}\s?(?P<post{i}>{_money})?'
 
 # %% ../../nbs/60_recommend.preferences.ipynb #cfe8bfa4
 def _to_number(
     s:str,     # '1,500', '1.500,00', '29,99' or '3.5'
-    times='',  # 'k', 'lakh', 'million' or nothing
+    times='',  # 'k', 'lakh', 'thousand' or another of its words, or nothing
 ) -> float:
     "The number that was written, read as [prices of files](14_data.values.ipynb#amounts) are."
     return read_amount(f'{s} {times or ""} eur') or 0. # with euros, '1.500' is no one and a half
@@ -61,7 +63,7 @@ _words = '''zero one two three four five six seven eight nine ten eleven twelve 
 _numbers = dict(zip(_words, [*range(20), *range(20, 100, 10), 100, 1000]))
 _one_word = rf'(?:{"|".join(_numbers)})\b'
 _spelt = rf'(?:a\s)?{_one_word}(?:(?:[\s-]|(?:(?<=hundred)|(?<=thousand))\sand\s){_one_word})*'
-_in_words = _pattern(rf'\b{_spelt}(?=\s+(?:(?:and|to)\s+{_spelt}\s+)?{_money})')
+_in_words = _pattern(rf'(?<!\d )\b{_spelt}(?=\s+(?:(?:and|to)\s+{_spelt}\s+)?{_money})')
 
 def _in_digits(s:str) -> str:
     "Write amounts in words as numbers: 'twenty five dollars' as '25 dollars'."
