@@ -347,6 +347,14 @@ def test_prices_of_a_shop(tmp_path):
     assert data.products.price.tolist() == list(shop.values())
 
 
+def test_prices_in_digits_of_any_script_and_prices_of_nothing(tmp_path):
+    "A column whose prices are mostly 0 stops nothing: 0 is no price, and none that could not be read."
+    data = prepared(tmp_path, m=[page(i, price=p) for i, p in enumerate(['１，９８０円', 'SAR ١٢', 0])])
+    assert data.products.price.tolist()[:2] == [1980, 12] and data.report['unreadable'] == []
+    data = prepared(tmp_path, m=[page(i, price=p) for i, p in enumerate(['0.00', '$0', '9.99'])])
+    assert data.products.price.count() == 1 and data.report['unreadable'] == []
+
+
 numbers = st.text(st.sampled_from("0123456789., '’-/%$€kRs()"), max_size=20) | st.text(max_size=60)
 
 
@@ -499,6 +507,10 @@ def test_stars_and_counts_as_the_shop_writes_them(tmp_path, stars):
         '1.2万': 12000,
         '24 269 évaluations': 24269,
         '2,1 χιλ.': None,
+        '2.5M': 2_500_000,
+        '12 thousand': 12_000,
+        '12,34': None,
+        '1.5': None,
     }.items(),
 )
 def test_a_count_is_read_whole_or_not_at_all(text, wanted):
@@ -535,6 +547,7 @@ pictures = [
     json.dumps([one]),
     f'{one}|https://img.example/b.jpg',
     f'{one}, https://img.example/b.jpg',
+    f'{one};https://img.example/b.jpg',
     [dict(small_image_url='https://img.example/s.jpg', large_image_url=one)],
 ]
 

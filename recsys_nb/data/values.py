@@ -249,11 +249,13 @@ def read_time(
     return _in_milliseconds(found.replace(tzinfo=found.tzinfo or timezone.utc).timestamp())
 
 # %% ../../nbs/14_data.values.ipynb #72e0b7a2
-_star = r'(?:\W*(?:stars?|sternen?|étoiles?|estrellas?|stelle|estrelas?|つ星|星|★|⭐))?\.?'
+_star = (
+    r'(?:\W*(?:stars?(?: rating)?|sternen?|étoiles?|estrellas?|stelle|estrelas?|sterren|stjärnor|gwiazdek|نجوم|'
+    r'つ星|星|★|⭐))?[.!,]?')
 _n = r'(?:rated |rating:? ?|score:? ?|[★⭐] ?)?(?P<n>\d{1,3}(?:[.,]\d+)?)'
 _stars = re.compile(
-    rf'(?:5つ星のうち ?)?{_n}{_star}'
-    rf'(?: ?(?:/|out of|of|von|sur|su|de|van) ?(?P<most>5|10|100)(?:[.,]0)?{_star})?')
+    rf'(?:5つ星のうち ?|5 yıldız üzerinden )?{_n}{_star}'
+    rf'(?: ?(?:/|out of|of|von|sur|su|de|van|av|z|من) ?(?P<most>5|10|100)(?:[.,]0)?{_star})?')
 _digits = {word: str(i) for i, word in enumerate('one two three four five'.split(), 1)} | {'ten': '10', '%': '/100'}
 _in_words = re.compile('[a-z]+|%')
 
@@ -276,8 +278,8 @@ def read_stars(
 
 # %% ../../nbs/14_data.values.ipynb #34129601
 _count = re.compile(
-    rf'\(?(?P<n>{_numeral})(?: ?(?P<times>{_one_of(_multiples)})\.?)?\+?\)?'
-    r'(?P<what> ?[^\x00-\x7f]\D{0,40}| \D{0,40})?')
+    rf'\(?(?P<n>{_numeral})(?: ?(?P<times>{_one_of([*_multiples, "m"])})\.?)?\+?\)?'
+    r'(?: ?[^\x00-\x7f]\D{0,40}| \D{0,40})?')
 
 # %% ../../nbs/14_data.values.ipynb #819b2e3e
 @lru_cache(10_000)
@@ -288,9 +290,9 @@ def read_count(
     m = _count.fullmatch(_in_plain_characters(text))
     if not m:
         return None
-    n = round(_number(m['n'], thousands=True) * _multiples.get(m['times'], 1), 6)
-    half = m['what'] and n % 1 # of something that is not understood
-    return int(n) if n < 1e9 and not half else None
+    times = (_multiples | dict(m=1e6)).get(m['times'], 1)
+    n = round(_number(m['n'], thousands=True) * times, 6)
+    return int(n) if n < 1e9 and n % 1 == 0 else None
 
 # %% ../../nbs/14_data.values.ipynb #89828df9
 def _plain_number(s):
@@ -403,7 +405,7 @@ def _document(
 # %% ../../nbs/14_data.values.ipynb #1633493b
 _longest_picture = 20_000 # characters of an address
 _large_address = r'(?:large|hi_?res)\w*"?: ?"(https?://[^"]+)"'
-_first_address = r'((?:https?:|^)//[^\s"\'|<>\\]+?)(?:[\s"\'|<>\\].*|, ?https?:.*)?$'
+_first_address = r'((?:https?:|^)//[^\s"\'|<>\\]+?)(?:[\s"\'|<>\\].*|[,;] ?https?:.*)?$'
 
 # %% ../../nbs/14_data.values.ipynb #d983ab0b
 def _pictures(
@@ -413,7 +415,7 @@ def _pictures(
     def address(s):
         large, first = s.re_extract(_large_address, 1), s.re_extract(_first_address, 1)
         found = (large == '').ifelse(first, large).re_replace('^//', 'https://')
-        return s.re_search(r'^(?:https?://[^\s"|,]+$|data:)').ifelse(s, found)
+        return s.re_search(r'^(?:https?://[^\s"|,;]+$|data:)').ifelse(s, found)
     def shown(s): return s.re_search('^(?:http|data:image/)') & (s.length() <= _longest_picture)
     return a.map(address).filter(shown)
 
@@ -442,7 +444,7 @@ def shape_products(
     t = t.select(
         'file', 'title', 'average_rating', 'rating_number',
         product_id=product_id(t),
-        price=t.price.re_search(r'\d').ifelse(t.price, None),
+        price=t.price.re_search(r'[^\P{Nd}0]').ifelse(t.price, None),
         brand=ibis.coalesce(t.store, t.brand).re_replace(r'^by\s*\n\s*', ''),
         description=t.description.join(' '),
         categories=clean_list(main.concat(_first_given(t.categories, t.category))),
