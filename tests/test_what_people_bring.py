@@ -104,6 +104,21 @@ def test_missing_values_are_missing_whatever_they_are_called(tmp_path):
     assert len(kept(data)) == 30 and set(kept(data).title) == {''}
 
 
+def test_what_stands_for_nothing_is_none_that_cannot_be_read(tmp_path):
+    "Not even where a whole field is so, in blanks or as C, R, Excel and SAS write it."
+    nothing = ' ', '-nan', '1.#QNAN', '#DIV/0!', '(blank)', 'N/A '
+    odd = [
+        dict(parent_asin=f'P{i:02}', title=f'A thing of kind {i}')
+        | dict.fromkeys(['price', 'average_rating', 'rating_number', 'images'], n)
+        | dict(imUrl=one)
+        for i, n in enumerate(nothing)
+    ]
+    rows = [review(i, parent_asin='P00', rating=nothing[i % 6], user_id=nothing[i % 6]) for i in range(30)]
+    data = prepared(tmp_path, rows, odd)
+    assert data.report['unreadable'] == [] and set(kept(data).user_id) == {''}
+    assert all(list(pictures) == [one] for pictures in data.products.images)
+
+
 about_first = [review(i, parent_asin='P00') for i in range(30)]
 
 

@@ -489,14 +489,9 @@ def _save_raw(e, files, kind, columns):
     shape, texts, lists = _shapes[kind]
     for always in (False, True):
         sources = {as_lines(f, e.work, kind, columns or {}, always): f for f in files}
-        raw = e.read(list(sources), texts, lists)
-        try: table = e.save(shape(raw), f'raw_{kind}', number=True)
+        try: return e.save(shape(e.read(list(sources), texts, lists)), f'raw_{kind}', number=True), sources
         except duckdb.InvalidInputException as err:
             if always or 'maximum_object_size' not in str(err): raise
-            continue
-        if kind == 'reviews' and (e.ask('SELECT sum(turn) AS turn FROM raw_reviews')[0]['turn'] or 0) > 0:
-            table = e.save(shape_reviews(raw, turned=True), 'raw_reviews', number=True)
-        return table, sources
 
 # %% ../../nbs/18_data.prepare.ipynb #a94836b8
 def _quarantine(e, out, counted):
@@ -577,10 +572,18 @@ def _read_all(e, out, reviews, meta, s):
     if updates: p = e.save(newest(p, updates), 'newest')
     return r, p, dict(reviews=of_reviews, meta=of_meta), unread
 
+# %% ../../nbs/18_data.prepare.ipynb #de750ea8
+def _in_one_order(e, r, files):
+    "Reviews; read again, with day and month turned round, if more of their dates can only be read so."
+    turn = e.ask('SELECT sum(turn) AS turn FROM raw_reviews')[0]['turn'] or 0
+    if turn <= 0: return r
+    return e.save(shape_reviews(e.read(list(files), review_fields), turned=True), 'raw_reviews', number=True)
+
 # %% ../../nbs/18_data.prepare.ipynb #f5d6013d
 def _prepare_all(e, out, reviews, meta, s):
     "Every step, in order."
     r, p, counted, unread = _read_all(e, out, reviews, meta, s)
+    r = _in_one_order(e, r, counted['reviews'])
     p = e.save(one_per_product(p), 'products')
     t, kept_p = _clean_reviews(e, r, p, s)
     had = e.save(_interactions(t), 'interactions')

@@ -13,7 +13,7 @@ from functools import lru_cache, reduce
 from itertools import compress
 import ibis
 from .reading import product_id, user_id
-from .texts import clean_list, clean_texts, letters, says
+from .texts import clean_list, clean_texts, given, letters, says
 
 # %% ../../nbs/14_data.values.ipynb #f2b3976f
 _same = str.maketrans('’−٫٬', "'-.,", '\ufe0f\xad\u200b\u200e\u200f\u2060\ufeff') | {ord('½'): '.5'}
@@ -387,6 +387,10 @@ def shape_reviews(
 def _first_given(a, b):
     return (a.length() > 0).ifelse(a, b)
 
+# %% ../../nbs/14_data.values.ipynb #1be18cf9
+def _all_said(a):
+    return a.filter(lambda s: given(s).notnull())
+
 # %% ../../nbs/14_data.values.ipynb #9a7f2c68
 def _each_once(a):
     return a.filter(lambda s, i: a.index(s) == i)
@@ -449,7 +453,7 @@ def shape_products(
         description=t.description.join(' '),
         categories=clean_list(main.concat(_first_given(t.categories, t.category))),
         features=clean_list(_first_given(t.features, t.feature)),
-        images=reduce(_first_given, [t[c] for c in 'images image imageURLHighRes imageURL imUrl'.split()]),
+        images=reduce(_first_given, [_all_said(t[c]) for c in 'images image imageURLHighRes imageURL imUrl'.split()]),
         url=t.url.re_search(r'^https?://[^ ]{1,1000}$').ifelse(t.url, None))
     t = _understood(t, price=_as_amount, average_rating=_as_stars, rating_number=_as_count)
     t = clean_texts(_pictured(t), 'title', 'brand', 'description')
