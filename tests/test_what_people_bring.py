@@ -309,6 +309,8 @@ prices = {
     '1 299 - 1 499 kr': 1299,
     # half a number, or one beside it
     '12 € 99': 12.99,
+    '12€99 TTC': 12.99,
+    'Call us 1-800-555-0199': None,
     '12 dollars and 50 cents': 12.5,
     '1234 567 €': None,
     '12 34 €': None,

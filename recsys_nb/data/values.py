@@ -49,7 +49,7 @@ _with_points = '''
     € eur euro euros kr dkk sek nok isk r$ brl ₺ tl try zł pln kč czk ft huf lei ron rsd лв bgn ₫ vnd đ rp idr ₽ rub
     руб р. грн uah clp clp$ cop cop$ col$ ars ar$ u$ ₩ krw won 원 円 元 ¥ jpy cny rmb yen'''.split()
 _others = '''
-    $ us$ usd us dollar dollars buck bucks cdn$ ca$ c$ cad a$ au$ aud nz$ nzd hk$ hkd nt$ twd s$ sgd mx$ mxn £
+    $ us$ usd dollar dollars buck bucks cdn$ ca$ c$ cad a$ au$ aud nz$ nzd hk$ hkd nt$ twd s$ sgd mx$ mxn £
     pound pounds quid gbp ₹ rs inr rupee rupees lkr npr chf fr sfr aed sar qar zar rm myr php thb บาท tk ksh kes ils
     nis egp pkr ngn s/ s/. pen'''.split()
 _multiples = dict(
@@ -130,8 +130,8 @@ def _is_bare_price_tag(around):
 def _with_cents_dotted(s):
     "Cents that stand apart, as in 12€99, $12 99 and $ 12 . 99, after a point."
     s = re.sub(r'(?<=\d) \. (?=\d\d\b)', '.', s)
-    s = re.sub(r'(\d)€(\d\d)(?!\d)', r'\1.\2€', s)
-    s = re.sub(rf'(\d)( )?({_currency})(?(2) | ?)(?:and |et )?(\d\d)(?: ?(?:cents?|¢))?$', r'\1.\4 \3', s)
+    cents = r'(?:and |et )?(\d\d)(?: ?(?:cents?|¢))?(?= ?(?:ttc|\*)?$)'
+    s = re.sub(rf'(\d)( )?({_currency})(?(2) | ?){cents}', r'\1.\4 \3', s)
     return re.sub(rf'({_currency} ?\d{{1,4}}) (\d\d)$', r'\1.\2', s)
 
 # %% ../../nbs/14_data.values.ipynb #ab0085e8
@@ -145,7 +145,7 @@ _points = re.compile(_one_of(_with_points))
 def _in_full(numbers, times):
     "Numbers with what they are to be multiplied by; in '1-2k' both are thousands."
     last = times[-1]
-    return [n * _multiples.get(word or (last if n < numbers[-1] else None), 1) for n, word in zip(numbers, times)]
+    return [n * _multiples.get(word or (n < numbers[-1] and last), 1) for n, word in zip(numbers, times)]
 
 # %% ../../nbs/14_data.values.ipynb #ef7f741e
 @lru_cache(100_000)
@@ -166,8 +166,8 @@ def read_amount(
     if not any(money) and not _is_bare_price_tag(around):
         return None
     thousands = any(dashes) or _points.search(s) is not None
-    amounts = list(zip(map(_rank_of_amount, words, words[1:]), numbers, times))
-    ranks, numbers, times = zip(*(compress(amounts, money) if any(money) else amounts))
+    amounts = zip(map(_rank_of_amount, words, words[1:]), numbers, times)
+    ranks, numbers, times = zip(*compress(amounts, money if any(money) else numbers))
     rank, n = min(zip(ranks, _in_full([_number(n, thousands) for n in numbers], times)))
     return _sane(n) if rank < 3 else None
 
@@ -387,10 +387,6 @@ def shape_reviews(
 def _first_given(a, b):
     return (a.length() > 0).ifelse(a, b)
 
-# %% ../../nbs/14_data.values.ipynb #1be18cf9
-def _all_said(a):
-    return a.filter(lambda s: given(s).notnull())
-
 # %% ../../nbs/14_data.values.ipynb #9a7f2c68
 def _each_once(a):
     return a.filter(lambda s, i: a.index(s) == i)
@@ -407,6 +403,7 @@ def _document(
     return text
 
 # %% ../../nbs/14_data.values.ipynb #1633493b
+_with_pictures = 'images image imageURLHighRes imageURL imUrl'.split()
 _longest_picture = 20_000 # characters of an address
 _large_address = r'(?:large|hi_?res)\w*"?: ?"(https?://[^"]+)"'
 _first_address = r'((?:https?:|^)//[^\s"\'|<>\\]+?)(?:[\s"\'|<>\\].*|[,;] ?https?:.*)?$'
@@ -453,7 +450,7 @@ def shape_products(
         description=t.description.join(' '),
         categories=clean_list(main.concat(_first_given(t.categories, t.category))),
         features=clean_list(_first_given(t.features, t.feature)),
-        images=reduce(_first_given, [_all_said(t[c]) for c in 'images image imageURLHighRes imageURL imUrl'.split()]),
+        images=reduce(_first_given, [t[c].filter(lambda s: given(s).notnull()) for c in _with_pictures]),
         url=t.url.re_search(r'^https?://[^ ]{1,1000}$').ifelse(t.url, None))
     t = _understood(t, price=_as_amount, average_rating=_as_stars, rating_number=_as_count)
     t = clean_texts(_pictured(t), 'title', 'brand', 'description')
