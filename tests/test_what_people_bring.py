@@ -690,6 +690,33 @@ def test_every_packing_is_read_and_a_torn_one_is_named(tmp_path, packing):
     assert '\n' not in str(e.value)
 
 
+def of_a_mac(b, path):
+    with zipfile.ZipFile(path, 'w') as z:
+        for name, content in {'out/r.jsonl': b, '__MACOSX/out/._r.jsonl': b'x', 'out/.DS_Store': b'x'}.items():
+            z.writestr(name, content)
+
+
+def after_a_frame_to_skip(b, path):
+    zst(b, path)
+    path.write_bytes(b'\x50\x2a\x4d\x18\x04\x00\x00\x00abcd' + path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    'name, pack',
+    {
+        'padded.jsonl.gz': lambda b, p: p.write_bytes(gzip.compress(b) + bytes(512)),  # as tapes and blocks end
+        'r.lzma': lambda b, p: p.write_bytes(lzma.compress(b, format=lzma.FORMAT_ALONE)),
+        'pzstd.zst': after_a_frame_to_skip,
+        'mac.zip': of_a_mac,
+        'r.jsonl.lz4': lambda b, p: p.write_bytes(b),  # whose name says what it is not
+    }.items(),
+)
+def test_packings_of_other_tools(tmp_path, name, pack):
+    wanted = kept(prepared(tmp_path)).index
+    pack(lines(reviews), tmp_path / name)
+    assert kept(prepare(tmp_path / name, tmp_path / 'm.jsonl', 'y', tmp_path)).index.tolist() == wanted.tolist()
+
+
 def frame():
     return pd.DataFrame(reviews)
 
@@ -769,6 +796,7 @@ def test_names_of_their_own_and_ratings_without_names(tmp_path):
         ),
         ('x.db', b'SQLite format 3\x00', 'x.db: seems to be an SQLite database'),
         ('x.7z', b'7z\xbc\xaf', 'x.7z: seems to be a 7-Zip archive'),
+        ('r.jsonl.lz4', b'\x04\x22\x4d\x18\x64\x40', 'r.jsonl.lz4: seems to be packed with lz4'),
         ('twice.jsonl.gz', gzip.compress(gzip.compress(lines(reviews), mtime=0), mtime=0), 'packed twice'),
         ('page.jsonl.gz', gzip.compress(b'<!DOCTYPE html><html>404', mtime=0), 'a web page'),
         ('lfs.jsonl.gz', b'version https://git-lfs.github.com/spec/v1\noid sha256:a\n', 'git lfs pull'),

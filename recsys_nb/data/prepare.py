@@ -6,7 +6,7 @@
 __all__ = ['PreparedData', 'load_prepared', 'report_text', 'PrepareSettings', 'prepare']
 
 # %% ../../nbs/18_data.prepare.ipynb #71a5ae7c
-import gzip, shutil
+import gzip, re, shutil
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -485,13 +485,13 @@ _shapes = dict(reviews=(shape_reviews, review_fields, ()), meta=(shape_products,
 
 # %% ../../nbs/18_data.prepare.ipynb #0fde03a3
 def _save_raw(e, files, kind, columns):
-    "Read and shape all files; lines that DuckDB finds too long are taken out of a copy first."
+    "Read and shape all files; where DuckDB finds lines too long, or cannot unpack, of copies that Python makes."
     shape, texts, lists = _shapes[kind]
     for always in (False, True):
         sources = {as_lines(f, e.work, kind, columns or {}, always): f for f in files}
         try: return e.save(shape(e.read(list(sources), texts, lists)), f'raw_{kind}', number=True), sources
-        except duckdb.InvalidInputException as err:
-            if always or 'maximum_object_size' not in str(err): raise
+        except (duckdb.InvalidInputException, RecsysError) as err:
+            if always or not re.search('maximum_object_size|GZIP stream', str(err)): raise
 
 # %% ../../nbs/18_data.prepare.ipynb #a94836b8
 def _quarantine(e, out, counted):

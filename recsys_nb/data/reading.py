@@ -48,14 +48,17 @@ def input_files(
 # %% ../../nbs/13_data.reading.ipynb #db00ee56
 _packed = {
     rb'\x1f\x8b': 'gzip',
-    rb'\x28\xb5\x2f\xfd': 'zstd',
+    rb'\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18': 'zstd',
     rb'BZh': 'bz2',
-    rb'\xfd7zXZ': 'xz',
+    rb'\xfd7zXZ|\x5d\x00\x00': 'xz',
     rb'PK\x03\x04': 'zip',
     rb'PAR1': 'parquet'}
 _foreign = {
     rb'7z\xbc\xaf': 'a 7-Zip archive',
     rb'Rar!': 'a RAR archive',
+    rb'\x04\x22\x4d\x18': 'packed with lz4',
+    rb'\x1f\x9d': 'packed with compress',
+    rb'\xff\x06\x00\x00sNaPpY': 'packed with snappy',
     rb'SQLite format 3': 'an SQLite database',
     rb'%PDF': 'a PDF',
     rb'\x89HDF': 'an HDF5 file',
@@ -95,7 +98,7 @@ def _packing(
 # %% ../../nbs/13_data.reading.ipynb #061cc6a4
 def _in_zip(path):
     archive = zipfile.ZipFile(path)
-    names = [n for n in archive.namelist() if not n.endswith('/') and not n.startswith('__MACOSX')]
+    names = [n for n in archive.namelist() if not re.search(r'/$|(?:^|/)(?:\.|__MACOSX/)', n)]
     if '[Content_Types].xml' in names: raise _no_data(path, 'an Excel workbook')
     if len(names) != 1:
         raise RecsysError(f'{path}: holds {len(names)} files, expected one; unpack it and name the folder')
@@ -417,7 +420,7 @@ def as_lines(
     how, encoding = _layout(path, kind, names)
     rename = how != 'table' and (how != 'lines' or _needs_names(path, kind, names))
     packing = _packing(path)
-    told = packing in ('none', 'gzip') and packing == _packed_endings.get(path.suffix, 'none')
+    told = (packing, path.suffix) in [('gzip', '.gz'), *(('none', f'.{kind}') for kind in _formats)]
     if how == 'lines' and told and 'utf-16' not in encoding and not always and not rename:
         return path
     copy, at = work/gen_name('copy'), 0
