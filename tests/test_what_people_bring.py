@@ -1,14 +1,14 @@
 "What people bring: the files, packings, numbers, times, markup and languages of others, each kind by the right value."
 
-import bz2, gzip, json, lzma, unicodedata, zipfile
+import bz2, gzip, json, lzma, os, unicodedata, zipfile
 
-import pandas as pd, pyarrow as pa, pytest
+import pandas as pd, pyarrow as pa, pyarrow.parquet as pq, pytest
 from hypothesis import given, strategies as st
 from conftest import examples
 
 from recsys_nb.core.files import RecsysError
 from recsys_nb.data.prepare import prepare
-from recsys_nb.data.reading import as_lines
+from recsys_nb.data.reading import as_lines, input_files
 from recsys_nb.data.texts import clean, readable, sentences
 from recsys_nb.evaluation.fusion import bm25_scorer
 from recsys_nb.data.values import read_amount, read_count, read_stars, read_time
@@ -992,6 +992,86 @@ def test_a_row_of_many_lines_with_a_cell_too_many_makes_no_rows_of_its_lines(tmp
     (tmp_path / 'm.csv').write_text('\n'.join(rows))
     bad, good = filter(None, as_lines(tmp_path / 'm.csv', tmp_path, 'meta').read_text().splitlines())
     assert '4 cells, expected 3' in bad and json.loads(good)['parent_asin'] == 'B2'
+
+
+def read_by_engines(path, kind='reviews', **names):
+    "What stands in the copy of a file."
+    return [json.loads(l) for l in as_lines(path, path.parent, kind, names).read_text().splitlines() if l]
+
+
+def test_names_of_columns_whatever_parts_their_words(tmp_path):
+    for own in 'productId,userId,starRating,reviewTitle', 'product-id,User ID,Star Rating,review.title':
+        (tmp_path / 'r.csv').write_text(f'{own}\nB1,U1,4,Good\n')
+        assert read_by_engines(tmp_path / 'r.csv') == [
+            dict(parent_asin='B1', user_id='U1', rating='4', title='Good')
+        ]
+
+
+def test_of_two_columns_of_one_name_the_first_counts(tmp_path):
+    (tmp_path / 'r.csv').write_text('asin,text,text\nB1,Mine,Joined\n')
+    columns = [pa.array([v]) for v in ('B1', 'Mine', 'Joined', 'Loud')]
+    pq.write_table(pa.Table.from_arrays(columns, names=['asin', 'text', 'text', 'TEXT']), tmp_path / 'r.parquet')
+    for name in ('r.csv', 'r.parquet'):
+        assert read_by_engines(tmp_path / name) == [dict(asin='B1', text='Mine')]
+    assert read_by_engines(tmp_path / 'r.parquet', text='TEXT') == [dict(asin='B1', text='Loud')]
+
+
+def test_parquet_of_other_writers(tmp_path):
+    "Texts left as bytes, a column in the folder's name, signs of a pattern in the file's, a quote in a column's."
+    folder = tmp_path / 'rating=4'
+    folder.mkdir()
+    table = pa.table({'asin': ['B1'], 'text': pa.array(['für 5€'.encode()], pa.binary()), 'said "so"': ['Good']})
+    pq.write_table(table, folder / 'part [1].parquet')
+    found = read_by_engines(folder / 'part [1].parquet', title='said "so"')
+    assert found == [dict(rating=4, title='Good', text='für 5€', asin='B1')]
+
+
+def test_what_lies_beside_the_data_in_a_folder_is_none(tmp_path):
+    for name in ('part-0.json', '_delta_log/0.json', '__MACOSX/part-0.json'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('{"asin": "B1"}\n')
+    assert input_files(tmp_path, 'meta') == [tmp_path / 'part-0.json']
+
+
+def test_a_pipe_is_refused_for_it_is_read_twice(tmp_path):
+    os.mkfifo(tmp_path / 'r.jsonl')
+    with pytest.raises(RecsysError, match='r.jsonl: a pipe'):
+        input_files(tmp_path / 'r.jsonl', 'reviews')
+
+
+@pytest.mark.parametrize('name', ['r.csv', 'r.json'])
+def test_bytes_that_are_no_utf_8_are_western_wherever_they_stand(tmp_path, name):
+    "One late curly quote of Windows in English text; and one row of Windows among many of UTF-8."
+    said = ['plain words ' * 6000, 'so “good”', 'très bien', '静かなキーボードです']
+    table = pd.DataFrame(dict(asin='B1', text=said))
+    rows = table.to_csv(index=False) if name == 'r.csv' else table.to_json(orient='records', force_ascii=False)
+    content = rows.encode().replace('“good”'.encode(), '“good”'.encode('cp1252'))
+    for b in (content, content.replace(said[0].encode(), b'short')):
+        (tmp_path / name).write_bytes(b)
+        assert [o['text'] for o in read_by_engines(tmp_path / name)][1:] == said[1:]
+
+
+def test_lists_in_cells_as_numpy_writes_them(tmp_path):
+    lists = ["['Flat' 'It\\'s \\\\ big']", '[\'Flat\'\n "It\'s"]', "[array(['Flat', 'Quiet'], dtype=object)]", "['A, B']"]
+    pictures = "[{'large': 'https://a.b/1.jpg'}\n {'large': 'https://a.b/2.jpg'}]"
+    table = pd.DataFrame(dict(asin='B1', features=lists, images=pictures))
+    table.to_csv(tmp_path / 'm.csv', index=False)
+    found = read_by_engines(tmp_path / 'm.csv', 'meta')
+    told = [['Flat', "It's \\ big"], ['Flat', "It's"], [['Flat', 'Quiet']], ['A, B']]
+    assert [o['features'] for o in found] == told
+    assert found[0]['images'] == [dict(large='https://a.b/1.jpg'), dict(large='https://a.b/2.jpg')]
+
+
+@pytest.mark.parametrize(
+    'line, says',
+    {
+        '{"business_id": "B1", "words": 4}': 'among business_id, words',
+        'Reviews of May': 'in no table whose first line names the columns',
+    }.items(),
+)
+def test_a_line_of_no_use_says_what_it_has(tmp_path, line, says):
+    with pytest.raises(RecsysError, match=f'r.csv: 1 of 1 lines .*{says}'):
+        prepared(tmp_path, line.encode(), name='r.csv')
 
 
 def test_an_id_is_the_product_where_a_product_is_its_name(tmp_path):

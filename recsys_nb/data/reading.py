@@ -7,7 +7,7 @@ __all__ = ['review_fields', 'meta_fields', 'meta_lists', 'input_files', 'without
            'product_id', 'user_id', 'unusable_lines']
 
 # %% ../../nbs/13_data.reading.ipynb #93c53721
-import ast, bz2, csv, glob, gzip, io, itertools, json, lzma, re, warnings, zipfile, zlib
+import ast, bz2, codecs, csv, glob, gzip, io, itertools, json, lzma, re, warnings, zipfile, zlib
 from contextlib import contextmanager, suppress
 from pathlib import Path
 import duckdb, ibis
@@ -24,13 +24,19 @@ _packed_endings = {'.gz': 'gzip', '.zst': 'zstd', '.bz2': 'bz2', '.xz': 'xz', '.
 _endings = tuple(f'.{kind}{packed}' for kind in _formats for packed in ('', *_packed_endings))
 
 # %% ../../nbs/13_data.reading.ipynb #e3f9c3be
+def _is_data(path):
+    "Whether a file of a folder may be data: it ends so, and lies in no `_delta_log` or `__MACOSX`."
+    return path.name.lower().endswith(_endings) and not any(part[0] == '_' for part in path.parts[:-1])
+
 def _files_of(path, kind):
     "A file; or of the files below a folder that end like data, or of those that match a pattern, those of the kind."
     folder = path.is_dir()
-    if path.exists() and not folder: return [path]
+    if path.is_file(): return [path]
+    if path.exists() and not folder:
+        raise RecsysError(f'{path}: a pipe, which is read only once; expected a file')
     pattern = f'{glob.escape(str(path))}/**' if folder else str(path)
     found = filter(Path.is_file, map(Path, glob.glob(pattern, recursive=True)))
-    found = sorted(f for f in found if not folder or f.name.lower().endswith(_endings))
+    found = sorted(f for f in found if not folder or _is_data(f.relative_to(path)))
     if not found:
         none = f'no file in this folder ends in .{", .".join(_formats)}, packed or not'
         raise RecsysError(f'{path}: {none if folder else "no such file"}')
@@ -139,31 +145,35 @@ _fields = dict(reviews=review_fields, meta=[*meta_fields, *meta_lists])
 
 # %% ../../nbs/13_data.reading.ipynb #956a8445
 _usual = """
-    reviews parent_asin asin: product_id productid item_id itemid sku product item
-    reviews user_id reviewerid: userid customer_id reviewer_id user customer
-    reviews rating overall: star_rating stars score
-    reviews text reviewtext: review_text review_body review body comment content
-    reviews title summary: review_title review_headline headline
-    reviews timestamp -: review_date date time
-    meta parent_asin asin: product_id productid item_id itemid sku id product item
-    meta title -: product_title product_name name
+    reviews parent_asin asin: productid itemid sku product item
+    reviews user_id reviewerid: userid customerid user customer
+    reviews rating overall: starrating stars score
+    reviews text reviewtext: reviewbody review body comment content
+    reviews title summary: reviewtitle reviewheadline headline
+    reviews timestamp -: reviewdate date time
+    meta parent_asin asin: productid itemid sku id product item
+    meta title -: producttitle productname name
     meta store -: manufacturer"""
 _usual = {(kind, field): (older, names.split())
     for kind, field, older, names in re.findall(r'(\w+) (\w+) (\S+): (.*)', _usual)}
 
 # %% ../../nbs/13_data.reading.ipynb #b5850e08
+def _letters_of(name):
+    "A name without what parts its words, and without capitals: the same for star_rating, Star Rating and starRating."
+    return re.sub(r'(?<=\w)[ _.-]+(?=\w)', '', name.strip().lower())
+
 def _column_names(
     columns:list, # What the columns of a table, or the keys of an object, are called
     kind:str,     # 'reviews' or 'meta'
     names:dict={},# Field -> column, where somebody said so
 ) -> dict:        # Column -> field
     "Which field each column holds: as somebody said, or by its own name, or by a usual one; a field is in one column."
-    plain = {c.strip().lower().replace(' ', '_'): c for c in reversed(columns) if c not in names.values()}
-    plain |= {f.lower(): c for f, c in names.items() if c in columns}
+    plain = {_letters_of(c): c for c in reversed(columns) if c not in names.values()}
+    plain |= {_letters_of(f): c for f, c in names.items() if c in columns}
     found = {}
     for field in _fields[kind]:
         older, usual = _usual.get((kind, field), ('', []))
-        called = [field.lower()] if older in plain else [field.lower(), *usual]
+        called = [_letters_of(field), *([] if older in plain else usual)]
         here = [plain[name] for name in called if name in plain]
         if here: found[here[0]] = field
     return found
@@ -172,17 +182,25 @@ def _column_names(
 _table_names = re.compile(r'\.(csv|tsv|tab|psv)\b', re.I)
 
 # %% ../../nbs/13_data.reading.ipynb #0b3c032c
+def _as_cp1252(e):
+    "What stands for bytes that are no UTF-8."
+    odd = e.object[e.start:e.end]
+    return odd.decode('cp1252', 'replace') if e.encoding == 'utf-8' else '\ufffd', e.end
+
+codecs.register_error('recsys_cp1252', _as_cp1252)
+
 def _encoding(head):
+    "The code of a text by its beginning; '' where it is none of ours."
     encoding = json.detect_encoding(head) # by its mark, or by a zero in its first characters
     has_zeros = head.count(0) >= len(head) / 4 # where it is no stray one
     if 'utf-16-' in encoding and not has_zeros: encoding = 'utf-8'
     if encoding == 'utf-8' and has_zeros:
         encoding = 'utf-16-le' if head[1::2].count(0) > head[::2].count(0) else 'utf-16-be'
-    try: head.decode(encoding)
-    except UnicodeDecodeError as e:
-        if encoding == 'utf-8' and e.start <= len(head) - 4:
-            in_row = sum(map(len, re.findall(rb'[\x80-\xff]{4,}', head)))
-            return '' if 2 * in_row > len(re.findall(rb'[\x80-\xff]', head)) else 'cp1252'
+    if encoding == 'utf-8':
+        beyond, in_rows = (sum(map(len, re.findall(form, head))) for form in (rb'[\x80-\xff]', rb'[\x80-\xff]{4,}'))
+        text = codecs.getincrementaldecoder(encoding)('surrogateescape').decode(head) # to the last whole character
+        if 10 * len(re.findall('[\udc80-\udcff]', text)) > beyond < 2 * in_rows:
+            return ''
     return encoding
 
 # %% ../../nbs/13_data.reading.ipynb #e26ea034
@@ -221,7 +239,7 @@ def _unread(head, shown):
 # %% ../../nbs/13_data.reading.ipynb #197a5756
 _layouts = {
     r"""\{\s*(?:u?'|u")""": 'python',
-    r'\[\s*\{|\{(?:.*[{,[])?\n"': 'objects',
+    r'\[\s*[{\]]|\{(?:.*[{,[])?\n"': 'objects',
     r'[{[]': 'lines'}
 
 # %% ../../nbs/13_data.reading.ipynb #ff94f4af
@@ -255,6 +273,9 @@ _named = dict(nan=None, NaN=None, inf=None, null=None, true=True, false=False)
 class _Names(ast.NodeTransformer):
     def visit_Name(self, node):
         return ast.Constant(_named[node.id]) if node.id in _named else node
+
+    def visit_Call(self, node): # array(['a'], dtype=object), np.float64(4.5)
+        return self.visit(node.args[0]) if len(node.args) == 1 else node
 
 # %% ../../nbs/13_data.reading.ipynb #809cd96e
 def _loaded(value):
@@ -306,11 +327,17 @@ def _head(path, first, kind, names):
             fields[:2] = 'parent_asin', 'user_id'
         return fields
     columns = [c.strip() for c in first]
-    return list(map(_table_columns(path, columns, kind, names).get, columns))
+    known = _table_columns(path, columns, kind, names)
+    return [known.pop(c, None) for c in columns] # of two columns of one name the first
 
 # %% ../../nbs/13_data.reading.ipynb #48b91abe
+_item = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\{[^{}]*\}|None)"""
+_numpy_list = re.compile(rf'\[\s*{_item}(?:\s+{_item})+\s*\]') # with blanks between, which Python reads as one text
+
 def _cell_value(cell):
     cell = cell.strip()
+    if _numpy_list.fullmatch(cell):
+        cell = f'[{", ".join(re.findall(_item, cell))}]'
     return _loaded(cell) if cell[:1] in ('[', '{') else cell
 
 # %% ../../nbs/13_data.reading.ipynb #71427714
@@ -379,7 +406,7 @@ def _copied(path, kind, names):
     "Yields the number of each record and what is written for it."
     how, encoding = _layout(path, kind, names)
     with _open_lines(path) as f:
-        text = io.TextIOWrapper(f, encoding, 'replace', newline='' if how == 'table' else None)
+        text = io.TextIOWrapper(f, encoding, 'recsys_cp1252', newline='' if how == 'table' else None)
         if how == 'table':
             yield from _table_lines(path, text, kind, names)
         elif how == 'objects':
@@ -397,11 +424,20 @@ def without_bar(
     return con
 
 # %% ../../nbs/13_data.reading.ipynb #0fcd7b86
+def _parquet_value(n, kind):
+    "SQL: the column at a place; texts that a writer left as bytes are texts."
+    c = f'#{n + 1}'
+    return f'coalesce(TRY(decode({c})), {c}::VARCHAR)' if kind == 'BLOB' else c
+
 def _parquet_lines(path, copy, kind, names):
-    known = _table_columns(path, pq.read_schema(path).names, kind, names)
-    chosen = ', '.join(f'"{c}" AS "{f}"'.replace('\x00', '') for c, f in known.items())
     with without_bar(duckdb.connect()) as con:
-        con.execute(f'COPY (SELECT {chosen} FROM read_parquet({quoted(path)})) TO {quoted(copy)} (FORMAT json)')
+        t = con.sql(f'FROM read_parquet({quoted(glob.escape(str(path)))})')
+        columns = pq.read_schema(path).names
+        columns += t.columns[len(columns):] # what folders such as rating=5 say
+        known = _table_columns(path, columns, kind, names)
+        places = {f: columns.index(c) for c, f in known.items()} # names that differ in capitals are one to DuckDB
+        chosen = ', '.join(_parquet_value(n, t.types[n]) + f' AS {f}' for f, n in places.items())
+        con.execute(f'COPY (SELECT {chosen} FROM t) TO {quoted(copy)} (FORMAT json)')
 
 # %% ../../nbs/13_data.reading.ipynb #a044b860
 def _as_a_line(value):
@@ -427,7 +463,7 @@ def as_lines(
     if how == 'parquet':
         try: _parquet_lines(path, copy, kind, names)
         except (duckdb.Error, pa.ArrowException, OSError) as e:
-            raise RecsysError(f'{path}: damaged, or no Parquet file') from e
+            raise RecsysError(f'{path}: damaged, or no Parquet file ({str(e).splitlines()[0]})') from e
         return copy
     with open(copy, 'wb') as out:
         for n, value in _copied(path, kind, names):
@@ -725,6 +761,8 @@ def _reason(
     except UnicodeDecodeError as e:
         return f'not UTF-8 (byte {e.start + 1})'
     except json.JSONDecodeError as e:
+        if not re.match(rb'\s*[{[]', line):
+            return 'not JSON, and in no table whose first line names the columns'
         return f'not JSON: {e.msg} (character {e.pos + 1})'
     except (RecursionError, ValueError): return 'not JSON: nested too deeply, or a number too long'
     if isinstance(o, str) and re.match('longer than|no row of a table', o):
@@ -734,7 +772,8 @@ def _reason(
     ids = {str(o.get(name)) for name in ('parent_asin', 'asin')}.difference(non_values)
     if any(re.fullmatch(r'[^\s{}\[\]"]{1,64}', word) for word in ids):
         return 'not valid JSON' # though Python reads it
-    return 'no product: parent_asin and asin are missing, or not one word'
+    there = ' '.join(', '.join(o).split())[:100]
+    return f'no product: parent_asin and asin are missing, or not one word, among {there} (see --map)'
 
 # %% ../../nbs/13_data.reading.ipynb #cfc5bb3b
 _a_persons_name = re.compile(
