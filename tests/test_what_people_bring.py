@@ -774,6 +774,9 @@ def test_names_of_their_own_and_ratings_without_names(tmp_path):
     own = frame().rename(columns=dict(text='what_they_say', rating='how_many'))
     with pytest.raises(RecsysError, match="columns='words'"):
         prepared(tmp_path, columns=dict(words='x'))
+    for name, content in {'own.csv': own.to_csv(index=False).encode(), 'own.jsonl': lines(reviews)}.items():
+        with pytest.raises(RecsysError, match="no file has a column 'stars', which was to be rating"):
+            prepared(tmp_path, content, name=name, columns=dict(rating='stars'))
     data = prepared(
         tmp_path,
         own.to_csv(index=False).encode(),

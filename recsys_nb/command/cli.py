@@ -134,9 +134,10 @@ _Choice = _option('For everything that is random', kind=int)
 def _columns_of(names):
     "What `--map` says."
     if not names: return None
-    pairs = [p.split('=') for p in names.split(',')]
-    if all(len(p) == 2 and all(p) for p in pairs): return dict(pairs)
-    raise RecsysError(f'--map {names}: expected FIELD=COLUMN,FIELD=COLUMN')
+    said = ','.join(names)
+    pairs = [[*map(str.strip, p.split('='))] for p in said.split(',')]
+    if all(len(p) == 2 and all(p) for p in pairs) and len(dict(pairs)) == len(pairs): return dict(pairs)
+    raise RecsysError(f'--map {said}: expected FIELD=COLUMN,FIELD=COLUMN, each field once')
 
 # %% ../../nbs/81_command.cli.ipynb #c1c7dd24
 def _prepared(reviews, meta, names, **settings):
@@ -165,7 +166,7 @@ def _prepare(
     spark_master:_option('Address of a Spark cluster')=None,
     memory:_option('Memory for the engine, as 4GB; DuckDB spills more to disk')=None,
     max_bad:_option('Share of unreadable lines that stops the run')='5%',
-    names:_option('Columns with names of their own, as rating=stars,text=comment', '--map')=None,
+    names:_several('Columns with names of their own, as rating=stars,text=comment', '--map')=None,
     allow_unreadable:_several('A field of which most values may be unreadable, as timestamp')=None,
     seed:_Choice=0,
 ):

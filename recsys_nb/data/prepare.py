@@ -483,12 +483,24 @@ def _repr_markdown_(self:PreparedData):
 # %% ../../nbs/18_data.prepare.ipynb #5f6395b9
 _shapes = dict(reviews=(shape_reviews, review_fields, ()), meta=(shape_products, meta_fields, meta_lists))
 
+# %% ../../nbs/18_data.prepare.ipynb #9cb96aa3
+class _Named(dict):
+    "Field -> column, as somebody said; `found` are those of which a file has the column."
+    def __init__(self, columns):
+        super().__init__(columns or {})
+        self.found = set()
+
+def _require_columns(named):
+    "Raise a `RecsysError` if no file has a column that was named."
+    for field in sorted(named.keys() - named.found):
+        raise RecsysError(f'columns: no file has a column {named[field]!r}, which was to be {field}')
+
 # %% ../../nbs/18_data.prepare.ipynb #0fde03a3
 def _save_raw(e, files, kind, columns):
     "Read and shape all files; where DuckDB finds lines too long, or cannot unpack, of copies that Python makes."
     shape, texts, lists = _shapes[kind]
     for always in (False, True):
-        sources = {as_lines(f, e.work, kind, columns or {}, always): f for f in files}
+        sources = {as_lines(f, e.work, kind, columns, always): f for f in files}
         try: return e.save(shape(e.read(list(sources), texts, lists)), f'raw_{kind}', number=True), sources
         except (duckdb.InvalidInputException, RecsysError) as err:
             if always or not re.search('maximum_object_size|GZIP stream', str(err)): raise
@@ -520,7 +532,7 @@ _names_of_values = sum(_read_as_values.values(), [])
 _told_of_cuts = f'{" or ".join(named_cuts)}, or two increasing times in milliseconds'
 
 _Split = setting(Literal['auto', 'time', 'product', 'review'], 'auto or time or product or review')
-_Names = setting(list[str]|None, 'names', BeforeValidator(_as_list))
+_Names = setting(list[setting(str, 'a name', min_length=1)]|None, 'names', BeforeValidator(_as_list))
 _Share = setting(float, 'a share such as 5% or 0.05', BeforeValidator(_of_percent), ge=0, le=1)
 _Letters = setting(int, f'a number from 0 to {max_letters}, more letters are not counted', ge=0, le=max_letters)
 _Shares = setting(tuple[float, float, float], 'three positive shares that sum to 1', AfterValidator(_sums_to_one))
@@ -545,11 +557,11 @@ class PrepareSettings(Settings):
     updates:_Names=None            # Files of `meta` that replace what others say of a product, the newest last
 
 # %% ../../nbs/18_data.prepare.ipynb #0e3a1564
-def _read_kind(e, kind, files, s):
+def _read_kind(e, kind, files, s, columns):
     "The lines of a kind of file as a table, and how many each file has."
     nothing = e.work/'none.jsonl'
     if not files: nothing.write_text('')
-    table, sources = _save_raw(e, files or [nothing], kind, s.columns)
+    table, sources = _save_raw(e, files or [nothing], kind, columns)
     counted = _count_lines(e, kind, sources) if files else {}
     _require_lines(e, counted, s.max_bad)
     return table, counted
@@ -564,8 +576,10 @@ def _read_for(update, counted):
 # %% ../../nbs/18_data.prepare.ipynb #0e3a1565
 def _read_all(e, out, reviews, meta, s):
     "All reviews, all products, how many lines each file has, and what could not be read."
-    r, of_reviews = _read_kind(e, 'reviews', reviews, s)
-    p, of_meta = _read_kind(e, 'meta', meta, s)
+    columns = _Named(s.columns)
+    r, of_reviews = _read_kind(e, 'reviews', reviews, s, columns)
+    p, of_meta = _read_kind(e, 'meta', meta, s, columns)
+    _require_columns(columns)
     _quarantine(e, out, of_reviews | of_meta)
     unread = list(_unread(e, s.allow_unreadable or ()))
     updates = [_read_for(u, of_meta) for u in s.updates or ()]
@@ -631,7 +645,7 @@ def prepare(
     **kwargs,                          # See `PrepareSettings`
 ) -> PreparedData:
     "Clean, split and write a data set, and account for every row; `RecsysError` where files or settings are wrong."
-    plain = name and Path(name).name == name and not name.startswith('.')
+    plain = name and Path(name).name == name and name.isprintable() and not re.match(r'\.|.*\\', name)
     if not plain: raise RecsysError(f'name={name!r}: expected a folder name such as "electronics"')
     engines = dict(
         duckdb=partial(DuckDB, memory=memory, threads=threads),

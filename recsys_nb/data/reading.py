@@ -169,7 +169,9 @@ def _column_names(
 ) -> dict:        # Column -> field
     "Which field each column holds: as somebody said, or by its own name, or by a usual one; a field is in one column."
     plain = {_letters_of(c): c for c in reversed(columns) if c not in names.values()}
-    plain |= {_letters_of(f): c for f, c in names.items() if c in columns}
+    here = {f: c for f, c in names.items() if c in columns}
+    getattr(names, 'found', set()).update(here) # for who asks whether a column was in any file
+    plain |= {_letters_of(f): c for f, c in here.items()}
     found = {}
     for field in _fields[kind]:
         older, usual = _usual.get((kind, field), ('', []))
@@ -773,7 +775,7 @@ def _reason(
     if any(re.fullmatch(r'[^\s{}\[\]"]{1,64}', word) for word in ids):
         return 'not valid JSON' # though Python reads it
     there = ' '.join(', '.join(o).split())[:100]
-    return f'no product: parent_asin and asin are missing, or not one word, among {there} (see --map)'
+    return f'no product: parent_asin and asin are missing, or not one word; there is {there} (see --map)'
 
 # %% ../../nbs/13_data.reading.ipynb #cfc5bb3b
 _a_persons_name = re.compile(
