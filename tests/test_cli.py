@@ -344,7 +344,7 @@ bad = [
     ('prepare --reviews {tmp}/photo.jsonl --meta {meta} --name x --max-bad many', 'max_bad'),
     ('prepare --meta {meta} --name ../x', 'name'),
     ('prepare --meta {meta} --name a\\b', 'folder name'),
-    ('prepare --meta {meta} --name x --categories=', "categories='': expected names"),
+    ('prepare --meta {meta} --name x --categories=', "'--categories': it is empty"),
     ('prepare --meta {meta} --name x --map title=a --map title=b', 'each field once'),
     ('prepare --meta {meta} --name x --map title=headline', "no file has a column 'headline'"),
     ('run --meta {meta} --name late --time soon', 'such as 90s'),
@@ -377,6 +377,13 @@ bad = [
     ('recommend keyboard --json --out {tmp}/x.jsonl', '--json does not go with --out'),
     ('recommend keyboard --out {tmp}/x.doc', '.parquet'),
     ('recommend keyboard --diversity 0.5 --out {tmp}/x.run', '--out NAME.run does not go with --diversity'),
+    ('recommend --requests {tmp}/varied.jsonl --out {tmp}/x.run', '--out NAME.run does not go with --diversity'),
+    ('recommend keyboard --index=', "'--index': it is empty"),
+    ('recommend keyboard --dislike=', "'--dislike': it is empty"),
+    ('recommend keyboard --out {tmp}', 'expected a name ending'),
+    ('train-encoder --data shop --resume=', "'--resume': it is empty"),
+    ('serve --no-demo --url http://127.0.0.1:1', 'on no Qdrant server'),
+    ('prepare --meta {meta} --name x --memory 0GB', 'not enough memory'),
     ('recommend', 'what you are looking for'),
     ('recommend --requests {tmp}/empty.jsonl', 'empty'),
     ('recommend --requests {tmp}/photo.jsonl', 'photo.jsonl'),
@@ -391,6 +398,7 @@ bad = [
     ('train-score --data shop --resume latest --set lr=1e-3', '--resume does not go with --set'),
     ('index --data shop --base somewhere', '--run base'),
     ('index --data shop --shard 1/2 --time 10m', '--shard does not go with --time'),
+    ('index --data shop --run base --shard 1/2 --url http://127.0.0.1:1', '--shard does not go with --url'),
     ('serve --no-demo --frames https://shop.example', '--no-demo does not go with --frames'),
     ('serve --cors shop.example', "origins='shop.example': expected an origin"),
     ('serve --root-path api', 'expected a path such as /api'),
@@ -409,6 +417,7 @@ def test_refusals_are_one_line_and_change_nothing(root, tmp_path, capsys, words,
     (tmp_path / 'empty.jsonl').touch()
     (tmp_path / 'photo.jsonl').write_bytes(bytes(range(256)) * 50)
     (tmp_path / 'wrong.jsonl').write_text('{"text": "a mouse"}\n{"text": "a mouse", "max_price": "cheap"}\n')
+    (tmp_path / 'varied.jsonl').write_text('{"text": "a mouse", "diversity": 0.5}\n')
     before = snapshot(root)
     assert recsys('--root', root, *words.format(tmp=tmp_path, meta=root / 'raw' / 'meta.jsonl.gz').split()) not in (
         0,
@@ -655,6 +664,27 @@ def test_several_workers_answer_from_one_index_and_go_together(root):
     told = [json.loads(line) for line in err.splitlines()]
     assert sum(o.get('path') == '/recommend' and o['status'] == 200 for o in told) == 40
     assert len(team) == len(set(started)) == 2 and not any(map(works, team))
+
+
+def test_a_time_is_refused_where_parts_are_encoded(root, capsys):
+    parts = root / 'outputs' / 'index' / '.shop.encoded'
+    parts.mkdir()
+    try:
+        assert recsys('--root', root, 'index', '--data', 'shop', '--run', 'base', '--time', '5m') == 1
+        assert '--time: all is indexed' in capsys.readouterr().err
+    finally:
+        parts.rmdir()
+
+
+def test_a_seed_is_for_the_split_and_for_both_trainings(root, tmp_path, monkeypatch):
+    import recsys_nb.command.cli as cli, recsys_nb.command.pipeline as pipeline
+
+    given = []
+    monkeypatch.setattr(pipeline, 'run_pipeline', lambda data, *args, seed, **kw: given.extend([data, seed]))
+    monkeypatch.setattr(cli, '_tell_result', lambda result: None)
+    meta = root / 'raw' / 'meta.jsonl.gz'
+    assert recsys('--root', tmp_path, 'run', '--meta', meta, '--name', 'shop', '--seed', 5) == 0
+    assert given[0].report['settings']['seed'] == given[1] == 5
 
 
 @pytest.mark.parametrize(

@@ -114,9 +114,14 @@ def _print_recommendations(recs, query):
     if recs.advice: print(recs.advice)
 
 # %% ../../nbs/81_command.cli.ipynb #9031a7f9
+def _said(value):
+    "What an option says; an empty text, as of a variable that is not set, is refused."
+    if '' in (value if isinstance(value, list) else [value]): raise typer.BadParameter('it is empty')
+    return value
+
 def _option(told, *names, kind=str, **more):
     "The type of an option: what its help says, names other than the parameter's, what it holds, limits."
-    return Annotated[Optional[kind], typer.Option(*names, help=told, **more)]
+    return Annotated[Optional[kind], typer.Option(*names, help=told, callback=_said, **more)]
 
 def _several(told, *names, **more):
     "The type of an option that may be given several times."
@@ -332,10 +337,11 @@ def _index(
     "Compute the product vectors and store them in Qdrant."
     from recsys_nb.command.pipeline import index_data, plan_index
     if base and run != 'base': raise RecsysError('--base: only with --run base')
-    if shard: _refuse_both('shard', dict(time=time, score_run=score_run))
+    if shard: _refuse_both('shard', dict(time=time, score_run=score_run, url=url))
     prepared = _data(data)
     parts = _root()/'outputs'/'index'/f'.{prepared.name}.encoded'
     how = dict(run=run or 'latest', base=base, root=_root(), known=known, preset=preset)
+    if time and parts.exists(): raise RecsysError(f'--time: all is indexed, for parts were encoded, see {parts}')
     plan = None if shard or parts.exists() else plan_index(prepared, time or 'auto', **how)
     if plan and plan.seconds > 60: _say(f'Plan: {plan}.')
     made = index_data(prepared, score_run=score_run, plan=plan, url=url, shard=shard, **how)
@@ -462,8 +468,8 @@ def _answer(preferences, index, k, queries, requests, out, as_json, **filters):
     if out and out.suffix not in _endings:
         raise RecsysError(f'--out {out}: expected a name ending in {", ".join(_endings)}')
     ranks = out and out.suffix == '.run'
-    if ranks: _refuse_both('out NAME.run', dict(diversity=filters['diversity']))
     asked = _requests(_asked(preferences, queries, requests), _given(filters), k)
+    for one in asked.values() if ranks else (): _refuse_both('out NAME.run', dict(diversity=one.get('diversity')))
     from recsys_nb.evaluation.trec import write_run
     from recsys_nb.recommend.recommender import Recommender
     with Recommender.load(_root(), index=index) as rec:
@@ -480,7 +486,7 @@ def _serve(
     host:_option('The address to listen on')='127.0.0.1',
     port:_option('The port', kind=int, min=1, max=65535)=7860,
     hosts:_several('A name that a proxy in front passes on; may be given several times')=None,
-    root_path:_option('The path below which a proxy shows it, as /api')='',
+    root_path:_option('The path below which a proxy shows it, as /api')=None,
     origins:_several('An origin whose pages may call the API, as https://shop.example', '--cors')=None,
     frames:_several('An origin whose pages may show the demo in a frame')=None,
     rate:_option('Requests a minute from one address; 0: any number', kind=int, min=0)=0,
@@ -512,7 +518,7 @@ def _run(
     EncoderConfig.of(epochs=epochs, time=time)
     data = _prepared(name=name, **kwargs)
     _tell_data(data, _say)
-    _tell_result(run_pipeline(data, _root(), preset, say=_say, epochs=epochs, time=time))
+    _tell_result(run_pipeline(data, _root(), preset, say=_say, epochs=epochs, time=time, seed=kwargs['seed']))
 
 # %% ../../nbs/81_command.cli.ipynb #ed26ec86
 @_command('demo')

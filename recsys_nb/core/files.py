@@ -47,7 +47,8 @@ def write_beside(
     try:
         yield part
         os.replace(part, path)
-    except PermissionError as e: raise RecsysError(f'{path}: cannot write here ({e.strerror})') from e
+    except (PermissionError, IsADirectoryError) as e:
+        raise RecsysError(f'{path}: cannot write here ({e.strerror})') from e
     finally: part.unlink(missing_ok=True)
 
 # %% ../../nbs/00_core.files.ipynb #820fdbd4

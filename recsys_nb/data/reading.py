@@ -619,7 +619,7 @@ def read(self:DuckDB,
             CREATE VIEW {name} AS SELECT {chosen}
             FROM read_json([{names}], format='newline_delimited', columns={{{columns}}}, ignore_errors=true,
                 filename='file')""")
-    return _all_given(self.con.table(name), texts)
+        return _all_given(self.con.table(name), texts)
 
 # %% ../../nbs/13_data.reading.ipynb #dd77d510
 def _session(master, memory):
