@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx, pandas as pd, pytest
 
 from recsys_nb.benchmarks.answers import answers
-from recsys_nb.command.cli import main
+from recsys_nb.command.cli import _print_frame, main
 from recsys_nb.core.files import read_json, write_json
 from recsys_nb.core.runs import RunFolder, new_run, set_state
 from recsys_nb.training.settings import EncoderConfig, ScoreConfig
@@ -664,6 +664,15 @@ def test_several_workers_answer_from_one_index_and_go_together(root):
     told = [json.loads(line) for line in err.splitlines()]
     assert sum(o.get('path') == '/recommend' and o['status'] == 200 for o in told) == 40
     assert len(team) == len(set(started)) == 2 and not any(map(works, team))
+
+
+def test_a_table_is_no_wider_than_a_terminal(monkeypatch, capsys):
+    told = 'A quiet keyboard for the office, and for home'
+    frame = pd.DataFrame(dict(product=[told], price=[9.5], why=['Hardly a sound']))
+    for name, value in dict(TTY_COMPATIBLE='1', TERM='xterm', COLUMNS='44').items():
+        monkeypatch.setenv(name, value)
+    _print_frame(frame, 'a keyboard')
+    assert max(len(re.sub('\x1b[^m]*m', '', line)) for line in capsys.readouterr().out.splitlines()) <= 44
 
 
 def test_a_time_is_refused_where_parts_are_encoded(root, capsys):

@@ -1012,11 +1012,10 @@ def test_names_of_columns_whatever_parts_their_words(tmp_path):
 
 def test_of_two_columns_of_one_name_the_first_counts(tmp_path):
     (tmp_path / 'r.csv').write_text('asin,text,text\nB1,Mine,Joined\n')
-    columns = [pa.array([v]) for v in ('B1', 'Mine', 'Joined', 'Loud')]
-    pq.write_table(pa.Table.from_arrays(columns, names=['asin', 'text', 'text', 'TEXT']), tmp_path / 'r.parquet')
+    columns = [pa.array([v]) for v in ('B1', 'Mine', 'Joined')]
+    pq.write_table(pa.Table.from_arrays(columns, names=['asin', 'text', 'text']), tmp_path / 'r.parquet')
     for name in ('r.csv', 'r.parquet'):
         assert read_by_engines(tmp_path / name) == [dict(asin='B1', text='Mine')]
-    assert read_by_engines(tmp_path / 'r.parquet', text='TEXT') == [dict(asin='B1', text='Loud')]
 
 
 def test_parquet_of_other_writers(tmp_path):
@@ -1068,7 +1067,7 @@ def test_lists_in_cells_as_numpy_writes_them(tmp_path):
 @pytest.mark.parametrize(
     'line, says',
     {
-        '{"business_id": "B1", "words": 4}': 'among business_id, words',
+        '{"business_id": "B1", "words": 4}': 'there is business_id, words',
         'Reviews of May': 'in no table whose first line names the columns',
     }.items(),
 )

@@ -101,7 +101,8 @@ def _print_frame(
     for row in frame.itertuples(index=False):
         cells = [_terminal_cell(v, forms.get(name, '')) for name, v in zip(frame, row)]
         table.add_row(*map(Text, cells))
-    width = max(100, min(160, Console().width))
+    screen = Console()
+    width = max(1 if screen.is_terminal else 100, min(160, screen.width))
     Console(width=width, highlight=False, force_jupyter=False).print(table)
 
 # %% ../../nbs/81_command.cli.ipynb #e3ebe585

@@ -11,7 +11,7 @@ import ast, bz2, codecs, csv, glob, gzip, io, itertools, json, lzma, re, warning
 from contextlib import contextmanager, suppress
 from pathlib import Path
 import duckdb, ibis
-import pyarrow as pa, pyarrow.parquet as pq
+import pyarrow as pa
 from fastcore.basics import patch
 from ibis.util import gen_name
 from ..core.files import RecsysError, progress
@@ -20,14 +20,10 @@ from .texts import given, non_values
 
 # %% ../../nbs/13_data.reading.ipynb #619daba3
 _formats = 'jsonl json ndjson csv tsv parquet'.split()
-_packed_endings = {'.gz': 'gzip', '.zst': 'zstd', '.bz2': 'bz2', '.xz': 'xz', '.zip': 'zip'}
-_endings = tuple(f'.{kind}{packed}' for kind in _formats for packed in ('', *_packed_endings))
+_data_file = re.compile( # in a folder, none of which is such as _delta_log or __MACOSX
+    rf'(?:(?!_)[^/]+/)*[^/]+\.(?:{"|".join(_formats)})(?:\.(?:gz|zst|bz2|xz|zip))?', re.I)
 
 # %% ../../nbs/13_data.reading.ipynb #e3f9c3be
-def _is_data(path):
-    "Whether a file of a folder may be data: it ends so, and lies in no `_delta_log` or `__MACOSX`."
-    return path.name.lower().endswith(_endings) and not any(part[0] == '_' for part in path.parts[:-1])
-
 def _files_of(path, kind):
     "A file; or of the files below a folder that end like data, or of those that match a pattern, those of the kind."
     folder = path.is_dir()
@@ -36,7 +32,7 @@ def _files_of(path, kind):
         raise RecsysError(f'{path}: a pipe, which is read only once; expected a file')
     pattern = f'{glob.escape(str(path))}/**' if folder else str(path)
     found = filter(Path.is_file, map(Path, glob.glob(pattern, recursive=True)))
-    found = sorted(f for f in found if not folder or _is_data(f.relative_to(path)))
+    found = sorted(f for f in found if not folder or _data_file.fullmatch(f.relative_to(path).as_posix()))
     if not found:
         none = f'no file in this folder ends in .{", .".join(_formats)}, packed or not'
         raise RecsysError(f'{path}: {none if folder else "no such file"}')
@@ -426,19 +422,17 @@ def without_bar(
     return con
 
 # %% ../../nbs/13_data.reading.ipynb #0fcd7b86
-def _parquet_value(n, kind):
-    "SQL: the column at a place; texts that a writer left as bytes are texts."
-    c = f'#{n + 1}'
-    return f'coalesce(TRY(decode({c})), {c}::VARCHAR)' if kind == 'BLOB' else c
+def _parquet_value(t, column):
+    "SQL: a column by its place; texts that a writer left as bytes are texts."
+    n = t.columns.index(column)
+    value = 'coalesce(TRY(decode(#{0})), #{0}::VARCHAR)' if t.types[n] == 'BLOB' else '#{0}'
+    return value.format(n + 1)
 
 def _parquet_lines(path, copy, kind, names):
     with without_bar(duckdb.connect()) as con:
         t = con.sql(f'FROM read_parquet({quoted(glob.escape(str(path)))})')
-        columns = pq.read_schema(path).names
-        columns += t.columns[len(columns):] # what folders such as rating=5 say
-        known = _table_columns(path, columns, kind, names)
-        places = {f: columns.index(c) for c, f in known.items()} # names that differ in capitals are one to DuckDB
-        chosen = ', '.join(_parquet_value(n, t.types[n]) + f' AS {f}' for f, n in places.items())
+        known = _table_columns(path, t.columns, kind, names) # and what folders such as rating=5 say
+        chosen = ', '.join(f'{_parquet_value(t, c)} AS {f}' for c, f in known.items())
         con.execute(f'COPY (SELECT {chosen} FROM t) TO {quoted(copy)} (FORMAT json)')
 
 # %% ../../nbs/13_data.reading.ipynb #a044b860
@@ -464,7 +458,7 @@ def as_lines(
     copy, at = work/gen_name('copy'), 0
     if how == 'parquet':
         try: _parquet_lines(path, copy, kind, names)
-        except (duckdb.Error, pa.ArrowException, OSError) as e:
+        except duckdb.Error as e:
             raise RecsysError(f'{path}: damaged, or no Parquet file ({str(e).splitlines()[0]})') from e
         return copy
     with open(copy, 'wb') as out:

@@ -238,7 +238,7 @@ def open(cls:ProductIndex,
     "Open an index; `RecsysError` where there is none."
     folder = recover_folder(folder)
     m = read_manifest(folder)
-    if url and not m.get('url'): raise RecsysError(f'url={url}: the index {folder} is in its folder, on no Qdrant server')
+    if url and not m.get('url'): raise RecsysError(f'url={url}: {folder} is an index of its own, on no Qdrant server')
     if not (url := url or m.get('url')): return cls(EdgeStore(folder, alone=alone), m, folder)
     store = ServerStore(url, m.get('collection'), client=client)
     if not store.exists():
