@@ -607,7 +607,20 @@ def test_a_pipe_of_any_encoding_gets_everything(strange, encoding, words):
 def test_who_reads_only_the_beginning_has_made_no_mistake(root):
     command = f'{sys.executable} -c "{start}" --root {root} recommend keyboard --json | true; exit ${{PIPESTATUS[0]}}'
     done = subprocess.run(['bash', '-c', command], capture_output=True, text=True)
-    assert not done.stderr
+    assert (done.returncode, done.stderr) == (0, '')
+
+
+def test_an_interruption_is_told(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('recsys_nb.core.machine.doctor', interrupted)
+    assert recsys('doctor') == 130 and capsys.readouterr().err == 'recsys: interrupted\n'
+
+
+def test_words_that_are_no_text_are_told(capsys):
+    assert recsys('recommend', os.fsdecode(b'caf\xe9')) == 1
+    assert ': not in UTF-8' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('where, code, said', [('> /dev/full', 1, 'recsys: No space left on device'), ('>&-', 0, '')])

@@ -6,7 +6,7 @@
 __all__ = ['app', 'main']
 
 # %% ../../nbs/81_command.cli.ipynb #0186a9b0
-import argparse, os, sys
+import argparse, os, re, sys
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Optional
@@ -23,6 +23,8 @@ from ..training.settings import EncoderConfig, ScoreConfig
 # %% ../../nbs/81_command.cli.ipynb #0489ae35
 def _tidy(words):
     "The root folder or `None`, and the words with one path after each `--reviews` and `--meta`."
+    for word in words:
+        if re.search('[\udc80-\udcff]', word): raise RecsysError(f'{word}: not in UTF-8, or this terminal is not')
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early.add_argument('--root')
     for name in ('reviews', 'meta'): early.add_argument(f'--{name}', nargs='+', action='extend', default=[])
@@ -577,8 +579,10 @@ def main(
         root, rest = _tidy(sys.argv[1:] if words is None else list(words))
         _given_root.set(root)
         calm_threads()
-        code = app(args=rest, prog_name='recsys', standalone_mode=False)
+        with typer.main.get_command(app).make_context('recsys', rest) as call: # `app` would end interruptions itself
+            code = call.command.invoke(call)
         sys.stdout.flush()
+    except typer.Exit as e: code = e.exit_code
     except BrokenPipeError: _drop_output()
     except (Exception, KeyboardInterrupt) as e:
         if os.environ.get('RECSYS_DEBUG') == '1': raise
