@@ -1054,7 +1054,12 @@ def test_bytes_that_are_no_utf_8_are_western_wherever_they_stand(tmp_path, name)
 
 
 def test_lists_in_cells_as_numpy_writes_them(tmp_path):
-    lists = ["['Flat' 'It\\'s \\\\ big']", '[\'Flat\'\n "It\'s"]', "[array(['Flat', 'Quiet'], dtype=object)]", "['A, B']"]
+    lists = [
+        "['Flat' 'It\\'s \\\\ big']",
+        '[\'Flat\'\n "It\'s"]',
+        "[array(['Flat', 'Quiet'], dtype=object)]",
+        "['A, B']",
+    ]
     pictures = "[{'large': 'https://a.b/1.jpg'}\n {'large': 'https://a.b/2.jpg'}]"
     table = pd.DataFrame(dict(asin='B1', features=lists, images=pictures))
     table.to_csv(tmp_path / 'm.csv', index=False)

@@ -532,7 +532,7 @@ _names_of_values = sum(_read_as_values.values(), [])
 _told_of_cuts = f'{" or ".join(named_cuts)}, or two increasing times in milliseconds'
 
 _Split = setting(Literal['auto', 'time', 'product', 'review'], 'auto or time or product or review')
-_Names = setting(list[setting(str, 'a name', min_length=1)]|None, 'names', BeforeValidator(_as_list))
+_Names = setting(list[str]|None, 'names', BeforeValidator(_as_list))
 _Share = setting(float, 'a share such as 5% or 0.05', BeforeValidator(_of_percent), ge=0, le=1)
 _Letters = setting(int, f'a number from 0 to {max_letters}, more letters are not counted', ge=0, le=max_letters)
 _Shares = setting(tuple[float, float, float], 'three positive shares that sum to 1', AfterValidator(_sums_to_one))

@@ -9,6 +9,7 @@ __all__ = ['review_fields', 'meta_fields', 'meta_lists', 'input_files', 'without
 # %% ../../nbs/13_data.reading.ipynb #93c53721
 import ast, bz2, codecs, csv, glob, gzip, io, itertools, json, lzma, re, warnings, zipfile, zlib
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 import duckdb, ibis
 import pyarrow as pa
@@ -154,6 +155,7 @@ _usual = {(kind, field): (older, names.split())
     for kind, field, older, names in re.findall(r'(\w+) (\w+) (\S+): (.*)', _usual)}
 
 # %% ../../nbs/13_data.reading.ipynb #b5850e08
+@lru_cache(10_000) # asked for each key of each line
 def _letters_of(name):
     "A name without what parts its words, and without capitals: the same for star_rating, Star Rating and starRating."
     return re.sub(r'(?<=\w)[ _.-]+(?=\w)', '', name.strip().lower())
