@@ -629,6 +629,20 @@ def test_what_cannot_be_read_is_told_with_an_example(tmp_path):
         (r'in C:\new', r'in C:\new'),
         ('It hums.\n12 people found this helpful', 'It hums.'),
         ('Read more\nIt hums.', 'It hums.'),
+        ('Like [[ASIN:B000000001 Drive [New]]] here', 'Like Drive [New] here'),
+        ('<style>p {color: red}</style><!-- split --><p>It hums</p>', 'It hums'),
+        ('It hums<!--[if gte mso 9]><xml>Normal</xml><![endif]-->', 'It hums'),
+        (f'<p style="{"color: red; " * 99}">It hums', 'It hums'),
+        ('<!DOCTYPE html><body>It hums', 'It hums'),
+        ('x <- y, 5 < 6 and 7 > 3', 'x <- y, 5 < 6 and 7 > 3'),
+        ('&#xD83D;&#xDE00;&#55357;&#56832;', '😀😀'),
+        ('とても静か。\n続きを読む', 'とても静か。'),
+        ('It hums.\nReviewed in India on 5 May 2022\nHelpful\nReport', 'It hums.'),
+        ('5.0 颗星，最多 5 颗星 很好', '很好'),
+        ('donÃ¢â‚¬â„¢t', 'don’t'),
+        ('TeÅŸekkÃ¼rler, hÄ±zlÄ±', 'Teşekkürler, hızlı'),
+        ('Очень'.encode().decode('latin-1'), 'Очень'),
+        ('नमस्ते'.encode().decode('latin-1'), 'नमस्ते'),
     ],
 )
 def test_the_shops_markup_goes(raw, wanted):
@@ -1166,6 +1180,39 @@ shelf = [
 def test_words_are_found_in_every_script(asked, wanted):
     found = bm25_scorer(shelf)([asked])[0]
     assert found.argmax() == wanted and found.max() > 0
+
+
+glued = [
+    'หูฟังไร้สายเสียงดี',
+    '무선키보드 저소음',
+    'ລຳໂພງຂະໜາດນ້ອຍ',
+    'ជើងទម្រទូរស័ព្ទ',
+    unicodedata.normalize('NFD', 'Café crème'),
+    'ＵＳＢケーブル ２ｍ',
+    'နားကြပ်အသံကောင်း',
+]
+
+
+@pytest.mark.parametrize(
+    'asked, wanted',
+    {'หูฟัง': 0, 'เสียงดี': 0, '키보드': 1, 'ລຳໂພງ': 2, 'ទូរស័ព្ទ': 3, 'café': 4, 'USB': 5, '2m': 5, 'နားကြပ်': 6}.items(),
+)
+def test_words_are_found_within_what_is_written_in_one(asked, wanted):
+    found = bm25_scorer(glued)([asked])[0]
+    assert found.argmax() == wanted and found.max() > 0
+
+
+@pytest.mark.parametrize(
+    'said',
+    {
+        '这个键盘非常安静，手感也很好，推荐给大家！': '「这个键盘非常安静,手感也很好、推荐给大家!」～',
+        'السماعات ممتازة، والصوت واضح جدا؛ أنصح بها': 'السماعات ممتازة, والصوت واضح جدا. أنصح بها؟',
+        'बहुत अच्छा हेडफ़ोन है। बैटरी भी अच्छी चलती है।': 'बहुत अच्छा हेडफ़ोन है| बैटरी भी अच्छी चलती है',
+        '¿Quién lo diría? ¡Funciona de maravilla!': '«Quién lo diría?» **Funciona de maravilla**',
+    }.items(),
+)
+def test_copies_differ_in_the_marks_of_their_language(tmp_path, said):
+    assert len(kept(prepared(tmp_path, [review(i, text=t) for i, t in enumerate(said)]))) == 1
 
 
 @examples(300)

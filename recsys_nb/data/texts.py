@@ -8,6 +8,7 @@ __all__ = ['non_values', 'max_letters', 'min_informative', 'clean', 'readable', 
 
 # %% ../../nbs/12_data.texts.ipynb #14d32705
 import html, json, re, unicodedata
+from itertools import pairwise
 import ibis
 
 # %% ../../nbs/12_data.texts.ipynb #d4ddae13
@@ -33,23 +34,26 @@ _utf8 = """
     (?:<c2-df><80-bf>|<e0-ef><80-bf>{2}|<f0><80-bf>{3}){2,}
     <c2><a0-bf>
     <c3><80-bf>
+    [a-z]<c4-c5><80-bf>
+    <c4-c5><80-bf>[a-z]
     <e2><80-bf>{2}
     <ef><80-bf>{2}
     <f0><80-bf>{3}""".split()
 
 def _misread_in(code):
-    "A pattern for what these bytes of UTF-8 become in a code, and the byte of each of its characters beyond ASCII."
-    of = {bytes([b]).decode(code, 'ignore') or chr(b): b for b in range(128, 256)} # or it leaves a byte as it is
+    "A pattern for what these bytes of UTF-8 become in a code, or in Latin-1, and the byte of each character."
+    of = {chr(b): b for b in range(ord('a'), 160)} # as Latin-1 has them, and programs where a code has nothing
+    of |= {c: b for b in range(128, 256) if (c := bytes([b]).decode(code, 'ignore'))}
     def among(m): return '[' + ''.join(c for c, b in of.items() if m[1] <= f'{b:x}' <= (m[2] or m[1])) + ']'
     return re.compile(re.sub('<(..)(?:-(..))?>', among, '|'.join(_utf8))), of
 
-_misread = [_misread_in(code) for code in ('mac_roman', 'cp1252', 'latin-1')]
+_misread = [_misread_in(code) for code in ('mac_roman', 'cp1252')]
 
 # %% ../../nbs/12_data.texts.ipynb #2d10530b
 def _meant(s):
     "Text with what was misread as it was meant, where that is text."
     if s.isascii(): return s # what was misread never is
-    for wrong, of in _misread:
+    for wrong, of in (*_misread, _misread[-1]): # for some it happened twice
         def again(m):
             try: return bytes(of[c] for c in m[0]).decode()
             except UnicodeDecodeError: return m[0]
@@ -57,7 +61,7 @@ def _meant(s):
     return s
 
 # %% ../../nbs/12_data.texts.ipynb #5cde2998
-_link = re.compile(r'\[\[ ?[A-Z]{3,10} ?: ?\w*:? ?([^\[\]]*)(?:\]\]|$)', re.I)
+_link = re.compile(r'\[\[ ?[A-Z]{3,10} ?: ?\w*:? ?((?:[^\[\]]|\[[^\[\]]*\])*)(?:\]\]|$)', re.I)
 _shop_says = """The media could not be loaded.
 Your browser does not support HTML5 video.
 Video Player is loading.
@@ -65,11 +69,19 @@ This is a modal window.
 Brief content visible, double tap to read full content.
 Full content visible, double tap to read brief content.
 Click to play video""".splitlines()
+_more = (
+    'Read more|See more|Show more|Read more of this review|Weiterlesen|Mehr lesen|Lire la suite|En lire plus|'
+    'Leer más|Leggi di più|Ler mais|続きを読む|もっと読む|阅读更多')
+_line = (
+    r'(?:[\d,]+ people|One person) found this helpful|Verified Purchase|Report abuse|'
+    r'Reviewed in [^\n]{3,40} on (?:\w+ \d\d?,|\d\d? \w+) \d{4}|'
+    r'(?:[\d.]+ Personen|Eine Person) fand(?:en)? diese Informationen hilfreich|Verifizierter Kauf|Achat vérifié|'
+    r'Compra verificada|Acquisto verificato|[\d,]+人のお客様がこれが役に立ったと考えています|Amazonで購入')
 _labels = re.compile('|'.join([
-    r'\A\s*(?:\d[.,]\d (?:out of|von|sur|su|de) 5 \w+|5つ星のうち\d\.\d)\s*',
+    r'\A\s*(?:\d[.,]\d (?:out of|von|sur|su|de|van|av|z) 5 \w+|5つ星のうち\d\.\d|\d\.\d 颗星，最多 5 颗星)\s*',
     r'\A\s*This review is from: [^\n]{1,300}\n',
-    r'(?:(?<=[.!?…])|^)\s*(?:Read|See|Show) more(?: of this review)?\s*[›»]?\s*$',
-    r'^\s*(?:(?:[\d,]+ people|One person) found this helpful|Verified Purchase|Report abuse)\s*$']), re.M)
+    rf'(?:(?<=[.!?…。！？])|^)\s*(?:{_more})\s*[›»]?\s*$',
+    rf'^\s*(?:{_line})\s*$|\n\s*(?:Helpful|Report)(?=\s*(?:\n|\Z))']), re.M)
 
 # %% ../../nbs/12_data.texts.ipynb #52cb218a
 def _unsold(s):
@@ -78,24 +90,27 @@ def _unsold(s):
     return _labels.sub('', _link.sub(r' \1 ', s))
 
 # %% ../../nbs/12_data.texts.ipynb #d5030a60
-_halves = re.compile(
-    r'&#(5(?:529[6-9]|5[3-9]\d\d|6[0-2]\d\d|63[01]\d));'
-    r'&#(5(?:632\d|63[3-9]\d|6[4-9]\d\d|7[0-2]\d\d|73[0-3]\d|734[0-3]));')
+_half = re.compile(
+    r'&#(?:(5(?:529[6-9]|5[3-9]\d\d|6\d{3}|7[0-2]\d\d|73[0-3]\d|734[0-3]))|'
+    r'[xX]([dD][89a-fA-F][\da-fA-F]{2}));')
 _entity = re.compile(r'&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|[A-Za-z]{2,31}\d{0,2});')
 _again = re.compile(r'&(?:amp;)+(?=#?\w{2,31};)')
-_tag = r'</?[A-Za-z][^<>]{0,300}>|<!\[CDATA\[|\]\]>|_x00[01][\da-fA-F]_'
+_tag = '(?is:' + '|'.join([
+    r'<!--.*?-->|<(?:style|script)\b.*?</(?:style|script)\s*>',
+    r'<[/!?]?[a-z](?:[^<>=]{0,300}|[^<>=]{0,40}=[^<>]*)>|<!\[(?:if|endif)[^<>]*>',
+    r'<!\[CDATA\[|\]\]>|_x00[01][\da-f]_)'])
 _slashed = re.compile(r'\\(?:["\']|(?<=[.!?,\s]\\)[nr](?:\\[nr])*|[nr](?:\\[nr])+|u[\da-fA-F]{4}(?:\\u[\da-fA-F]{4})*)')
 
 # %% ../../nbs/12_data.texts.ipynb #7e45f236
-def _as_in_json(halves):
-    return f'\\u{int(halves[1]):x}\\u{int(halves[2]):x}'
+def _as_in_json(half):
+    return '\\u' + (half[2] or f'{int(half[1]):x}')
 
 # %% ../../nbs/12_data.texts.ipynb #77585d6c
 def readable(
     text:str, # As it comes from the shop
 ) -> str:     # One line
     "Text as a person would read it: without entities, tags, the shop's markup, misread and invisible characters."
-    s = _halves.sub(_as_in_json, _again.sub('&', _meant(text)))
+    s = _half.sub(_as_in_json, _again.sub('&', _meant(text)))
     s = _entity.sub(lambda m: html.unescape(m[0]), s)
     s = _slashed.sub(lambda m: json.loads('"' + m[0].replace("\\'", "'") + '"'), re.sub(_tag, ' ', s))
     return clean(_unsold(s))
@@ -119,9 +134,11 @@ _odd = '|'.join([
     r'&[#A-Za-z][0-9A-Za-z]{1,31};',
     *(wrong.pattern for wrong, of in _misread),
     f'[{_invisible}\u200c\u200d]',
-    r'\[\[|\\|_x00|^\s*(\d[.,]\d |5つ|This review is from)|found this helpful|Verified Purchase|Report abuse',
+    r'\[\[|\\|_x00|^\s*(\d[.,]\d |5つ|This review is from)|\n\s*(Helpful|Report)',
+    'found this helpful|Verified Purchase|Report abuse|Reviewed in|Informationen hilfreich|Verifizierter Kauf|'
+    'Achat vérifié|Compra verificada|Acquisto verificato|これが役に立った|Amazonで購入',
     *map(re.escape, _shop_says),
-    '(Read|See|Show) more'])
+    _more])
 _any_symptom = rf'^ | $|  |[<{_blanks}]|{_odd}'
 
 # %% ../../nbs/12_data.texts.ipynb #72bba29e
@@ -166,13 +183,14 @@ def clean_list(
 
 # %% ../../nbs/12_data.texts.ipynb #1b88a818
 max_letters = 150 # of a text that are compared
+_marks_and_blanks = r'[ .,!?\'"’‘“”…–—\-():;*_~|/¿¡«»·。、！？，：；（）「」『』【】～・॥।،؛؟۔]+'
 
 # %% ../../nbs/12_data.texts.ipynb #2dff7dfd
 def letters(
     s, # A text column
 ):     # At most `max_letters` characters
     "What copies of a text have in common: its beginning without case, blanks and punctuation."
-    return s.left(200).lower().translate(' .,!?\'"’‘“”…–—-():;。、！？', '').left(max_letters)
+    return s.left(200).lower().re_replace(_marks_and_blanks, '').left(max_letters)
 
 # %% ../../nbs/12_data.texts.ipynb #4c8c08d3
 min_informative = 30
@@ -206,17 +224,20 @@ def sentences(
     return [p for p in parts if len(p) >= 5]
 
 # %% ../../nbs/12_data.texts.ipynb #d16cb617
-_in_pairs = re.compile(f'[{_han}々\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f]{{2,}}')
+_wide = re.compile('[\uff01-\uff9f]+')
+_tones = re.compile('[\u0e47-\u0e4e\u0ec8-\u0ecd\u17c6-\u17d3\u1037-\u103a]')
+_in_pairs = re.compile(f'[{_dense}々]{{2,}}')
 
 # %% ../../nbs/12_data.texts.ipynb #ea8a7dd0
 def words_apart(
     text:str, # Anything
-) -> str:     # The same, but for Chinese and Japanese
+) -> str:     # The same, but for these scripts
     "A text with blanks between its words, and between pairs of characters where a script has none."
-    def pairs(m):
-        s = unicodedata.normalize('NFKC', m[0])
-        return f' {" ".join(s[i:i + 2] for i in range(len(s) - 1))} '
-    return text if text.isascii() else _in_pairs.sub(pairs, text)
+    if text.isascii(): return text
+    def narrow(m): return unicodedata.normalize('NFKC', m[0])
+    def pairs(m): return f' {" ".join(map("".join, pairwise(m[0])))} '
+    text = _wide.sub(narrow, unicodedata.normalize('NFC', text))
+    return _in_pairs.sub(pairs, _tones.sub('', text))
 
 # %% ../../nbs/12_data.texts.ipynb #319d8c8f
 def review_text(
