@@ -817,6 +817,7 @@ def test_names_of_their_own_and_ratings_without_names(tmp_path):
         ('twice.jsonl.gz', gzip.compress(gzip.compress(lines(reviews), mtime=0), mtime=0), 'packed twice'),
         ('page.jsonl.gz', gzip.compress(b'<!DOCTYPE html><html>404', mtime=0), 'a web page'),
         ('lfs.jsonl.gz', b'version https://git-lfs.github.com/spec/v1\noid sha256:a\n', 'git lfs pull'),
+        ('ratings.dat', b'1::1193::5::978300760\n' * 9, 'a table with :: between its cells'),
         ('finefoods.txt', b'product/productId: P1\nreview/userId: U1\n', 'SNAP'),
         ('x.arrow', b'\xff\xff\xff\xff\x98\x05\x00\x00', 'an Arrow stream'),
         ('x.pkl', b'\x80\x05\x95\xa3', 'a pickle'),
@@ -831,6 +832,11 @@ def test_names_of_their_own_and_ratings_without_names(tmp_path):
             'gbk.csv',
             ('user_id,asin,text\n' + 'U1,P1,这个键盘声音很小\n' * 9).encode('gb18030'),
             'another code than UTF-8',
+        ),
+        (
+            'events.csv',
+            b'timestamp,visitorid,event,itemid\n' + b'1433221332117,7,view,P1\n' * 9,
+            'nor is a user known: name the column with --map user_id=COLUMN',
         ),
         ('sjis.jsonl', ('{"asin": "P1", "text": "とても静か"}\n' * 9).encode('cp932'), 'not UTF-8'),
     ],
@@ -967,6 +973,14 @@ def test_names_of_files_stand_for_themselves(tmp_path):
     for name in ('r[1].jsonl', 'r?.jsonl'):
         (tmp_path / 'r1.jsonl').write_bytes(lines([review(50)]))
         assert len(kept(prepared(tmp_path, name=name))) == 30
+
+
+def test_a_path_of_categories_in_one_text_is_its_levels(tmp_path):
+    paths = 'Home|Kitchen|Mugs', 'Home > Kitchen > Mugs', 'Home &gt; Kitchen &gt; Mugs', '["Home", "Kitchen", "Mugs"]'
+    table = pd.DataFrame(dict(asin=range(4), title='A mug', category=paths))
+    table.to_csv(tmp_path / 'm.csv', index=False)
+    data = prepare([], tmp_path / 'm.csv', 'x', tmp_path, categories=['Mugs'])
+    assert [list(c) for c in data.products.categories] == [['Home', 'Kitchen', 'Mugs']] * 4
 
 
 def test_columns_that_nobody_knows_are_named(tmp_path):

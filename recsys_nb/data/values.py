@@ -389,7 +389,11 @@ def _first_given(a, b):
 
 # %% ../../nbs/14_data.values.ipynb #9a7f2c68
 def _each_once(a):
-    return a.filter(lambda s, i: a.index(s) == i)
+    return a.filter(lambda s, i: (a.index(s) == i) & (s != ''))
+
+def _levels(a):
+    "Of a list of categories and paths of them, as in 'Home > Kitchen' and 'Home|Kitchen', each level."
+    return a.join('|').re_split(r' *[|>›»] *')
 
 # %% ../../nbs/14_data.values.ipynb #f4f7f4de
 def _document(
@@ -448,7 +452,7 @@ def shape_products(
         price=t.price.re_search(r'[^\P{Nd}0]').ifelse(t.price, None),
         brand=ibis.coalesce(t.store, t.brand).re_replace(r'^by\s*\n\s*', ''),
         description=t.description.join(' '),
-        categories=clean_list(main.concat(_first_given(t.categories, t.category))),
+        categories=_levels(clean_list(main.concat(_first_given(t.categories, t.category)))),
         features=clean_list(_first_given(t.features, t.feature)),
         images=reduce(_first_given, [t[c].filter(lambda s: given(s).notnull()) for c in _with_pictures]),
         url=t.url.re_search(r'^https?://[^ ]{1,1000}$').ifelse(t.url, None))
