@@ -40,6 +40,15 @@ def test_fifty_answers_are_read_from_any_index(root):
     assert set(found.named) == {'as answered', 'as ranked'} and sum(found.shown.values()) == len(found.answers)
 
 
+def test_a_warning_is_a_line(tmp_path):
+    (tmp_path / 'r.csv').write_text('user,item,words\nU1,P1,It hums\n')
+    (tmp_path / 'm.csv').write_text('item,title\nP1,A kettle\n')
+    words = 'prepare', '--reviews', 'r.csv', '--meta', 'm.csv', '--name', 'x', '--root', '.'
+    command = [sys.executable, '-c', 'from recsys_nb.command.cli import main; main()', *words]
+    told = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path).stderr
+    assert re.fullmatch(r'recsys: r.csv: none of the columns user, item, words is known .*\n', told)
+
+
 def contents(path):
     "Bytes of a file; of those that Qdrant writes again in another order when it opens a folder, what they say."
     return json.loads(path.read_text()) if path.name in ('edge_config.json', 'segment.json') else digest(path)

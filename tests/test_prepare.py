@@ -363,13 +363,15 @@ def test_the_report_says_why_it_is_not_a_split_by_time(tmp_path):
         tmp_path / 'undated.jsonl', [review(f'u{i}', f'P{i % 5}', sentence(i), timestamp=None) for i in range(20)]
     )
     at_once = write(tmp_path / 'at_once.jsonl', [review(f'u{i}', f'P{i % 5}', sentence(i), 0) for i in range(20)])
+    few = write(tmp_path / 'few.jsonl', [review(f'u{i}', f'P{i}', sentence(i), i) for i in range(5)])
     crowded = write(
         tmp_path / 'crowded.jsonl',
         [review(f'u{i}', f'P{i % 5}', sentence(i), i if i < 9 else 17 if i < 19 else 18) for i in range(20)],
     )
     for file, why in {
         undated: '20 of 20 reviews have no timestamp',
-        at_once: 'too many reviews are of the same moment',
+        at_once: 'there are too few different times',
+        few: 'there are too few different times',
         crowded: 'no review falls into val; dates run from 2020-09-13 to 2020-10-01',
     }.items():
         data = prepare(file, meta, 'x', tmp_path)

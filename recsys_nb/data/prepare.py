@@ -164,7 +164,7 @@ def _time_cuts(e, t, s):
     if n - dated > .01 * n: return None, f'{n - dated:,} of {n:,} reviews have no timestamp'
     t = t.filter(_.timestamp.notnull())
     cuts = named_cuts.get(s.cuts, s.cuts) or cut_points(e, t, s.fractions)
-    if None in cuts: return None, 'too many reviews are of the same moment to cut between them'
+    if None in cuts: return None, 'there are too few different times to cut between them'
     there = {r['part'] for r in e.rows(split_by_time(t, cuts).select('part').distinct())}
     lost = [p for p in parts if p not in there]
     if not lost: return cuts, None
@@ -244,6 +244,8 @@ def _require_rows(e):
     if silent and e.ask('SELECT 1 FROM interactions LIMIT 1'): return
     total, worst = sum(r['n'] for r in found), found[0]
     why = f'{worst["n"]:,} were removed because: {_of_reviews[worst["removed"]]}'
+    if worst['removed'] == 'too short' and silent:
+        why += '; nor is a user known: name the column with --map user_id=COLUMN'
     raise RecsysError(f'no review is left of {total:,}; {why}')
 
 # %% ../../nbs/18_data.prepare.ipynb #a1ada6c4

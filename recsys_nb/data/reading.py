@@ -75,6 +75,7 @@ _foreign = {
     rb'(?s).{257}ustar': 'a tar archive',
     rb'<': 'a web page, or XML',
     rb'\{\s*"(?:\w+":\s*\{\s*"0"|columns":)': "a data frame by columns (to_json(orient='records') writes rows)",
+    rb'\w+::\w+::': 'a table with :: between its cells (sed "s/::/\\t/g" parts them by tabs)',
     rb'version https://': 'a pointer of Git LFS, in place of the file that `git lfs pull` brings',
     rb'product/productI': 'a file of SNAP, with a line for each field'}
 
