@@ -62,13 +62,13 @@ def _meant(s):
 
 # %% ../../nbs/12_data.texts.ipynb #5cde2998
 _link = re.compile(r'\[\[ ?[A-Z]{3,10} ?: ?\w*:? ?((?:[^\[\]]|\[[^\[\]]*\])*)(?:\]\]|$)', re.I)
-_shop_says = """The media could not be loaded.
+_player = re.compile(re.escape("""The media could not be loaded.
 Your browser does not support HTML5 video.
 Video Player is loading.
 This is a modal window.
 Brief content visible, double tap to read full content.
 Full content visible, double tap to read brief content.
-Click to play video""".splitlines()
+Click to play video""").replace('\\\n', '|'))
 _more = (
     'Read more|See more|Show more|Read more of this review|Weiterlesen|Mehr lesen|Lire la suite|En lire plus|'
     'Leer más|Leggi di più|Ler mais|続きを読む|もっと読む|阅读更多')
@@ -85,9 +85,7 @@ _labels = re.compile('|'.join([
 
 # %% ../../nbs/12_data.texts.ipynb #52cb218a
 def _unsold(s):
-    for said in _shop_says:
-        s = s.replace(said, ' ')
-    return _labels.sub('', _link.sub(r' \1 ', s))
+    return _labels.sub('', _link.sub(r' \1 ', _player.sub(' ', s)))
 
 # %% ../../nbs/12_data.texts.ipynb #d5030a60
 _half = re.compile(
@@ -120,14 +118,14 @@ non_values = ['', *r'''
     nan none null nil nat n/a n.a. na <na> #n/a undefined (null) (none) [deleted] [removed]
     NAN NONE NULL NIL NAT N/A N.A. NA <NA> #N/A UNDEFINED #VALUE! #REF! #NAME? #NULL!
     Nan None Null Nil Nat N/a N.a. Na <na> #n/a Undefined Unspecified unspecified
-    NaN NaT -nan -NaN #NA #NUM! #DIV/0! 1.#QNAN -1.#IND (blank) - -- --- – — ? \N [] {}'''.split()]
+    NaN NaT - -- --- – — ? \N [] {}'''.split()]
 
 # %% ../../nbs/12_data.texts.ipynb #38425cdc
 def given(
     s, # A text column
 ):     # Null where the text stands for nothing
     "What a text column says."
-    return ((s.length() <= 9) & s.left(9).strip().isin(non_values)).ifelse(None, s)
+    return s.isin(non_values).ifelse(None, s)
 
 # %% ../../nbs/12_data.texts.ipynb #0a64f967
 _odd = '|'.join([
@@ -137,7 +135,7 @@ _odd = '|'.join([
     r'\[\[|\\|_x00|^\s*(\d[.,]\d |5つ|This review is from)|\n\s*(Helpful|Report)',
     'found this helpful|Verified Purchase|Report abuse|Reviewed in|Informationen hilfreich|Verifizierter Kauf|'
     'Achat vérifié|Compra verificada|Acquisto verificato|これが役に立った|Amazonで購入',
-    *map(re.escape, _shop_says),
+    _player.pattern,
     _more])
 _any_symptom = rf'^ | $|  |[<{_blanks}]|{_odd}'
 
