@@ -10,8 +10,11 @@ from recsys_nb.core.files import RecsysError
 from recsys_nb.data.prepare import prepare
 from recsys_nb.data.reading import as_lines, input_files
 from recsys_nb.data.texts import clean, readable, sentences
-from recsys_nb.evaluation.fusion import bm25_scorer
 from recsys_nb.data.values import read_amount, read_count, read_stars, read_time
+from recsys_nb.evaluation.fusion import bm25_scorer
+from recsys_nb.index.build import build_index
+from recsys_nb.models.dual_encoder import DualEncoderSBERT
+from recsys_nb.recommend.recommender import Recommender
 
 at = 1370000000000
 
@@ -74,6 +77,7 @@ def prepared(tmp, r=reviews, m=meta, name='r.jsonl', **how):
         '#VALUE!',
         '(null)',
         '[deleted]',
+        'Unspecified',
         'Gast',
         '匿名',
     ],
@@ -1214,6 +1218,14 @@ glued = [
 def test_words_are_found_within_what_is_written_in_one(asked, wanted):
     found = bm25_scorer(glued)([asked])[0]
     assert found.argmax() == wanted and found.max() > 0
+
+
+def test_an_encoder_that_does_not_know_the_language_says_so_and_goes_on(tmp_path, tiny_base):
+    names = 'คีย์บอร์ดไร้สายเสียงเงียบ', 'เมาส์ขนาดเล็ก', 'หูฟังบลูทูธกันน้ำ'
+    data = prepared(tmp_path, m=[page(i, title=name, store=None) for i, name in enumerate(names)])
+    with pytest.warns(UserWarning, match='does not know the language of these products.*--base'):
+        build_index(data, DualEncoderSBERT(tiny_base), root=tmp_path)
+    assert Recommender.load(tmp_path).recommend('หูฟัง')[0].title == names[2]
 
 
 @pytest.mark.parametrize(

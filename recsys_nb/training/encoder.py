@@ -108,6 +108,7 @@ model = DualEncoderSBERT.load("the name of this run")   # or SentenceTransformer
         _check_pairs(self.possible, config)
         self.asked = validation_sample(data, config.seed)
         self.model = DualEncoderSBERT(config.base, config.tied, config.max_tokens, config.dim)
+        self.model.warn_of_language(self.asked.products.text)
         self.fingerprint = self.model.fingerprint
         self.model.float() # some bases come in half of that, which is too coarse to learn in
         self.available = len(self.possible)
