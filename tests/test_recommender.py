@@ -29,6 +29,9 @@ class ToyEncoder:
                 out[i, int(hashlib.md5(w.encode()).hexdigest(), 16) % self.dim] += 1
         return out / np.linalg.norm(out, axis=1, keepdims=True)
 
+    def warn_of_language(self, texts):
+        pass
+
     def save(self, folder):
         Path(folder).mkdir()
 
@@ -195,10 +198,12 @@ def test_requests_of_several_people(rec):
         (dict(id='q7', txet='mouse'), "request 'q7': no such field 'txet'; there are id, text"),
         (dict(id='q8', text='x', k=0), "'q8': k=0"),
         (dict(id='q9', history=['nope']), "'q9': .*no product 'nope'"),
+        (dict(history=['nope'], text=[]), "^history: there is no product 'nope'"),
     ):
         with pytest.raises(RecsysError, match=message):
             rec.answer_all([*requests, wrong])
     assert rec.answer_all([]) == []
+    assert 'No product of this index is left' in rec.recommend('x', exclude=[f'p{i:03}' for i in range(120)]).advice
 
 
 def test_every_result_says_why(rec):
