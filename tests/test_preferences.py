@@ -7,7 +7,7 @@ from conftest import examples
 from recsys_nb.core.files import RecsysError
 from recsys_nb.recommend.preferences import understand
 
-brands = frozenset(['samsung', 'apple', 'acme'])
+brands = dict.fromkeys(['samsung', 'apple', 'acme']).keys()  # as `Recommender` gives them
 phrases = [
     # prices
     ('under $50', dict(max_price=50, currency='$')),
@@ -205,6 +205,69 @@ phrases += [
 ]
 
 
+phrases += [
+    # as they are written in search boxes, chats and forums
+    ('power bank under 1500/-', dict(text='power bank', max_price=1500)),
+    ('lamp upto Rs500', dict(text='lamp', max_price=500, currency='Rs')),
+    ('tv under Rs 2 lakhs', dict(text='tv', max_price=200_000)),
+    ('tv under 50 thousand rupees', dict(text='tv', max_price=50_000)),
+    ('tv under Rs 50 thousand', dict(text='tv', max_price=50_000)),
+    ('a lamp, no more then $30', dict(text='a lamp', max_price=30)),
+    ('sub-$100 earbuds', dict(text='earbuds', max_price=100)),
+    ('approx 40$ gift', dict(text='gift', min_price=30, max_price=50)),
+    ('phone 10-15k', dict(text='phone', min_price=10_000, max_price=15_000)),
+    ('phone 15k to 20k', dict(text='phone', min_price=15_000, max_price=20_000)),
+    ('a soundbar around 20k', dict(text='a soundbar', min_price=15_000, max_price=25_000)),
+    ('iphone 13 - 50k', dict(text='iphone 13 - 50k', max_price=None)),
+    ('4k to 8k', dict(text='4k to 8k', max_price=None)),
+    ('fridge budget 20000-25000', dict(text='fridge', min_price=20_000, max_price=25_000)),
+    ('laptop 80k budget', dict(text='laptop', max_price=80_000)),
+    ('Secret Santa, £10 limit', dict(text='Secret Santa', max_price=10)),
+    ('max price 30 euros, lamp', dict(text='lamp', max_price=30)),
+    ('a mixer that should not exceed rs 5000', dict(text='a mixer', max_price=5000)),
+    ('phone price<15000', dict(text='phone', max_price=15_000)),
+    ('headphones from $50', dict(text='headphones', min_price=50)),
+    ('which laptop under 50000 is best', dict(max_price=50_000)),
+    ('phone under 20k 📱 no samsung 😡', dict(max_price=20_000, not_brand=['samsung'])),
+    ('ear buds b/w 1500 and 2500', dict(text='ear buds', min_price=1500, max_price=2500)),
+    ('lamp Rs 500 at the most', dict(text='lamp', max_price=500)),
+    ('DPI up to 2400 | wireless mouse', dict(max_price=None)),
+    ('headphones for kids under 10 dollars', dict(text='headphones for kids', max_price=10)),
+    ('kettle 4 stars & up', dict(text='kettle', min_score=4)),
+    ('kettle, minimum rating 4', dict(text='kettle', min_score=4)),
+    ('washing machine with at least a 4 star rating', dict(text='washing machine', min_score=4)),
+    *((s, dict(text=s, max_price=None)) for s in ['toys for kids under 3', 'a tent for up to 4', 'tv under 50"']),
+    ('a toy for boys between 8 and 12', dict(min_price=None, max_price=None)),
+    ('a mouse, nothing fancy', dict(text='a mouse', dislike=['fancy'])),
+    ('nothing phone 2 case', dict(text='nothing phone 2 case', dislike=[])),
+    ('headphones instead of earbuds', dict(text='headphones', dislike=['earbuds'])),
+    ('a wired mouse rather than a wireless mouse', dict(text='a wired mouse', dislike=['wireless mouse'])),
+    ("I'm not looking for anything fancy", dict(dislike=['fancy'])),
+    ("it doesn't need to be wireless", dict(text="it doesn't need to be wireless", dislike=[])),
+    ("a bag, I don't want it to be heavy", dict(text='a bag', dislike=['heavy'])),
+    ("a bag, it shouldn't be too heavy", dict(text='a bag', dislike=['heavy'])),
+    ("I don't want something that breaks", dict(text="I don't want something that breaks", dislike=[])),
+    ("fan that's not too loud", dict(text="fan that's not too loud", dislike=[])),
+    ('a gift for a man who has no smartphone', dict(text='a gift for a man who has no smartphone', dislike=[])),
+    ('kettle w/o plastic', dict(text='kettle', dislike=['plastic'])),
+    ('headset with out mic', dict(text='headset', dislike=['mic'])),
+    ('neither leather nor plastic', dict(dislike=['leather', 'plastic'])),
+    ('a tv, no particular brand', dict(text='a tv, no particular brand', dislike=[])),
+    ('a mouse, not that expensive', dict(text='a mouse', dislike=['expensive'])),
+    ('a kettle. No plastic. White', dict(text='a kettle. White', dislike=['plastic'])),
+    # brands
+    ('phone, anything except apple and samsung', dict(not_brand=['apple', 'samsung'])),
+    ('no apple, samsung or acme, a tablet', dict(text='a tablet', not_brand=['apple', 'samsung', 'acme'])),
+    ('a tablet from apple and samsung', dict(not_brand=[])),
+    ('a phone, not samsung pls', dict(not_brand=['samsung'], dislike=[])),
+    ('a tablet, no apple products', dict(text='a tablet', not_brand=['apple'])),
+    ('no samsung phone', dict(text='phone', not_brand=['samsung'])),
+    ("a phone that isn't samsung", dict(text='a phone', not_brand=['samsung'])),
+    ("a phone that's not a samsung", dict(text='a phone', not_brand=['samsung'])),
+    ("don't show me apple stuff", dict(not_brand=['apple'], dislike=[])),
+]
+
+
 @pytest.mark.parametrize('said, expected', phrases, ids=[p for p, _ in phrases])
 def test_phrases(said, expected):
     u = understand(said, brands)
@@ -285,6 +348,10 @@ def test_every_amount(n, sign):
 def test_long_texts_are_reviews_and_give_no_orders():
     u = understand('I bought this kettle. ' * 12 + 'It was under $50 and not loud.')
     assert u.max_price is None and not u.dislike
+
+
+def test_a_price_in_a_long_text_is_told():
+    assert understand('I am looking for a kettle. ' * 8 + 'It must cost less than $50.').unclear == ['$50']
 
 
 @pytest.mark.parametrize(

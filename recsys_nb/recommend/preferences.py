@@ -76,30 +76,53 @@ def _in_digits(s:str) -> str:
         return str(total + part)
     return _in_words.sub(in_digits, s)
 
+# %% ../../nbs/60_recommend.preferences.ipynb #348dd916
+_spellings = [ # As people write, and as it is read
+    (r'\b(up|at)(to|least|most)\b(?! the)', r'\1 \2'),
+    (r'\b(less|more|cheaper|other|rather) then\b', r'\1 than'),
+    (r'\bb/w\b', 'between'),
+    (r'\bw/o\b|\bwith out\b', 'without'),
+    (r'\bsub[- ](?=[$€£₹\d])', 'under '),
+    (r'(?<=\d)\s?/-', ' rs'),
+    (r'\b(rs|inr|usd|eur|gbp)(?=\d)', r'\1 '),
+    (r'\b(?:lakhs|lacs?)\b', 'lakh'),
+    (r'(?<=\d)\s?thousand\b', 'k')]
+
+def _rewritten(text, pairs):
+    "A text with each pattern replaced by what stands beside it"
+    for written, read in pairs: text = re.sub(written, read, text, flags=re.I)
+    return text
+
+
 # %% ../../nbs/60_recommend.preferences.ipynb #c84f6793
 _price_word = _pattern(r'pric\w+|costs?|costing|budget|spend(?:ing)?|cheaper|expensive|worth')
-_end = (r"(?=\s*(?:$|[.,;:!?)\]]|(?:for|and|but|with|or|please|if|because|that|which|total|only|"
+_mark = r"""[^\w\s"”″'’′&/%+*×#°(|$-]""" # Ends a phrase, as an emoji does; no inches, no currency
+_end = (rf"(?=\s*(?:$|{_mark}|(?:for|and|but|with|or|please|pls|plz|if|because|that|which|total|only|is|"
         r"so|as|max|maximum|tops|or less|"
-        r"not|no|without|at|rated|from|by|in total)\b))")
+        r"not|no|without|at|rated|from|by|range|in total)\b))")
 _paid = _pattern(r"\b(?:paid|bought|got (?:it|this|them|mine)|cost me|spent|was|were)\b[^.;!?]{0,25}$")
+_counted = _pattern(r'\b(?:(?:kids?|child(?:ren)?|boys?|girls?|toddlers?|bab(?:y|ies)|aged?)'
+                    r' (?:aged )?(?:under|below|up to|between)|for up to) 1?\d(?: (?:and|to) 1?\d)?\s*$')
 _weight = _pattern(r'\b(?:heav|weigh|lightweight|lighter|light\s+(?!under|below|for|up|less|at|with|bulb)\w)')
 _upper = (r'(?:under|below|beneath|less than|cheaper than|at most|no more than|not more than|'
-          r'not more expensive than|not over|not above|not exceeding|'
-          r'up to|max(?:imum)?\.?(?: of)?|within|'
+          r"not more expensive than|not over|not above|(?:(?:should|must|can|does|do) ?)?n(?:o|[’'])t exceed(?:ing)?|"
+          r'up to|max(?:imum)?\.?(?: price| budget)?(?: of| is|:)?|within|'
           r'(?:my )?budget(?: is| of|:)?(?: around| about)?(?: under| up to| at most)?|<=?|≤)')
 _lower = (r'(?:over|above|more than|at least|min(?:imum)?\.?(?: of)?|no less than|not less than|'
-          r'starting (?:at|from)|>=?|≥)')
-_around = r'(?:around|about|roughly|approximately|circa|~)'
+          r'(?:starting )?from|starting at|>=?|≥)')
+_around = r'(?:around|about|roughly|approx(?:imately|\.)?|circa|~)'
 _costs = r'(?:for |priced? |costing |costs? )*'
 _limits = [
-    ('between', rf'(?:priced? |costing )?(?P<opened>(?:between|from|in the range(?: of)?|range)\s+)?'
+    ('between', r'(?:price[sd]? |costing )?'
+                r'(?P<opened>(?:between|from|(?:(?:in the )?range|(?:my )?budget)(?: of| is)?:?)\s+)?'
                 rf'{_amount(1)}\s*(?:and|to|-|–|—)\s*{_amount(2)}'),
     ('upper', rf'{_costs}{_upper}\s*{_amount(1)}'),
-    ('upper', rf'{_amount(1)}\s*(?:or (?:less|under|below|cheaper)|and (?:under|below)|max(?:imum)?|tops|at most)\b'),
+    ('upper', rf'{_amount(1)}\s*(?:or (?:less|under|below|cheaper)|and (?:under|below)|'
+              r'max(?:imum)?|tops|at (?:the )?most|budget|limit)\b'),
     ('lower', rf'{_costs}{_lower}\s*{_amount(1)}'),
     ('lower', rf'{_amount(1)}(?:\s*(?:or more|or above|and up|and above|upwards)\b|\+)'),
     ('around', rf'{_costs}{_around}\s*{_amount(1)}')]
-_limits = [(kind, _pattern(rf'(?<![\w.]){p}')) for kind, p in _limits]
+_limits = [(kind, _pattern(rf'(?:(?<![\w.])|(?<=price)(?=[<>])){p}')) for kind, p in _limits]
 
 # %% ../../nbs/60_recommend.preferences.ipynb #321d218d
 def _amounts(m):
@@ -122,14 +145,14 @@ _widest = 5 # A range that follows a name reaches at most to so many times its l
 def _is_range(m) -> bool:
     "Whether two numbers belong together, rather than a model's number and a price."
     between = m.string[m.end('num1'):m.start('num2')]
-    first = m['pre1'] or m['post1']
-    second = m['pre2'] or m['post2']
-    if m['opened'] or (first and second): return True
-    if re.search(r'\band\b', between, re.I) or not (first or m['post2']): return False
+    first = m['pre1'] or m['post1'] or m['k1']
+    last = m['post2'] or m['k2']
+    if m['opened'] or (first and (last or m['pre2'])): return True
+    if re.search(r'\band\b', between, re.I) or not (first or last): return False
     if first or ' ' not in between: return True
     low, high = _amounts(m)
     named = re.search(r'\w\s*$', m.string[:m.start()]) # 'iphone 12 - 400 euros'
-    return not named or low < high <= _widest*low
+    return not named or bool(m['post2']) and low < high <= _widest*low
 
 # %% ../../nbs/60_recommend.preferences.ipynb #cc1c18e9
 def _is_price(
@@ -145,9 +168,8 @@ def _is_price(
     priced = _price_word.search(before[-20:] + said + after[:10])
     sign = _currency(m)
     if sign: return bool(priced or not re.match('pound', sign, re.I) or not _weight.search(m.string))
-    if not re.match(_end, after): return False
-    asked = kind == 'upper' or said.lower().startswith('between')
-    return bool(priced) or (asked and not re.search(r'%|\bx\b', said))
+    if not re.match(_end, after) or _counted.search(before[-20:] + said): return False
+    return bool(priced or kind == 'upper' or re.match(r'between|.*\d\d\s?k\b', said, re.I))
 
 # %% ../../nbs/60_recommend.preferences.ipynb #b796eb7f
 _refused = _pattern(r"(?:\b(?:i|it|that|which|but|and)\s+)?\b(?:(?:do|does|am|is|are|must|should|can|may|would)\s+)?"
@@ -187,17 +209,19 @@ def take_prices(
 
 # %% ../../nbs/60_recommend.preferences.ipynb #f6981f5a
 _star = r'(?:-|\s)?(?:stars?\b|★|/\s?5\b|out of (?:5|five)(?: stars)?\b)'
-_more = r'(?:\+|plus\b|or (?:more|better|higher|above|up)\b|and (?:up|above|higher|better)\b|minimum\b|at least\b)'
+_more = (r'(?:\+|plus\b|or (?:more|better|higher|above|up)\b|(?:and|&) (?:up|above|higher|better)\b|'
+         r'minimum\b|at least\b)')
 _n = r'(?P<n>[1-4](?:\.\d+)?|5(?:\.0+)?|one|two|three|four|five)'
 _rated = r'(?:rated|rating|score)(?: of)?'
 _stars = [
     rf'(?:with |and )?(?:a )?(?:(?:rated|ratings?|reviews?|scores?)(?: of)? )?'
-    rf'{_lower}\s*{_n}{_star}(?: (?:ratings?|reviews?)\b)?',             # at least 4 stars
+    rf'{_lower}\s*(?:a )?{_n}{_star}(?: (?:ratings?|reviews?)\b)?',      # at least 4 stars
     rf'(?:with |and )?{_n}\s?(?:{_more}){_star}(?: ratings?\b)?',         # 4+ stars
     rf'(?:with |and )?(?:rated )?{_n}{_star}\s?{_more}',                   # four stars or more
     rf'(?:with |and )?(?:a )?{_rated}\s*(?:{_lower}\s*)?{_n}\s?{_more}', # rated 4.5 or higher
     rf'(?:with |and )?{_n}\s?{_more}\s?(?:ratings?|rated)\b',            # 4+ rating
-    rf'(?:with |and )?(?:a )?{_rated}\s*{_lower}\s*{_n}{_end}']           # a rating of at least 4
+    rf'(?:with |and )?(?:a )?{_rated}\s*{_lower}\s*{_n}{_end}',          # a rating of at least 4
+    rf'(?:with |and )?(?:a )?min(?:imum)?\.? {_rated}:?\s*{_n}{_end}']    # a minimum rating of 4
 _stars = [_pattern(rf'(?<![\w.$€£₹]){p}') for p in _stars]
 
 # %% ../../nbs/60_recommend.preferences.ipynb #e9bb8c3b
@@ -216,13 +240,17 @@ def take_stars(
 
 # %% ../../nbs/60_recommend.preferences.ipynb #886976f0
 _negation = (r"(?:please )?(?:i )?(?:do not|don[’']?t|does not|doesn[’']?t|did not|didn[’']?t) "
-             r"(?:really )?(?:want|like|need|have|care for)(?: to have)?|"
-             r"without|avoid(?:ing)?|except(?: for)?|anything but|other than|nothing (?:from|by|with|like)|"
+             r"(?:really )?(?:(?:want|like|show)(?: it| them| me)?(?: to (?:be|have))?|need|have|care for)|"
+             r"(?:i am |i[’']?m )?not (?:looking for|interested in)|(?:should|must)n[’']?t be|"
+             r"(?:is|are)n[’']?t|neither(?= [\w ]+ nor )|"
+             r"without|avoid(?:ing)?|except(?: for)?|anything but|(?:other|rather) than|instead of|"
+             r"nothing (?:from|by|with|like|too)|(?<=[,.;!?] )nothing(?! that)|"
              r"(?:i )?(?:hate|dislike)|not (?:from|by)|not|no")
-_harmless = (r'(?:only|just|sure|necessarily|even|have to|matter|idea|one|longer|problems?|issues?|bad|'
-             r'least|more|less|later|doubt|need|much|many|'
+_harmless = (r'(?:only|just|sure|necessarily|even|have to|to|matter|idea|one|longer|problems?|issues?|bad|'
+             r'least|more than|less|later|doubt|need|much|many|else|how|object|bar|worr\w+|'
+             r'preference|particular|specific|'
              r'important|yet|all|every\w*)\b')
-_stop = (r"[.,;:!?()\n]|\b(?:and|but|for|with|that|which|who|because|since|please|under|over|below|above|"
+_stop = (rf"\(|{_mark}|\b(?:and|but|for|with|that|which|who|because|since|please|pls|plz|under|over|below|above|"
          r"between|so|if|when|while|is|are|"
          r"at|on|in|to|without|not|no|just|only|instead)\b")
 _negated = _pattern(
@@ -232,19 +260,28 @@ _twice = _pattern(r"(?:\bcan(?:not| not|['’]?t)|\bcould(?: not|n['’]?t)|"
                   r"\bnever|\bnot|n['’]t)\s+(?:\w+\s+){0,3}$")
 # 'too expensive' before what it is said of
 _degree = _pattern(r'(?:too|so|very|overly)\s+([\w-]+)\s+(?!or\b)(?=\w)')
-_leading = _pattern(r"^(?:(?:too|so|very|really|any|a|an|the|be|from|by|being|having|"
-                    r"something|anything|brand|of)\s+)+")
+_leading = _pattern(r"^(?:(?:too|so|very|really|that|any|more|a|an|the|be|made|from|by|being|have|having|it|"
+                    r"something|anything|brand|of)(?:\s+|$))+")
+_branded = _pattern(r"(?P<brand>.+?)(?:\s+(?:products?|devices?|brand|stuff|ones?|things?|(?P<what>phones?|tvs?|"
+                    r"laptops?|tablets?|watch(?:es)?|earbuds|earphones|headphones|printers?|cameras?)))?$")
 
 # %% ../../nbs/60_recommend.preferences.ipynb #4f1c87c7
-_told = _pattern(r"\b(?:(?:do|does|did|will|would|can|could|should|must|may|is|are|was|were)|"
-                 r"(?:someone|somebody|anyone|anybody|people|persons?|those|users?|kids|children)"
-                 r"(?: who (?:has|have|had|lives?|works?))?(?: with)?)\s+$")
+_told = _pattern(r"(?:[’']s|\b(?:do|does|did|will|would|can|could|should|must|may|is|are|was|were)|"
+                 r"\b(?:someone|somebody|anyone|anybody|people|persons?|those|users?|kids|children|"
+                 r"who (?:has|have|had|lives?|works?))(?: with)?)\s+(?:not|no|without)$|\b(?:is|are)n[’']?t$")
 _after_all = _pattern(r'(?:be|being|have|having|need|contain|include|come with)\b')
 
-def _is_told(m, before, brands):
+def _is_told(m) -> bool:
     "Whether a negation belongs to what a product is, or to whom it is for"
-    if m['how'].lower() not in ('not', 'no', 'without') or not _told.search(before): return False
-    return not _after_all.match(m['what']) and key_of(m['what']) not in brands
+    return bool(_told.search(m.string[:m.end('how')])) and not _after_all.match(m['what'])
+
+# %% ../../nbs/60_recommend.preferences.ipynb #bf9c73a3
+_listed = _pattern(r'[\w-]+(?:,\s*[\w-]+)*,?\s+(?:and|or|&)\s+[\w-]+')
+
+def _any_of(said, brands):
+    "Brands in a row, which one negation means: 'hp, dell and lg' as 'hp or dell or lg'"
+    names = re.split(r',?\s+(?:and|or|&)\s+|,\s*', said, flags=re.I)
+    return ' or '.join(names) if all(key_of(n) in brands for n in names) else said
 
 # %% ../../nbs/60_recommend.preferences.ipynb #9faa3179
 def take_dislikes(
@@ -254,19 +291,21 @@ def take_dislikes(
 ) -> str:                 # The sentence without them
     "Find what is not wanted."
     def taken(m):
-        before = text[:m.start('how')]
         how = m['how'].lower()
         what = m['what']
-        if how == 'without' and _twice.search(before): return m[0]
-        if _is_told(m, before, brands): return m[0]
+        if how == 'without' and _twice.search(text[:m.start('how')]): return m[0]
         degree = _degree.match(what) if how == 'not' else None
         parts = re.split(r'\s*(?:\bn?or\b|,|/)\s*', degree[1] if degree else what)
-        parts = [_leading.sub('', w.strip()) for w in parts if w.strip()]
+        parts = [w for w in (_leading.sub('', w.strip()) for w in parts) if w]
+        named = {w: n for w in parts if key_of((n := _branded.match(w))['brand']) in brands}
         if not parts or any(len(w.split()) > 5 for w in parts): return m[0]
-        for w in parts:
-            kind = u.not_brand if key_of(w) in brands else u.dislike
-            kind.append(w)
-        return f' {what[degree.end():]}' if degree else ' , '
+        if _is_told(m) and not named: return m[0]
+        u.not_brand += [n['brand'] for n in named.values()]
+        u.dislike += [w for w in parts if w not in named]
+        if degree: return f' {what[degree.end():]}'
+        if re.search(r'\w', text[:m.start()]): return ' , '
+        return ' '.join([*(n['what'] or '' for n in named.values()), ' , ']) # 'no samsung phone' asks for a phone
+    text = _listed.sub(lambda m: _any_of(m[0], brands), text)
     return _negated.sub(taken, text)
 
 # %% ../../nbs/60_recommend.preferences.ipynb #16b9e74f
@@ -283,7 +322,8 @@ def _unclear(text):
 
 # %% ../../nbs/60_recommend.preferences.ipynb #2aed3bf2
 _left = [ # What is left where something was taken out of a sentence
-    (r'\s+\b(?:for|with|at|a|an|costing|priced|that|which|who)(?=\s+,)', ''),
+    (r"\s+\b(?:for|with|at|a|an|costing|priced|(?:that|which|who|it)(?:[’']s| is| are)?)(?=\s+,)", ''),
+    (r'\(\s*,\s*\)|(?<=[.;!?])(?:\s*,\s*[.;!?])+', ' '),
     (r'\s*,(?:\s*(?:,|\b(?:and|but|with)\s*(?=,|$)))*\s*', ', '),
     (r'^(?:[\s,.;:]|(?:and|but)\b)+', ''),
     (r'(?:[\s,;:]|\b(?:and|but|for|with|a|at|priced?|costing))+$', '')]
@@ -297,10 +337,11 @@ def understand(
     if len(text) > _longest_text:
         raise RecsysError(f'preferences: {len(text):,} characters; expected at most {_longest_text:,}')
     u = Understood()
-    rest = _in_digits(clean(text))
+    rest = clean(text)
     if len(rest.split()) <= _longest_order and len(rest) <= 25*_longest_order:
+        rest = _in_digits(_rewritten(rest, _spellings))
         rest = take_dislikes(u, take_prices(u, take_stars(u, rest)), brands)
-        for left, instead in _left: rest = re.sub(left, instead, rest, flags=re.I)
-        u.unclear = _unclear(rest)
+        rest = _rewritten(rest, _left)
+    u.unclear = _unclear(rest[:25*_longest_order])
     u.text = re.sub(' {2,}', ' ', rest) if re.search(r'\w', rest) else ''
     return u

@@ -210,7 +210,8 @@ def read(self:Recommender,
         raise RecsysError(f'diversity={diversity!r}: expected a number from 0 to 1')
     parts = [understand(t, self.brands.keys()) for t in _given_texts(text)]
     wanted = [u.text for u in parts if u.text]
-    notes = [f'“{a}” was not read as a limit; write “under {a}” or “around {a}”.' for u in parts for a in u.unclear]
+    notes = [f'“{a}” was not read as a limit; in a short text, write “under {a}” or “around {a}”.'
+             for u in parts for a in u.unclear]
     had = self.known(history, 'history', ['meaning'], notes)
     liked = self.known(like, 'like', ['meaning'], notes) + had[-_recent:]
     owned = self.known(exclude, 'exclude', notes=notes)
