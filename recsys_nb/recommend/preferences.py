@@ -80,12 +80,12 @@ def _in_digits(s:str) -> str:
 _spellings = [ # As people write, and as it is read
     (r'\b(up|at)(to|least|most)\b(?! the)', r'\1 \2'),
     (r'\b(less|more|cheaper|other|rather) then\b', r'\1 than'),
-    (r'\bb/w\b', 'between'),
+    (r'\bb/w(?= ?[$€£₹\d])', 'between'),
     (r'\bw/o\b|\bwith out\b', 'without'),
-    (r'\bsub[- ](?=[$€£₹\d])', 'under '),
+    (r'\bsub[- ](?=[$€£₹]|\d{3}|\d+k\b)', 'under '),
     (r'(?<=\d)\s?/-', ' rs'),
-    (r'\b(rs|inr|usd|eur|gbp)(?=\d)', r'\1 '),
-    (r'\b(?:lakhs|lacs?)\b', 'lakh'),
+    (r'\b(rs(?!232|422|485)|inr|usd|eur|gbp)(?=\d)', r'\1 '), # 'Rs500', not the cable RS232
+    (r'(?<=\d)\s?(?:lakhs|lacs?)\b', ' lakh'),
     (r'(?<=\d)\s?thousand\b', 'k')]
 
 def _rewritten(text, pairs):
@@ -114,7 +114,7 @@ _around = r'(?:around|about|roughly|approx(?:imately|\.)?|circa|~)'
 _costs = r'(?:for |priced? |costing |costs? )*'
 _limits = [
     ('between', r'(?:price[sd]? |costing )?'
-                r'(?P<opened>(?:between|from|(?:(?:in the )?range|(?:my )?budget)(?: of| is)?:?)\s+)?'
+                r'(?P<opened>(?:between|from|price[sd]?:?|(?:(?:in the )?range|(?:my )?budget)(?: of| is)?:?)\s+)?'
                 rf'{_amount(1)}\s*(?:and|to|-|–|—)\s*{_amount(2)}'),
     ('upper', rf'{_costs}{_upper}\s*{_amount(1)}'),
     ('upper', rf'{_amount(1)}\s*(?:or (?:less|under|below|cheaper)|and (?:under|below)|'
@@ -179,10 +179,9 @@ _refused = _pattern(r"(?:\b(?:i|it|that|which|but|and)\s+)?\b(?:(?:do|does|am|is
     r"(?:(?:want|need|like|buy)\s+(?P<kept>an?\s+[\w-]+\s+))?$")
 _compared = _pattern(rf'{_costs}(?:over|above|more|under|below|beneath|less|cheaper)\b')
 
-def _negation_before(m, kind):
+def _negation_before(m):
     "The negation before a limit, which turns it round"
-    if kind not in ('upper', 'lower') or not _compared.match(m.group()): return None
-    return _refused.search(m.string[:m.start()])
+    return _compared.match(m[0]) and _refused.search(m.string[:m.start()])
 
 # %% ../../nbs/60_recommend.preferences.ipynb #d0d7f0d1
 _opposite = dict(lower='upper', upper='lower')
@@ -194,7 +193,7 @@ def take_prices(
     "Find the limits on the price."
     for kind, pattern in _limits:
         for m in reversed(list(pattern.finditer(text))):
-            no = _negation_before(m, kind)
+            no = _negation_before(m)
             limit = _opposite[kind] if no else kind
             if not _is_price(m, limit): continue
             low = min(_amounts(m))
@@ -241,13 +240,13 @@ def take_stars(
 # %% ../../nbs/60_recommend.preferences.ipynb #886976f0
 _negation = (r"(?:please )?(?:i )?(?:do not|don[’']?t|does not|doesn[’']?t|did not|didn[’']?t) "
              r"(?:really )?(?:(?:want|like|show)(?: it| them| me)?(?: to (?:be|have))?|need|have|care for)|"
-             r"(?:i am |i[’']?m )?not (?:looking for|interested in)|(?:should|must)n[’']?t be|"
+             r"(?:i am |i[’']?m )?not (?:looking for|interested in|a fan of)|(?:should|must)n[’']?t be|"
              r"(?:is|are)n[’']?t|neither(?= [\w ]+ nor )|"
              r"without|avoid(?:ing)?|except(?: for)?|anything but|(?:other|rather) than|instead of|"
              r"nothing (?:from|by|with|like|too)|(?<=[,.;!?] )nothing(?! that)|"
              r"(?:i )?(?:hate|dislike)|not (?:from|by)|not|no")
 _harmless = (r'(?:only|just|sure|necessarily|even|have to|to|matter|idea|one|longer|problems?|issues?|bad|'
-             r'least|more than|less|later|doubt|need|much|many|else|how|object|bar|worr\w+|'
+             r'least|more than|less|later|doubt|need|much|many|else|how|it when|object|bar|worr\w+|'
              r'preference|particular|specific|'
              r'important|yet|all|every\w*)\b')
 _stop = (rf"\(|{_mark}|\b(?:and|but|for|with|that|which|who|because|since|please|pls|plz|under|over|below|above|"
