@@ -113,8 +113,8 @@ _lower = (r'(?:over|above|more than|at least|min(?:imum)?\.?(?: of)?|no less tha
 _around = r'(?:around|about|roughly|approx(?:imately|\.)?|circa|~)'
 _costs = r'(?:for |priced? |costing |costs? )*'
 _limits = [
-    ('between', r'(?:price[sd]? |costing )?'
-                r'(?P<opened>(?:between|from|price[sd]?:?|(?:(?:in the )?range|(?:my )?budget)(?: of| is)?:?)\s+)?'
+    ('between', r'(?:priced |costing )?'
+                r'(?P<opened>(?:between|from|price:?|(?:(?:in the |price )?range|(?:my )?budget)(?: of| is)?:?)\s+)?'
                 rf'{_amount(1)}\s*(?:and|to|-|–|—)\s*{_amount(2)}'),
     ('upper', rf'{_costs}{_upper}\s*{_amount(1)}'),
     ('upper', rf'{_amount(1)}\s*(?:or (?:less|under|below|cheaper)|and (?:under|below)|'
@@ -246,7 +246,7 @@ _negation = (r"(?:please )?(?:i )?(?:do not|don[’']?t|does not|doesn[’']?t|d
              r"nothing (?:from|by|with|like|too)|(?<=[,.;!?] )nothing(?! that)|"
              r"(?:i )?(?:hate|dislike)|not (?:from|by)|not|no")
 _harmless = (r'(?:only|just|sure|necessarily|even|have to|to|matter|idea|one|longer|problems?|issues?|bad|'
-             r'least|more than|less|later|doubt|need|much|many|else|how|it when|object|bar|worr\w+|'
+             r'least|more than|less|later|doubt|need|much|many|else|how|when|object|bar|worr\w+|'
              r'preference|particular|specific|'
              r'important|yet|all|every\w*)\b')
 _stop = (rf"\(|{_mark}|\b(?:and|but|for|with|that|which|who|because|since|please|pls|plz|under|over|below|above|"
