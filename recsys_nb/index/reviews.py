@@ -42,7 +42,7 @@ def praise_judge(
 
 # %% ../../nbs/52_index.reviews.ipynb #d5b617af
 _clearly = .04 # How far on the side of praise a whole review has to lie
-_alone = .03   # How far a sentence of a product that no review praises as a whole
+_alone = .03   # How far a sentence, where none of the product lies further
 _warmly = .1   # How far a sentence is better to lie, where a product has one that does
 _reservation = re.compile(
     r'\b(?:but|however|except|unfortunately|although|though|could|should|would (?:have|be)|'
@@ -114,8 +114,8 @@ def _praise_of(families, least, judge, encode, vectors):
 
 # %% ../../nbs/52_index.reviews.ipynb #0c58ceac
 def _warm(praise):
-    "Of sentences those that praise warmly, or else all that praise."
-    return [s for s, p in praise.items() if p >= _warmly] or [s for s, p in praise.items() if p >= 0]
+    "Of sentences those that praise warmly, or else all that praise by themselves."
+    return [s for s, p in praise.items() if p >= _warmly] or [s for s, p in praise.items() if p >= _alone]
 
 # %% ../../nbs/52_index.reviews.ipynb #8851eb9c
 def listen(
