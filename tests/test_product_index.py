@@ -514,8 +514,26 @@ def test_what_cannot_be_indexed(tmp_path, products, vectors, message):
 def test_a_server_that_is_not_there(monkeypatch):
     monkeypatch.setattr(time, 'sleep', lambda s: None)
     store = ServerStore('http://127.0.0.1:9', 'nothing')
-    with pytest.raises(ServerUnavailable, match='does not answer'):
+    with pytest.raises(ServerUnavailable, match='does not answer .*refused'):
         store.count()
+
+
+def test_a_server_gets_no_more_at_once_than_it_takes(monkeypatch):
+    "Qdrant refuses a request above 32 MB; a thousand products with their reviews were 56."
+    store, sizes = in_memory('x'), []
+    store.create(8)
+    for name in ('upsert', 'delete'):
+
+        def counted(collection, points, do=getattr(store.client, name), **how):
+            sizes.append(len(points))
+            return do(collection, points, **how)
+
+        monkeypatch.setattr(store.client, name, counted)
+    ids = [f'P{i}' for i in range(50)]
+    store.upsert([(dict(product_id=i), dict(meaning=np.ones(8))) for i in ids])
+    assert store.count() == 50
+    store.delete(ids)
+    assert store.count() == 0 and sum(sizes) == 100 and max(sizes) <= 20
 
 
 @pytest.mark.parametrize(

@@ -709,14 +709,24 @@ def test_what_is_no_address_is_told(wrong):
         server_url(wrong)
 
 
-def test_an_error_names_the_address_that_was_used_and_a_path_is_kept(monkeypatch):
+@pytest.mark.parametrize(
+    'status, headers, told',
+    [
+        (502, {}, 'says 502'),
+        (301, {'location': 'https://db.example/qdrant/'}, 'says 301 .*: https://db.example'),
+        (200, {'content-type': 'text/html'}, 'no Qdrant server'),
+    ],
+)
+def test_an_error_names_the_address_that_was_used_and_a_path_is_kept(monkeypatch, status, headers, told):
     monkeypatch.setattr(time, 'sleep', lambda seconds: None)
     asked = []
 
     class Proxy(BaseHTTPRequestHandler):
         def do_GET(self):
             asked.append(self.path)
-            self.send_response(502)
+            self.send_response(status)
+            for header in headers.items():
+                self.send_header(*header)
             self.end_headers()
 
         def log_message(self, *_):
@@ -725,7 +735,7 @@ def test_an_error_names_the_address_that_was_used_and_a_path_is_kept(monkeypatch
     with HTTPServer(('127.0.0.1', 0), Proxy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         where = f'http://127.0.0.1:{server.server_port}/qdrant'
-        with pytest.raises(ServerUnavailable, match=where):
+        with pytest.raises(RecsysError, match=f'{where}: .*{told}'):
             ServerStore(f'{where}/', 'toys').exists()
         server.shutdown()
     assert asked and all(p.startswith('/qdrant/collections/toys') for p in asked)

@@ -8,10 +8,11 @@ __all__ = ['QdrantStore', 'EdgeStore', 'ServerUnavailable', 'server_url', 'Serve
 # %% ../../nbs/51_index.qdrant.ipynb #9bb846b1
 import os, re, time
 from itertools import chain
+from json import JSONDecodeError
 from pathlib import Path
 from urllib.parse import urlsplit
 import numpy as np, qdrant_edge as edge
-from fastcore.basics import patch
+from fastcore.basics import chunked, patch
 from ..core.files import RecsysError
 from .stores import Candidate, Filters, key_of, point_id, vector_kinds
 
@@ -294,14 +295,17 @@ def _server_error(e, url):
     server = f'{url}: the Qdrant server'
     cause = e.source if isinstance(e, ResponseHandlingException) else e
     if isinstance(cause, (httpx.TransportError, ConnectionError, TimeoutError)):
-        why = f'({type(cause).__name__}); is it running, and is the address right?'
+        why = f'({cause or type(cause).__name__}); is it running, and is the address right?'
         return ServerUnavailable(f'{server} does not answer {why}'), True
+    if isinstance(e, (ResponseHandlingException, JSONDecodeError)):
+        return ServerUnavailable(f'{url}: what answers here is no Qdrant server, or one of another version'), False
     if isinstance(e, ResourceExhaustedResponse): return ServerUnavailable(f'{server} is busy'), True
     if not isinstance(e, UnexpectedResponse): return None, False
     if e.status_code in (401, 403): return ServerUnavailable(f'{server} refuses the key (set QDRANT_API_KEY)'), False
     said = f'{server} says {e.status_code} {e.reason_phrase}'
     if e.status_code >= 500 or e.status_code == 429: return ServerUnavailable(said), True
-    return RecsysError(f'{said}: {e.content.decode(errors="replace")[:200]}'), False
+    more = e.headers.get('location') or e.content.decode(errors='replace') # a redirection, as from http to https
+    return RecsysError(f'{said}: {more[:200]}'), False
 
 # %% ../../nbs/51_index.qdrant.ipynb #57fe56bf
 def server_url(
@@ -334,8 +338,8 @@ class ServerStore(QdrantStore):
         self.collection = collection
         self.lib, self.point = models, models.PointStruct
         self.lent = client is not None
-        key = os.environ.get('QDRANT_API_KEY')
-        self.client = client or QdrantClient(url=self.url, api_key=key, timeout=30, check_compatibility=False)
+        key = os.environ.get('QDRANT_API_KEY', '').strip() # a key read from a file ends in a newline
+        self.client = client or QdrantClient(url=self.url, api_key=key or None, timeout=30, check_compatibility=False)
     def call(self, name, *args, **kwargs):
         "Call the client's method for the collection, again when the server does not answer."
         for pause in (*self.pauses, None):
@@ -379,10 +383,12 @@ def create(self:ServerStore,
     for name, kind in _indexed.items(): self.call('create_payload_index', name, kind.lower())
 
 # %% ../../nbs/51_index.qdrant.ipynb #8dec2a29
+_sent_at_once = 20 # points: a server takes 32 MB, and one with 13 vectors of 4,096 numbers is 1 MB of JSON
+
 @patch
 def change(self:ServerStore, what, points):
     "'upsert' points, or 'delete' them by their ids."
-    self.call(what, points, wait=True)
+    for some in chunked(points, _sent_at_once): self.call(what, some, wait=True)
     self.read = {}
 
 # %% ../../nbs/51_index.qdrant.ipynb #ac267ff8
