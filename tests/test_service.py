@@ -1,6 +1,6 @@
 "The service against hostile, malformed and random requests."
 
-import asyncio, gc, json, re, signal, subprocess, sys, threading, time, warnings
+import asyncio, gc, gzip, json, re, signal, subprocess, sys, threading, time, warnings
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -248,7 +248,9 @@ def test_nothing_is_left_running():
 def test_only_our_names_are_served(api):
     for host in ('evil.example', 'localhost.evil.example', '127.0.0.1.evil.example', ''):
         refused = api.get('/health', headers=dict(host=host))
-        assert refused.status_code == 400 and refused.text == 'Invalid host header' and refused.headers['x-request-id']
+        assert f'host {host!r}: not served' in is_problem(refused, 400)['detail']
+    for host in ('[::1', 'a@localhost', 'localhost/../', 'localhost:80:80'):
+        is_problem(api.get('/health', headers=dict(host=host)), 400)
     for host in ('localhost:7860', '127.0.0.1:80', '[::1]:7860', 'LOCALHOST'):
         assert api.get('/health', headers=dict(host=host)).status_code == 200
     shop = TestClient(
@@ -259,6 +261,12 @@ def test_only_our_names_are_served(api):
         shop.get('/health', headers=dict(host=h)).status_code
         for h in ('shop.example', 'localhost:7860', 'evil.example')
     ] == [200, 200, 400]
+    wild = TestClient(create_app(Shop(), settings=ServiceSettings(hosts=('*.shop.example',))))
+    for host, status in (('a.shop.example', 200), ('shop.example', 400), ('evil.example/.shop.example', 400)):
+        assert wild.get('/health', headers=dict(host=host)).status_code == status
+    for wrong in ('https://shop.example', 'shop.example:443', 'shop*', 'shop.example/api', ''):
+        with pytest.raises(RecsysError, match='without a port'):
+            ServiceSettings(hosts=(wrong,))
     r = api.options('/recommend', headers={'origin': 'https://evil.example', 'access-control-request-method': 'POST'})
     assert 'access-control-allow-origin' not in r.headers
 
@@ -739,6 +747,28 @@ def test_an_error_names_the_address_that_was_used_and_a_path_is_kept(monkeypatch
             ServerStore(f'{where}/', 'toys').exists()
         server.shutdown()
     assert asked and all(p.startswith('/qdrant/collections/toys') for p in asked)
+
+
+@pytest.mark.parametrize(
+    'body, headers, says',
+    [
+        ('{"text": "Ladegerät"}'.encode('latin-1'), JSON, 'UTF-8'),  # as PowerShell sends it
+        (gzip.compress(b'{"text": "a mouse"}'), JSON | {'content-encoding': 'gzip'}, 'not compressed'),
+        (b'{"text":' + b'[' * 60_000, JSON, 'nested too deeply'),
+        (b'{"text": "a mouse"}', {'content-type': 'text/json'}, 'send Content-Type: application/json'),
+        (b'{"text": "a mouse"}', {'content-type': 'text/plain; x=json'}, 'send Content-Type: application/json'),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_told_why(api, body, headers, says):
+    r = api.post('/recommend', content=body, headers=headers)
+    assert says in is_problem(r, r.status_code)['detail'] and r.status_code in (400, 422)
+
+
+def test_a_key_from_a_file_ends_in_a_newline():
+    client = TestClient(create_app(Shop(), settings=ServiceSettings(key='open sesame\n')), base_url='http://localhost')
+    assert client.get('/products/K1', headers={'x-api-key': 'open sesame'}).status_code == 200
+    with pytest.raises(RecsysError, match='RECSYS_API_KEY'):
+        ServiceSettings(key=' ' * 9)
 
 
 def test_a_key_may_have_letters_of_any_language():

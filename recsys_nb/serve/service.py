@@ -29,7 +29,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from .. import __version__
 from ..core.files import RecsysError
 from ..core.settings import Count, Settings, WholeNumber, setting
@@ -43,9 +42,10 @@ loopback = ('localhost', '127.0.0.1', '[::1]')
 
 _Origin = Annotated[str, StringConstraints(pattern=r'^(\*|https?://[^/\s;,*]+)$')]
 _Origins = setting(tuple[_Origin, ...], 'an origin such as https://shop.example, without a path')
-_Names = setting(tuple[str, ...], 'names of hosts')
+_Name = Annotated[str, StringConstraints(pattern=r'^(\*|(\*\.)?[\w.-]+|\[[\da-fA-F:.]+\])$', to_lower=True)]
+_Names = setting(tuple[_Name, ...], 'names such as shop.example or *.shop.example, without a port')
 _Path = setting(str, 'a path such as /api, without a slash at its end', pattern=r'^((/[\w.~-]+)+)?$')
-_Key = setting(str|None, 'text')
+_Key = setting(Annotated[str, StringConstraints(strip_whitespace=True)]|None, 'text')
 
 @dataclass
 class ServiceSettings(Settings):
@@ -60,7 +60,7 @@ class ServiceSettings(Settings):
     max_waiting:Count=1000 # Requests that may wait or be worked on; more are refused with 503
     max_batch:Count=64     # Texts encoded together at most
     def __post_init__(self):
-        if self.key is not None and len(self.key) < 8: raise RecsysError('the key: expected at least 8 characters')
+        if self.key is not None and len(self.key) < 8: raise RecsysError('the key (RECSYS_API_KEY): expected at least 8 characters')
 
 # %% ../../nbs/72_serve.service.ipynb #4daa45e2
 class Live(GetAttr):
@@ -244,9 +244,13 @@ def _add_states(app, service):
     def metrics(): return service.metrics.page(service.live) # in a thread, for a Qdrant server is asked
 
 # %% ../../nbs/72_serve.service.ipynb #7fd22c73
+_unread = { # why a body could not be read
+    UnicodeDecodeError: 'the body is no UTF-8: send JSON in UTF-8, not compressed',
+    RecursionError: 'the body is nested too deeply'}
+
 def _told(e):
     "The status of an error, and what to say of it."
-    if not isinstance(e, RecsysError): return e.status_code, str(e.detail)
+    if not isinstance(e, RecsysError): return e.status_code, str(_unread.get(type(e.__cause__), e.detail))
     return 503 if isinstance(e, ServerUnavailable) else 422, str(e)
 
 # %% ../../nbs/72_serve.service.ipynb #03bee32e
@@ -267,7 +271,7 @@ def _add_problems(app):
     @app.exception_handler(RequestValidationError)
     async def invalid(request, e):
         errors = [_field_error(o) for o in e.errors()[:20]]
-        if request.method == 'POST' and 'json' not in request.headers.get('content-type', ''):
+        if isinstance(e.body, bytes): # it was not even looked at
             errors = [FieldError(field='body', message='send Content-Type: application/json')]
         first = errors[0]
         return problem(422, f'{first.field}: {first.message}', request.scope['request_id'], errors).response()
@@ -380,6 +384,18 @@ def _gate(app, refusal):
         await (refused or app)(scope, receive, send)
     return passed
 
+# %% ../../nbs/72_serve.service.ipynb #1ba762ad
+def _called_otherwise(names):
+    "The refusal of those who call it by none of these names."
+    def served(host): return any(n == host or n[0] == '*' and host.endswith(n[1:]) for n in names)
+    def refusal(scope):
+        given = Headers(scope=scope).get('host', '')
+        host = re.fullmatch(r'(\[[\da-f:.]+\]|[\w.-]+)(:\d*)?', given.lower(), re.ASCII)
+        if host and served(host[1]): return None
+        why = f'host {given[:100]!r}: not served by this name; `recsys serve --hosts NAME` adds one'
+        return problem(400, why, scope.get('request_id')).response()
+    return refusal
+
 # %% ../../nbs/72_serve.service.ipynb #4df6177c
 def _brought(headers):
     "The keys that a request brings."
@@ -431,7 +447,7 @@ def _add_layers(app, settings, metrics):
     if settings.origins:
         app.add_middleware(CORSMiddleware, allow_origins=settings.origins, allow_methods=['GET', 'POST'],
                            allow_headers=['*'], expose_headers=['X-Request-ID', 'Retry-After'])
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.hosts, www_redirect=False)
+    if '*' not in settings.hosts: app.add_middleware(_gate, refusal=_called_otherwise(settings.hosts))
     app.add_middleware(_door, metrics=metrics, frames=settings.frames)
 
 # %% ../../nbs/72_serve.service.ipynb #3fb905da
