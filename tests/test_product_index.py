@@ -2,11 +2,13 @@
 
 import os, signal, subprocess, sys, time, uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np, pandas as pd, pytest
 from qdrant_client import QdrantClient
 
 from recsys_nb.core.files import RecsysError
+from recsys_nb.index import qdrant
 from recsys_nb.index.build import IndexSettings, index_folder, index_products
 from recsys_nb.index.products import ProductIndex, Query, followed, index_format, with_scores
 from recsys_nb.index.qdrant import EdgeStore, ServerStore, ServerUnavailable
@@ -282,6 +284,38 @@ def test_locks(tmp_path):
     with ProductIndex.open(tmp_path / 'idx', alone=True):
         with pytest.raises(RecsysError, match='another program is changing'):
             ProductIndex.open(tmp_path / 'idx')
+
+
+def test_a_store_killed_while_it_was_made_is_made_whole(tmp_path, monkeypatch):
+    "It went on without the fields that filters and counts need, and no finished index could be opened."
+    with monkeypatch.context() as m:
+        m.setattr(qdrant, '_indexed', dict(wrong='Wrong') | qdrant._indexed)
+        with pytest.raises(RecsysError):
+            EdgeStore(tmp_path, dim=8)
+    store = EdgeStore(tmp_path, dim=8)
+    store.upsert([(dict(product_id='a', brand_key='acme'), dict(meaning=np.ones(8)))])
+    assert store.facet('brand_key') == {'acme': 1} and {f.name for f in tmp_path.iterdir()} == {'lock', 'shard'}
+    store.close()
+
+    made, server = [], in_memory('x')
+    monkeypatch.setattr(server.client, 'create_payload_index', lambda _, name, kind: made.append(1 / (name != 'score')))
+    with pytest.raises(ZeroDivisionError):
+        server.create(8)
+    monkeypatch.setattr(server.client, 'create_payload_index', lambda _, name, kind: made.append(name))
+    server.create(8)
+    assert made[1:] == list(qdrant._indexed)
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    "Qdrant maps files into memory, and where they find no room the process ends with a bus error."
+    (tmp_path / 'old').mkdir()
+    old = EdgeStore(tmp_path / 'old', dim=8)
+    monkeypatch.setattr(qdrant, 'disk_usage', lambda folder: SimpleNamespace(free=3 * 2**20))
+    for write in (lambda: EdgeStore(tmp_path, dim=8), lambda: old.delete(['P1'])):
+        with pytest.raises(RecsysError, match='3 MB are free on this disk'):
+            write()
+    assert old.count() == 0
+    old.close()
 
 
 def test_what_others_read_is_not_changed(tmp_path):

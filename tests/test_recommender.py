@@ -286,6 +286,8 @@ def test_advice(rec):
     none = rec.recommend('keyboard', min_price=9000)
     assert none == [] and none.advice.endswith('Products that would pass: 120 without “min price: 9,000”.')
     assert rec.recommend('mouse', k=3).advice is None
+    everything = rec.recommend(history=list(rec.titles.index) * 90)
+    assert everything == [] and 'is left to show' in everything.advice
 
 
 @pytest.mark.parametrize('text', ['', '   ', [], [''], '\x00'])

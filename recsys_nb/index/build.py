@@ -118,7 +118,7 @@ def _begun_index(part, manifest, s, client):
     store = ServerStore(s.url, collection, client=client)
     if not store.exists():
         _mark(part, url=s.url, collection=collection, products=0, later=0) # whatever was written before is gone
-        store.create(dim, s.quantise, s.shards, s.replicas)
+    store.create(dim, s.quantise, s.shards, s.replicas)
     return ProductIndex(store, manifest | dict(collection=collection), part)
 
 # %% ../../nbs/54_index.build.ipynb #e022e77d

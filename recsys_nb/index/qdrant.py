@@ -10,6 +10,7 @@ import os, re, time
 from itertools import chain
 from json import JSONDecodeError
 from pathlib import Path
+from shutil import disk_usage, rmtree
 from urllib.parse import urlsplit
 import numpy as np, qdrant_edge as edge
 from fastcore.basics import chunked, patch
@@ -192,13 +193,26 @@ def _edge_config(dim, quantise):
         quantization_config=int8 if quantise else None)
 
 # %% ../../nbs/51_index.qdrant.ipynb #dfa0cb02
+_least_room = 64*2**20 # bytes
+
+def _check_room(folder):
+    "Refuse to write where the disk is all but full: what Qdrant maps into memory would end this program without a word."
+    free = disk_usage(folder).free
+    if free < _least_room: raise RecsysError(f'{folder}: {free/2**20:.0f} MB are free on this disk, too few for an index')
+
 def _open_shard(folder, dim, quantise):
-    if (folder/'edge_config.json').exists(): return edge.EdgeShard.load(str(folder))
-    folder.mkdir(exist_ok=True)
-    shard = edge.EdgeShard.create(str(folder), _edge_config(dim, quantise))
-    for name, kind in _indexed.items():
-        shard.update(edge.UpdateOperation.create_field_index(name, getattr(edge.PayloadSchemaType, kind)))
-    return shard
+    "The shard that is there, or a new one, which is there once it is whole."
+    if dim and not folder.exists():
+        _check_room(folder.parent)
+        part = folder.with_name('.shard')
+        rmtree(part, ignore_errors=True) # of a killed one
+        part.mkdir()
+        shard = edge.EdgeShard.create(str(part), _edge_config(dim, quantise))
+        for name, kind in _indexed.items():
+            shard.update(edge.UpdateOperation.create_field_index(name, getattr(edge.PayloadSchemaType, kind)))
+        shard.close()
+        part.rename(folder)
+    return edge.EdgeShard.load(str(folder))
 
 # %% ../../nbs/51_index.qdrant.ipynb #483db6ae
 class EdgeStore(QdrantStore):
@@ -217,7 +231,9 @@ class EdgeStore(QdrantStore):
         try: self.shard = _open_shard(self.folder/'shard', dim, quantise)
         except Exception as e:
             if self.lock: self.lock.close()
-            raise RecsysError(f'{folder}: cannot open this index ({e}); build it anew with `recsys index`') from e
+            if isinstance(e, RecsysError): raise
+            raise RecsysError(f'{folder}: cannot open this index ({e}); its folder has to be writable, also for reading; '
+                              'if it is, build the index anew with `recsys index`') from e
     def close(self):
         "Let go of the folder."
         if self.shard: self.shard.close()
@@ -228,6 +244,7 @@ class EdgeStore(QdrantStore):
 @patch
 def change(self:EdgeStore, what, points):
     "'upsert' points, or 'delete' them by their ids; `RecsysError` where somebody else reads the folder."
+    _check_room(self.folder)
     operation = getattr(edge.UpdateOperation, f'{what}_points')(points)
     shared = self.lock and not self.alone
     try:
@@ -364,14 +381,14 @@ def create(self:ServerStore,
     shards:int=1,          # Parts to spread over the cluster's machines
     replicas:int=1,        # Copies of each part
 ):
-    "Make the collection, empty."
+    "Make the collection, empty, or what a killed program has left to do."
     m = self.lib
     def dense(on_disk=quantise, **more): return m.VectorParams(size=dim, distance='Cosine', on_disk=on_disk, **more)
     best = dict(comparator='max_sim')
     unsearched = dense(datatype='float16', on_disk=True, multivector_config=best, hnsw_config=dict(m=0))
     sparse = m.SparseVectorParams
     int8 = m.ScalarQuantization(scalar=dict(type='int8', always_ram=True)) if quantise else None
-    self.call(
+    if not self.exists(): self.call(
         'create_collection',
         vectors_config=_of_each(one=dense(), several=dense(multivector_config=best), kept=unsearched),
         sparse_vectors_config=_of_each(bm25=sparse(modifier='idf'), sparse=sparse()),

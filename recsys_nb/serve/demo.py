@@ -84,6 +84,7 @@ def look(self:_Shelf):
 
 # %% ../../nbs/74_serve.demo.ipynb #b6d73059
 _fields = dict(low='', high='', category=None, brand=None, least=1, liked=[], owned=[], diversity=0, k=6)
+_ranges = dict(least=(1, 5), diversity=(0, 1), k=(1, 24)) # of the fields that are sliders
 
 def _typed_price(text, what):
     "The price that somebody typed, or `None` for nothing."
@@ -128,8 +129,9 @@ def _from_link(params):
     def value(name, empty):
         if isinstance(empty, list): return params.getlist(name)[:_most]
         given = params.get(name, empty)
-        if not isinstance(empty, int): return given
-        try: return min(max(0, float(given)), 24)
+        if name not in _ranges: return given
+        low, high = _ranges[name]
+        try: return min(max(low, float(given)), high)
         except ValueError: return empty
     return {name: value(name, empty) for name, empty in _fields.items()}
 
@@ -235,12 +237,12 @@ def _fields_of(shelf):
             low, high = (gr.Textbox(label=f'{o} price', **small) for o in ('Lowest', 'Highest'))
         category = gr.Dropdown(shelf.categories, label='Category', value=None, allow_custom_value=True)
         brand = gr.Dropdown(shelf.brands, label='Brand', value=None, allow_custom_value=True)
-        least = gr.Slider(1, 5, 1, step=.1, label='At least this many predicted stars', visible=shelf.scored)
+        least = gr.Slider(*_ranges['least'], 1, step=.1, label='At least this many predicted stars', visible=shelf.scored)
         liked = _tickable(shelf, 'Products that you like')
         owned = _tickable(shelf, 'Products that you own')
-        diversity = gr.Slider(0, 1, 0, step=.1, label='Diversity',
+        diversity = gr.Slider(*_ranges['diversity'], 0, step=.1, label='Diversity',
                               info='0: the closest matches; 1: as different as possible')
-        k = gr.Slider(1, 24, 6, step=1, label='How many')
+        k = gr.Slider(*_ranges['k'], 6, step=1, label='How many')
     return low, high, category, brand, least, liked, owned, diversity, k
 
 # %% ../../nbs/74_serve.demo.ipynb #145ab7c4

@@ -41,9 +41,9 @@ from .shared_encoder import SharedEncoder
 loopback = ('localhost', '127.0.0.1', '[::1]')
 
 _Origin = Annotated[str, StringConstraints(pattern=r'^(\*|https?://[^/\s;,*]+)$')]
-_Origins = setting(tuple[_Origin, ...], 'an origin such as https://shop.example, without a path')
+_Origins = setting(tuple[_Origin, ...], 'a list of origins such as https://shop.example, without a path')
 _Name = Annotated[str, StringConstraints(pattern=r'^(\*|(\*\.)?[\w.-]+|\[[\da-fA-F:.]+\])$', to_lower=True)]
-_Names = setting(tuple[_Name, ...], 'names such as shop.example or *.shop.example, without a port')
+_Names = setting(tuple[_Name, ...], 'a list of names such as shop.example or *.shop.example, without a port')
 _Path = setting(str, 'a path such as /api, without a slash at its end', pattern=r'^((/[\w.~-]+)+)?$')
 _Key = setting(Annotated[str, StringConstraints(strip_whitespace=True)]|None, 'text')
 
