@@ -196,14 +196,14 @@ def _edge_config(dim, quantise):
 _least_room = 64*2**20 # bytes
 
 def _check_room(folder):
-    "Refuse to write where the disk is all but full: what Qdrant maps into memory would end this program without a word."
+    "Refuse to write on a full disk, where what Qdrant maps into memory ends the program without a word."
     free = disk_usage(folder).free
-    if free < _least_room: raise RecsysError(f'{folder}: {free/2**20:.0f} MB are free on this disk, too few for an index')
+    if free < _least_room:
+        raise RecsysError(f'{folder}: {free/2**20:.0f} MB are free on this disk, too few for an index')
 
 def _open_shard(folder, dim, quantise):
     "The shard that is there, or a new one, which is there once it is whole."
     if dim and not folder.exists():
-        _check_room(folder.parent)
         part = folder.with_name('.shard')
         rmtree(part, ignore_errors=True) # of a killed one
         part.mkdir()
@@ -227,13 +227,13 @@ class EdgeStore(QdrantStore):
         super().__init__()
         self.folder = Path(folder)
         self.alone = alone
+        if dim: _check_room(self.folder)
         self.lock = _open_lock(self.folder, alone)
         try: self.shard = _open_shard(self.folder/'shard', dim, quantise)
         except Exception as e:
             if self.lock: self.lock.close()
-            if isinstance(e, RecsysError): raise
-            raise RecsysError(f'{folder}: cannot open this index ({e}); its folder has to be writable, also for reading; '
-                              'if it is, build the index anew with `recsys index`') from e
+            raise RecsysError(f'{folder}: cannot open this index ({e}); where its folder is '
+                              'writable, as even reading needs, build it anew with `recsys index`') from e
     def close(self):
         "Let go of the folder."
         if self.shard: self.shard.close()

@@ -289,7 +289,8 @@ def advice(self:Recommender,
         more = 'and these will be ordered by how well they fit.' if n_found else 'or name a product that you like.'
         notes.append(f'Say what you are looking for, {more}')
     if n_found < wish.k: notes += self.tightness(wish.filters, n_found)
-    if wish.filters.not_family and not (n_found or notes): notes.append('There is nothing but the products that you named, and their variants.')
+    if wish.filters.not_family and not (n_found or notes):
+        notes.append('There is nothing but the products that you named, and their variants.')
     return ' '.join(notes) or None
 
 # %% ../../nbs/63_recommend.recommender.ipynb #6e995e4d

@@ -237,7 +237,8 @@ def _fields_of(shelf):
             low, high = (gr.Textbox(label=f'{o} price', **small) for o in ('Lowest', 'Highest'))
         category = gr.Dropdown(shelf.categories, label='Category', value=None, allow_custom_value=True)
         brand = gr.Dropdown(shelf.brands, label='Brand', value=None, allow_custom_value=True)
-        least = gr.Slider(*_ranges['least'], 1, step=.1, label='At least this many predicted stars', visible=shelf.scored)
+        least = gr.Slider(*_ranges['least'], 1, step=.1, visible=shelf.scored,
+                          label='At least this many predicted stars')
         liked = _tickable(shelf, 'Products that you like')
         owned = _tickable(shelf, 'Products that you own')
         diversity = gr.Slider(*_ranges['diversity'], 0, step=.1, label='Diversity',

@@ -60,7 +60,8 @@ class ServiceSettings(Settings):
     max_waiting:Count=1000 # Requests that may wait or be worked on; more are refused with 503
     max_batch:Count=64     # Texts encoded together at most
     def __post_init__(self):
-        if self.key is not None and len(self.key) < 8: raise RecsysError('the key (RECSYS_API_KEY): expected at least 8 characters')
+        if self.key is not None and len(self.key) < 8:
+            raise RecsysError('the key (RECSYS_API_KEY): expected at least 8 characters')
 
 # %% ../../nbs/72_serve.service.ipynb #4daa45e2
 class Live(GetAttr):
