@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from recsys_nb.core.files import RecsysError
 from recsys_nb.core.machine import bfloat16_pays
 from recsys_nb.models import encoding
-from recsys_nb.models.dual_encoder import DualEncoderSBERT, StaticEmbedding, make_tower
+from recsys_nb.models.dual_encoder import Dense, DualEncoderSBERT, Normalize, StaticEmbedding, make_tower
 from recsys_nb.training.encoder import settle
 from recsys_nb.training.loop import _Position, _load_checkpoint, _save_checkpoint
 from test_training import make_tiny
@@ -141,6 +141,94 @@ def test_many_texts_of_a_base_that_pools_in_its_own_way(tmp_path, pooling, more)
         model.encode(many), expected, atol=5e-3 if bfloat16_pays() else 1e-5
     )  # of many texts, in the machine's format
     assert model.dim == peer.encode('a').shape[0]
+
+
+def own_base(folder, config, *modules, template='$A [SEP]', **named):
+    "A base whose tokenizer has settings of its own."
+    named = dict(unk_token='[UNK]', model_max_length=30) | named
+    tokenizer = word_tokenizer()
+    ends = [('[CLS]', 2), ('[SEP]', 3)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=ends)
+    torch.manual_seed(0)
+    tf.AutoModel.from_config(config).save_pretrained(folder / 'plain')
+    tf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(folder / 'plain')
+    whole = SentenceTransformer(
+        modules=[Transformer(str(folder / 'plain')), *modules],
+        device='cpu',
+        prompts=dict(query='query : ', passage='passage : '),
+    )
+    whole.save(str(folder / 'base'), create_model_card=False)
+    return str(folder / 'base')
+
+
+chat = "{% for m in messages %}{{ m['content'] }} kettle {% endfor %}"
+
+
+@pytest.mark.parametrize(
+    'config, modules, named',
+    [
+        (families['bert'][0], [Pooling(16), Normalize(), Dense(16, 12)], dict(pad_token='[PAD]')),
+        (families['bert'][0], [Pooling(16)], dict(pad_token='[PAD]', truncation_side='left')),
+        (families['qwen3'][0], [Pooling(16, 'lasttoken')], dict(pad_token='[PAD]', padding_side='left')),
+        pytest.param(
+            *(families['qwen3'][0], [Pooling(16, 'lasttoken')], dict(pad_token='[PAD]', chat_template=chat)),
+            marks=pytest.mark.skipif(not hasattr(Transformer, 'preprocess'), reason='older versions have no templates'),
+        ),
+    ],
+    ids=['length 1 before a projection', 'cut at its beginning', 'padded at its beginning', 'chat template'],
+)
+def test_same_vectors_of_a_base_with_a_way_of_its_own(tmp_path, config, modules, named):
+    base = own_base(tmp_path, config, *modules, **named)
+    peer, model = SentenceTransformer(base, device='cpu'), DualEncoderSBERT(base, max_tokens=24)
+    peer.max_seq_length = 24
+    asked = [*texts, ' '.join(words * 4)]
+    for side, ask in dict(user=peer.encode_query, product=peer.encode_document).items():
+        np.testing.assert_allclose(model.encode(asked, side), ask(asked, normalize_embeddings=True), atol=1e-5)
+
+
+def test_a_tokenizer_without_a_token_that_fills_up(tmp_path):
+    "GPT-2 has none, and sentence-transformers refuses it; its end of a text does, for nobody looks at it."
+    config = tf.GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=2, n_positions=40)
+    base = own_base(tmp_path, config, Pooling(16, 'lasttoken'), eos_token='[SEP]')
+    model, peer = DualEncoderSBERT(base, max_tokens=24), SentenceTransformer(base, device='cpu')
+    peer.tokenizer.pad_token = '[SEP]'
+    np.testing.assert_allclose(model.encode(texts), peer.encode_query(texts, normalize_embeddings=True), atol=1e-5)
+    model.save(tmp_path / 'run')
+    saved = SentenceTransformer(str(tmp_path / 'run/user_tower'), device='cpu')
+    np.testing.assert_allclose(saved.encode_query(texts), model.encode(texts), atol=1e-5)
+
+
+def no_tokenizer(folder):
+    base = write_base(folder, 'bert', {})
+    for file in Path(base).glob('tokenizer*'):
+        file.unlink()
+    return base
+
+
+def no_numbers(folder):
+    base = write_base(folder, 'bert', {})
+    model = SentenceTransformer(base, device='cpu')
+    model[0].auto_model.embeddings.word_embeddings.weight.data.fill_(torch.nan)
+    model.save(base, create_model_card=False)
+    return base
+
+
+def kinds_of_tokens(folder):
+    "An XLNet says of its last token that it is another kind, and looks at it."
+    config = tf.XLNetConfig(vocab_size=40, d_model=16, n_layer=2, n_head=2, d_inner=32, initializer_range=0.3)
+    names = dict(model_input_names=['input_ids', 'token_type_ids', 'attention_mask'], pad_token='[PAD]')
+    return own_base(folder, config, Pooling(16), template='$A:0 [SEP]:0 [CLS]:2', **names)
+
+
+@pytest.mark.parametrize(
+    'made, told',
+    [(no_tokenizer, 'has it its weights and its tokenizer'), (no_numbers, 'or NaN'), (kinds_of_tokens, 'XLNet.* in a way of its own')],
+)
+def test_vectors_that_are_not_those_of_the_base_are_told_before_work_begins(tmp_path, made, told):
+    base = made(tmp_path)
+    with pytest.raises(RecsysError, match=f'{base}: .*{told}') as e:
+        DualEncoderSBERT(base, max_tokens=24)
+    assert '\n' not in str(e.value)
 
 
 def test_what_gives_no_vector_for_a_text_is_told(tmp_path):

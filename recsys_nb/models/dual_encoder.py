@@ -7,7 +7,7 @@ __all__ = ['sides', 'DualEncoderSBERT', 'make_tower', 'without_bars', 'readable_
            'pad_batch']
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #fad609a0
-import copy, hashlib, re, warnings
+import copy, hashlib, warnings
 from contextlib import contextmanager
 from pathlib import Path
 import torch
@@ -40,6 +40,7 @@ class DualEncoderSBERT(nn.Module):
         tower = make_tower(base, max_tokens, dim)
         self.towers = nn.ModuleList([tower] if tied else [tower, copy.deepcopy(tower)])
         self.eval() # until it is trained
+        self.check(base)
 
     def tower(self, side:str):
         "The tower of that side, 'user' or 'product'."
@@ -72,7 +73,8 @@ def make_tower(
 ) -> SentenceTransformer:
     "The base encoder with a length limit, an optional projection and a normalisation at its end."
     given = _open_base(base)
-    modules = [m for m in given if not isinstance(m, Normalize)]
+    modules = list(given)
+    if isinstance(modules[-1], Normalize): modules.pop() # one before a projection is part of what the base computes
     dim, given.truncate_dim = dim or given.truncate_dim, None # which a base may ask for
     width = _width(given)
     if dim and dim > width: raise RecsysError(f'dim={dim}: expected at most {width}, what {base} has')
@@ -105,9 +107,11 @@ def _open_tower(folder):
     "A SentenceTransformer, by its folder or its name on the hub."
     try:
         with without_bars(): return SentenceTransformer(str(folder), device='cpu')
-    except Exception as e:
-        why = (str(e) or type(e).__name__).splitlines()[0]
-        raise RecsysError(f'{folder}: cannot load this encoder ({why})') from e
+    except Exception as e: raise RecsysError(f'{folder}: cannot load this encoder ({_why(e)})') from e
+
+def _why(e):
+    "An exception in one line."
+    return (str(e) or type(e).__name__).splitlines()[0]
 
 def _open_base(base):
     "The base encoder as it comes, if it reads tokens."
@@ -117,8 +121,12 @@ def _open_base(base):
     kind = read_json(told).get('model_type', '') if told.exists() else ''
     if kind not in ('', 'SentenceTransformer'):
         raise RecsysError(f'{base}: a {kind}; expected an encoder that gives a vector for a text')
-    if isinstance(first, StaticEmbedding) or callable(getattr(first, 'tokenizer', None)): return tower
-    raise RecsysError(f'{base}: a {type(first).__name__} reads no tokens; expected an encoder of texts')
+    if isinstance(first, StaticEmbedding): return tower
+    words = getattr(first, 'tokenizer', None)
+    if not callable(words):
+        raise RecsysError(f'{base}: a {type(first).__name__} reads no tokens; expected an encoder of texts')
+    if words.pad_token is None: words.pad_token = words.eos_token or words.unk_token # as GPT-2; it is never looked at
+    return tower
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #4c498904
 @contextmanager
@@ -178,7 +186,8 @@ def token_lists(
     quick = getattr(tokenizer, 'backend_tokenizer', None)
     if quick is None:
         return tokenizer(texts, add_special_tokens=special, truncation=True, max_length=limit)['input_ids']
-    if (quick.truncation or {}).get('max_length') != limit: quick.enable_truncation(limit)
+    if (quick.truncation or {}).get('max_length') != limit:
+        quick.enable_truncation(limit, direction=tokenizer.truncation_side)
     if quick.padding: quick.no_padding()
     return [found.ids for found in quick.encode_batch_fast(texts, add_special_tokens=special)]
 
@@ -190,33 +199,22 @@ def tokenize(self:DualEncoderSBERT,
     side:str='user',          # Whose prompt the texts get, 'user' or 'product'
 ) -> list:                    # A list of token numbers per text
     "The token numbers of each text, with the prompt, cut off at the limit, without padding."
-    before = self.prompt(side)
-    texts = [before + t for t in texts]
+    before, tower = self.prompt(side), self.tower(side)
     limit = min(max_tokens or self.max_tokens, self.max_tokens)
-    tower = self.tower(side)
+    if 'message' in getattr(tower[0], 'modality_config', ()): return _in_template(tower[0], texts, before, limit)
+    texts = [before + t for t in texts]
     if isinstance(tower[0], StaticEmbedding):
         return [e.ids[:limit] for e in tower.tokenizer.encode_batch(texts, add_special_tokens=False)]
     return token_lists(tower.tokenizer, texts, limit)
 
-# %% ../../nbs/20_models.dual_encoder.ipynb #095e980f
-_letter = re.compile('[^\\W\\d_\u3400-\u9fff]') # a Chinese character is a word
-
-@patch
-def warn_of_language(self:DualEncoderSBERT,
-    texts, # A column of products, as the product tower reads them
-):
-    "Warn where most of how the texts begin is strange to the tokenizer."
-    tokenizer = self.tower('product').tokenizer
-    quick = getattr(tokenizer, 'backend_tokenizer', tokenizer)
-    if not hasattr(quick, 'no_truncation'): return
-    quick.no_truncation()
-    text = ' '.join(t[:50] for t in texts[:200].dropna())
-    found = quick.encode(text)
-    strange = sum(b - a for token, (a, b) in zip(found.tokens, found.offsets)
-        if token in ('[UNK]', '<unk>') or _letter.fullmatch(text, a, b))
-    if 2*strange > len(text):
-        warnings.warn('the encoder does not know the language of these products: it reads most of their text letter by '
-                      'letter, or not at all; words are searched all the same, and --base takes another encoder')
+# %% ../../nbs/20_models.dual_encoder.ipynb #c9b6b2d7
+def _in_template(module, texts, prompt, limit):
+    "The token numbers of texts inside the base's chat template, whose system message is the prompt."
+    found = []
+    for at in range(0, len(texts), 1000): # which are padded to the longest of them
+        batch = module.preprocess(texts[at:at + 1000], prompt, dict(text=dict(max_length=limit)))
+        found += [ids[real > 0].tolist() for ids, real in zip(batch['input_ids'], batch['attention_mask'])]
+    return found
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #9febf33d
 def pad_batch(
@@ -278,6 +276,28 @@ def forward(self:DualEncoderSBERT,
     places = min(longest + -longest % _length_steps, self.max_tokens)
     batch = self.batch_of(tokens, side, places)
     return F.normalize(self.tower(side)(batch)['sentence_embedding'].float(), dim=-1)
+
+# %% ../../nbs/20_models.dual_encoder.ipynb #60302be8
+_probes = 'quiet keyboard', 'red kettle', 'a red kettle with a long cable '*40 # two of one length, one that is cut off
+
+@patch
+def check(self:DualEncoderSBERT,
+    base, # What it is called in the `RecsysError`
+):
+    "Raise a `RecsysError` where the vectors are not those that the base gives by itself."
+    for side in {self.prompt(s): s for s in sides}.values(): # untied towers begin as one
+        tower = self.tower(side)
+        ask = tower.encode_query if side == 'user' else tower.encode_document
+        try:
+            alone = torch.stack([ask(text, convert_to_tensor=True) for text in _probes])
+            batches = [self.batch_of([tokens], side) for tokens in self.tokenize(_probes, side=side)]
+            with torch.no_grad(): here = torch.cat([tower(batch)['sentence_embedding'] for batch in batches])
+        except Exception as e: raise RecsysError(f'{base}: cannot encode a text ({_why(e)})') from e
+        if not (alone[0] - alone[1]).abs().max() > 1e-6:
+            raise RecsysError(f'{base}: gives all texts the same vector, or NaN; has it its weights and its tokenizer?')
+        if not torch.allclose(here, alone, atol=1e-3):
+            kind = type(getattr(tower[0], 'auto_model', tower[0])).__name__
+            raise RecsysError(f'{base}: a {kind} that reads texts in a way of its own, which is not followed here')
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #0c79cbe8
 @patch
