@@ -166,6 +166,16 @@ def test_bases_are_compared_and_one_that_is_none_gets_its_line(root, tmp_path, c
     assert recsys('--root', root, 'compare', '--data', 'shop', '--bases', ' ,') == 1
 
 
+def test_a_warning_is_a_line_without_source_code(root, tmp_path):
+    words = '--data', 'shop', '--base', write_base(tmp_path, 'bert', {}), '--set', 'frozen=9'
+    code = 'from recsys_nb.command.cli import main; main()'
+    done = subprocess.run(
+        [sys.executable, '-c', code, 'train-encoder', *words, '--root', str(root)], capture_output=True, text=True
+    )
+    lines = [line for line in done.stderr.splitlines() if 'Loading weights' not in line]
+    assert [line[: len('recsys: ')] for line in lines] == ['recsys: ', 'recsys: '] and 'becomes 40' in lines[0]
+
+
 def test_metadata_alone_is_a_catalogue(root, capsys):
     assert recsys('--root', root, 'prepare', '--meta', root / 'raw' / 'meta.jsonl.gz', '--name', 'catalogue') == 0
     assert recsys('--root', root, 'index', '--data', 'catalogue', '--run', 'base') == 0
@@ -373,6 +383,8 @@ bad = [
     ('train-encoder --data shop --set dim=0', "dim='0'"),
     ('train-encoder --data shop --set time=long', 'such as 90s'),
     ('train-encoder --data shop --set data=other', 'data: given twice'),
+    ('train-encoder --data shop --set base=', 'a folder, or a name'),
+    ('train-encoder --data shop --seed 20261127201633', 'to 4294967295'),
     ('train-score --data shop --set temperature=1', 'head_lr'),
     ('train-score --data shop --set star_share=2', '0 to 1'),
     ('train-score --data shop --resume yesterday', 'yesterday'),

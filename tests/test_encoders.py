@@ -1,6 +1,6 @@
 "Encoders that are not BERT: the same vectors as sentence-transformers, with the prompts that belong to each side."
 
-import copy, json
+import copy, json, re
 from pathlib import Path
 
 import numpy as np, pytest, torch
@@ -273,6 +273,23 @@ def test_every_family_learns(tmp_path, family):
     found = model(tokens, 'user')
     found.square().sum().backward()
     assert torch.equal(model(tokens, 'user'), found)  # no dropout, by whatever name
+
+
+@pytest.mark.parametrize('family', ['bert', 'distilbert', 'modernbert', 'qwen3', 't5'])
+def test_the_lowest_layer_of_every_family_can_be_frozen(tmp_path, family):
+    "Its layers are called `layer`, `layers` or `block`; a Qwen3 was said to have none."
+    model = DualEncoderSBERT(write_base(tmp_path, family, {}), max_tokens=24)
+    settle(model, dropout=False, frozen=2)
+    learns = {m[1]: p.requires_grad for n, p in model.named_parameters() if (m := re.search(r'(?:layers?|block)\.(\d)', n))}
+    assert learns == {'0': False, '1': True}
+    with pytest.raises(RecsysError, match='expected at most 3, the embeddings and 2 layers'):
+        settle(model, dropout=False, frozen=4)
+
+
+def test_a_table_of_word_vectors_has_no_layers_to_freeze(tmp_path):
+    model = DualEncoderSBERT(write_base(tmp_path, 'static', {}))
+    with pytest.raises(RecsysError, match='frozen=2: a table'):
+        settle(model, dropout=False, frozen=2)
 
 
 @pytest.mark.parametrize('family', [*families, 'static'])

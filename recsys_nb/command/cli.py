@@ -564,6 +564,7 @@ def main(
         stream = getattr(sys, name)
         if stream is None: setattr(sys, name, open(os.devnull, 'w')) # it was closed before
         elif hasattr(stream, 'reconfigure'): stream.reconfigure(errors='backslashreplace')
+    if words is None: warnings.formatwarning = lambda told, *where: f'recsys: {told}\n' # whose process it is
     code = 0
     try:
         root, rest = _tidy(sys.argv[1:] if words is None else list(words))

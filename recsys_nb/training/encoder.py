@@ -12,6 +12,7 @@ import torch
 import numpy as np
 from fastcore.basics import patch
 from fastcore.meta import delegates
+from torch import nn
 from ..core.files import RecsysError
 from ..core.runs import RunFolder
 from ..data.rows import read_column, read_rows
@@ -33,9 +34,9 @@ def _transformers(model):
 
 def _bottom_up(transformer):
     "The embeddings and the layers of a transformer, lowest first."
-    stack = getattr(transformer, 'encoder', None) or getattr(transformer, 'transformer', None) # BERT; DistilBERT
+    lists = [m for m in transformer.modules() if isinstance(m, nn.ModuleList)] # 'layer', 'layers', 'block' or 'h'
     bottom = getattr(transformer, 'embeddings', None) or transformer.get_input_embeddings()
-    return [bottom, *getattr(stack, 'layer', [])]
+    return [bottom, *max(lists, key=len, default=[])]
 
 # %% ../../nbs/43_training.encoder.ipynb #d805959b
 def settle(
@@ -47,7 +48,9 @@ def settle(
     if not dropout: without_dropout(model)
     _, *rest = model.towers[0]
     projects = any(list(m.parameters()) for m in rest)
-    for t in _transformers(model):
+    found = _transformers(model)
+    if frozen > 1 and not found: raise RecsysError(f'frozen={frozen}: a table of word vectors has no layers')
+    for t in found:
         parts = _bottom_up(t)
         n = len(parts)
         if frozen > n: raise RecsysError(f'frozen={frozen}: expected at most {n}, the embeddings and {n - 1} layers')
