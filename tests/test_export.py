@@ -107,6 +107,26 @@ def test_score_model_equal_on_other_shapes(tiny_base, tmp_path):
             np.testing.assert_allclose(spread.numpy(), expected.spread[batch], atol=1e-5)
 
 
+def test_a_format_that_a_family_cannot_be_written_in_leaves_the_others(tiny_base, tmp_path, monkeypatch):
+    "Longformer has no `torch.export`, Gemma 3 no TorchScript: each ended in a traceback of PyTorch, without a file."
+
+    def fails(module, example):
+        raise RuntimeError('unordered_map::at\nand more')
+
+    run = new_run(EncoderConfig(data='none'), tmp_path)
+    DualEncoderSBERT(tiny_base, max_tokens=16).save(run.path)
+    set_state(run, 'finished')
+    monkeypatch.setattr('recsys_nb.models.export.trace', fails)
+    with pytest.warns(UserWarning, match=r'user_tower.jit: not written \(RuntimeError: unordered_map::at\)$'):
+        paths = export_run(run)
+    assert [p.name for p in paths] == [f'{side}_tower{e}' for side in ('user', 'product') for e in endings[1:]]
+    assert read_json(run.path / 'export.json')['files'] == [p.name for p in paths]
+    assert not list(run.path.glob('*.jit'))
+    monkeypatch.setattr('recsys_nb.models.export._export_program', fails)
+    with pytest.warns(UserWarning), pytest.raises(RecsysError, match='in no format; .*unordered_map'):
+        export_run(run)
+
+
 def test_a_table_of_word_vectors_is_refused(tmp_path):
     run = new_run(EncoderConfig(data='none'), tmp_path)
     DualEncoderSBERT(write_base(tmp_path, 'static', {})).save(run.path)

@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers.utils import logging
 from ..core.files import RecsysError, read_json, recover_folder, replace_folder, sha256_of
-from ..core.machine import base_encoder, resolve_base
+from ..core.machine import base_encoder, reason, resolve_base
 from ..core.runs import find_run
 from ..data.tokens import Tokens
 
@@ -107,12 +107,7 @@ def _open_tower(folder):
     "A SentenceTransformer, by its folder or its name on the hub."
     try:
         with without_bars(): return SentenceTransformer(str(folder), device='cpu')
-    except Exception as e: raise RecsysError(f'{folder}: cannot load this encoder ({_why(e)})') from e
-
-def _why(e):
-    "An exception in one line."
-    return (str(e) or type(e).__name__).splitlines()[0]
-
+    except Exception as e: raise RecsysError(f'{folder}: cannot load this encoder ({reason(e)})') from e
 def _open_base(base):
     "The base encoder as it comes, if it reads tokens."
     path = resolve_base(str(base))
@@ -292,7 +287,7 @@ def check(self:DualEncoderSBERT,
             alone = torch.stack([ask(text, convert_to_tensor=True) for text in _probes])
             batches = [self.batch_of([tokens], side) for tokens in self.tokenize(_probes, side=side)]
             with torch.no_grad(): here = torch.cat([tower(batch)['sentence_embedding'] for batch in batches])
-        except Exception as e: raise RecsysError(f'{base}: cannot encode a text ({_why(e)})') from e
+        except Exception as e: raise RecsysError(f'{base}: cannot encode a text ({reason(e)})') from e
         if not (alone[0] - alone[1]).abs().max() > 1e-6:
             raise RecsysError(f'{base}: gives all texts the same vector, or NaN; has it its weights and its tokenizer?')
         if not torch.allclose(here, alone, atol=1e-3):

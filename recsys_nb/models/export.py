@@ -6,13 +6,15 @@
 __all__ = ['ExportedScoreModel', 'trace', 'same_everywhere', 'tower_examples', 'score_examples', 'export_run']
 
 # %% ../../nbs/25_models.export.ipynb #b8507080
-import shutil
+import shutil, warnings
+from functools import cache
 from importlib.util import find_spec
 import torch
 from fastcore.basics import patch
 from torch import nn
 from torch.testing import assert_close
 from ..core.files import RecsysError, write_beside, write_json
+from ..core.machine import reason
 from .dual_encoder import DualEncoderSBERT, StaticEmbedding, pad_batch, sides
 from .encoding import ExportedTower, quietly
 from .score_model import ReviewMetadataScoreModel, ScoreInputs, score_and_spread
@@ -96,15 +98,20 @@ def _write_exports(
     outputs,  # Names of what the module returns
 ):            # The paths
     "Trace and export a module, compare, and write the files."
-    module = module.cpu()
-    program = _export_program(module, examples[0])
-    programs = {'.jit': trace(module, examples[0]), '.pt2': program}
+    module, written, why = module.cpu(), [], ''
+    program = cache(lambda: _export_program(module, examples[0]))
+    programs = {'.jit': lambda: trace(module, examples[0]), '.pt2': program}
     if all(map(find_spec, ('onnx', 'onnxscript', 'onnxruntime'))): programs['.onnx'] = program
-    written = []
-    for ending, program in programs.items():
-        written.append(path.with_name(path.name + ending))
-        with write_beside(written[-1]) as part:
-            same_everywhere(module, _writers[ending](program, part, outputs), examples)
+    for ending, made in programs.items():
+        file = path.with_name(path.name + ending)
+        try:
+            with write_beside(file) as part:
+                same_everywhere(module, _writers[ending](made(), part, outputs), examples)
+            written.append(file)
+        except Exception as e: # of PyTorch, which differ by the family of the transformer
+            why = f'{file.name}: not written ({reason(e)})'
+            warnings.warn(why)
+    if not written: raise RecsysError(f'export: in no format; {why}')
     return written
 
 # %% ../../nbs/25_models.export.ipynb #6fb79b42

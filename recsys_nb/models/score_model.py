@@ -15,7 +15,7 @@ from safetensors.torch import load_model, save, save_model
 from torch import nn
 from torch.nn import functional as F
 from ..core.files import RecsysError, read_json, recover_folder, replace_folder, write_json
-from ..core.machine import base_encoder, resolve_base
+from ..core.machine import base_encoder, reason, resolve_base
 from ..core.runs import find_run
 from ..data.texts import review_text
 from ..data.tokens import Tokens
@@ -158,8 +158,7 @@ def _load_encoder(base):
     path = resolve_base(base)
     try:
         with without_bars(): encoder, tokenizer = AutoModel.from_pretrained(path), AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as e:
-        raise RecsysError(f'{base}: not a folder or a name of a transformer checkpoint') from e
+    except Exception as e: raise RecsysError(f'{base}: cannot load this transformer ({reason(e)})') from e
     if tokenizer.cls_token_id is not None and not hasattr(encoder, 'decoder'): return encoder, tokenizer
     kind = encoder.config.model_type
     raise RecsysError(f'{base}: a {kind}; expected an encoder whose texts begin with [CLS], such as BERT')

@@ -15,6 +15,7 @@ from ..core.files import RecsysError, progress, write_beside
 from ..core.runs import RunFolder
 from ..data.tokens import Tokens
 from ..evaluation.stars import evaluate_scores, plot_calibration, score_metrics
+from ..models.dual_encoder import DualEncoderSBERT
 from ..models.product_scores import product_scores
 from ..models.score_model import ReviewMetadataScoreModel, ScoreInputs, numbers_of, star_loss
 from ..data.rows import read_batches, read_column, read_rows, row_batches
@@ -83,6 +84,7 @@ for the rest."""
         _check_stars(data)
         self.rows = _starred(data, 'train')
         self.available = len(self.rows)
+        DualEncoderSBERT(config.base) # the last baseline's, which says now what it cannot do
         self.model = ReviewMetadataScoreModel(config.base, max_tokens=config.max_tokens)
         self.model.encoder.get_input_embeddings().requires_grad_(False)
         self.asked = np.random.default_rng(config.seed).permutation(_starred(data, 'val'))[:2000]

@@ -18,7 +18,6 @@ from ..core.settings import Count, Settings, Switch, WholeNumber, setting
 
 # %% ../../nbs/40_training.settings.ipynb #667a0ce5
 _Text = setting(str, 'a text')
-_Base = setting(str, 'a folder, or a name on the hub', pattern=r'\S')
 _Seed = setting(int, 'a whole number from 0 to 4294967295', ge=0, lt=2**32)
 _Tokens = setting(int, 'a whole number of at least 8', ge=8)
 _Positive = setting(float, 'a number greater than 0', gt=0, allow_inf_nan=False)
@@ -63,7 +62,7 @@ class TrainingConfig(Settings):
     "Settings that every training has."
     kind:ClassVar[str] = ''  # Which run folder it goes to
     data:_Text=''            # Name of the prepared data set
-    base:_Base=base_encoder  # The checkpoint that training starts from
+    base:_Text=base_encoder  # The checkpoint that training starts from
     epochs:Count=2           # Passes over what is learned from
     time:_Time='auto'        # How long training and measuring may take: less of the data where that is too little
     batch_size:Count=64      # Examples a step
