@@ -6,7 +6,7 @@
 __all__ = ['app', 'main']
 
 # %% ../../nbs/81_command.cli.ipynb #0186a9b0
-import argparse, os, sys, warnings
+import argparse, os, re, sys, warnings
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Optional
@@ -23,6 +23,8 @@ from ..training.settings import EncoderConfig, ScoreConfig
 # %% ../../nbs/81_command.cli.ipynb #0489ae35
 def _tidy(words):
     "The root folder or `None`, and the words with one path after each `--reviews` and `--meta`."
+    for word in words:
+        if re.search('[\udc80-\udcff]', word): raise RecsysError(f'{word}: not in UTF-8, or this terminal is not')
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early.add_argument('--root')
     for name in ('reviews', 'meta'): early.add_argument(f'--{name}', nargs='+', action='extend', default=[])
@@ -101,7 +103,8 @@ def _print_frame(
     for row in frame.itertuples(index=False):
         cells = [_terminal_cell(v, forms.get(name, '')) for name, v in zip(frame, row)]
         table.add_row(*map(Text, cells))
-    width = max(100, min(160, Console().width))
+    screen = Console()
+    width = max(1 if screen.is_terminal else 100, min(160, screen.width))
     Console(width=width, highlight=False, force_jupyter=False).print(table)
 
 # %% ../../nbs/81_command.cli.ipynb #e3ebe585
@@ -114,9 +117,14 @@ def _print_recommendations(recs, query):
     if recs.advice: print(recs.advice)
 
 # %% ../../nbs/81_command.cli.ipynb #9031a7f9
+def _said(value):
+    "What an option says; an empty text, as of a variable that is not set, is refused."
+    if '' in (value if isinstance(value, list) else [value]): raise typer.BadParameter('it is empty')
+    return value
+
 def _option(told, *names, kind=str, **more):
     "The type of an option: what its help says, names other than the parameter's, what it holds, limits."
-    return Annotated[Optional[kind], typer.Option(*names, help=told, **more)]
+    return Annotated[Optional[kind], typer.Option(*names, help=told, callback=_said, **more)]
 
 def _several(told, *names, **more):
     "The type of an option that may be given several times."
@@ -134,9 +142,10 @@ _Choice = _option('For everything that is random', kind=int)
 def _columns_of(names):
     "What `--map` says."
     if not names: return None
-    pairs = [p.split('=') for p in names.split(',')]
-    if all(len(p) == 2 and all(p) for p in pairs): return dict(pairs)
-    raise RecsysError(f'--map {names}: expected FIELD=COLUMN,FIELD=COLUMN')
+    said = ','.join(names)
+    pairs = [[*map(str.strip, p.split('='))] for p in said.split(',')]
+    if all(len(p) == 2 and all(p) for p in pairs) and len(dict(pairs)) == len(pairs): return dict(pairs)
+    raise RecsysError(f'--map {said}: expected FIELD=COLUMN,FIELD=COLUMN, each field once')
 
 # %% ../../nbs/81_command.cli.ipynb #c1c7dd24
 def _prepared(reviews, meta, names, **settings):
@@ -165,7 +174,7 @@ def _prepare(
     spark_master:_option('Address of a Spark cluster')=None,
     memory:_option('Memory for the engine, as 4GB; DuckDB spills more to disk')=None,
     max_bad:_option('Share of unreadable lines that stops the run')='5%',
-    names:_option('Columns with names of their own, as rating=stars,text=comment', '--map')=None,
+    names:_several('Columns with names of their own, as rating=stars,text=comment', '--map')=None,
     allow_unreadable:_several('A field of which most values may be unreadable, as timestamp')=None,
     seed:_Choice=0,
 ):
@@ -331,10 +340,11 @@ def _index(
     "Compute the product vectors and store them in Qdrant."
     from recsys_nb.command.pipeline import index_data, plan_index
     if base and run != 'base': raise RecsysError('--base: only with --run base')
-    if shard: _refuse_both('shard', dict(time=time, score_run=score_run))
+    if shard: _refuse_both('shard', dict(time=time, score_run=score_run, url=url))
     prepared = _data(data)
     parts = _root()/'outputs'/'index'/f'.{prepared.name}.encoded'
     how = dict(run=run or 'latest', base=base, root=_root(), known=known, preset=preset)
+    if time and parts.exists(): raise RecsysError(f'--time: all is indexed, for parts were encoded, see {parts}')
     plan = None if shard or parts.exists() else plan_index(prepared, time or 'auto', **how)
     if plan and plan.seconds > 60: _say(f'Plan: {plan}.')
     made = index_data(prepared, score_run=score_run, plan=plan, url=url, shard=shard, **how)
@@ -461,8 +471,8 @@ def _answer(preferences, index, k, queries, requests, out, as_json, **filters):
     if out and out.suffix not in _endings:
         raise RecsysError(f'--out {out}: expected a name ending in {", ".join(_endings)}')
     ranks = out and out.suffix == '.run'
-    if ranks: _refuse_both('out NAME.run', dict(diversity=filters['diversity']))
     asked = _requests(_asked(preferences, queries, requests), _given(filters), k)
+    for one in asked.values() if ranks else (): _refuse_both('out NAME.run', dict(diversity=one.get('diversity')))
     from recsys_nb.evaluation.trec import write_run
     from recsys_nb.recommend.recommender import Recommender
     with Recommender.load(_root(), index=index) as rec:
@@ -479,7 +489,7 @@ def _serve(
     host:_option('The address to listen on')='127.0.0.1',
     port:_option('The port', kind=int, min=1, max=65535)=7860,
     hosts:_several('A name that a proxy in front passes on; may be given several times')=None,
-    root_path:_option('The path below which a proxy shows it, as /api')='',
+    root_path:_option('The path below which a proxy shows it, as /api')=None,
     origins:_several('An origin whose pages may call the API, as https://shop.example', '--cors')=None,
     frames:_several('An origin whose pages may show the demo in a frame')=None,
     rate:_option('Requests a minute from one address; 0: any number', kind=int, min=0)=0,
@@ -511,7 +521,7 @@ def _run(
     EncoderConfig.of(epochs=epochs, time=time)
     data = _prepared(name=name, **kwargs)
     _tell_data(data, _say)
-    _tell_result(run_pipeline(data, _root(), preset, say=_say, epochs=epochs, time=time))
+    _tell_result(run_pipeline(data, _root(), preset, say=_say, epochs=epochs, time=time, seed=kwargs['seed']))
 
 # %% ../../nbs/81_command.cli.ipynb #ed26ec86
 @_command('demo')
@@ -570,9 +580,10 @@ def main(
         root, rest = _tidy(sys.argv[1:] if words is None else list(words))
         _given_root.set(root)
         calm_threads()
-        warnings.formatwarning = lambda message, *_: f'recsys: {message}\n'
-        code = app(args=rest, prog_name='recsys', standalone_mode=False)
+        with typer.main.get_command(app).make_context('recsys', rest) as call: # `app` would end interruptions itself
+            code = call.command.invoke(call)
         sys.stdout.flush()
+    except typer.Exit as e: code = e.exit_code
     except BrokenPipeError: _drop_output()
     except (Exception, KeyboardInterrupt) as e:
         if os.environ.get('RECSYS_DEBUG') == '1': raise

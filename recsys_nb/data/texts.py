@@ -118,14 +118,14 @@ non_values = ['', *r'''
     nan none null nil nat n/a n.a. na <na> #n/a undefined (null) (none) [deleted] [removed]
     NAN NONE NULL NIL NAT N/A N.A. NA <NA> #N/A UNDEFINED #VALUE! #REF! #NAME? #NULL!
     Nan None Null Nil Nat N/a N.a. Na <na> #n/a Undefined Unspecified unspecified
-    NaN NaT - -- --- – — ? \N [] {}'''.split()]
+    NaN NaT -nan -NaN #NA #NUM! #DIV/0! 1.#QNAN -1.#IND (blank) - -- --- – — ? \N [] {}'''.split()]
 
 # %% ../../nbs/12_data.texts.ipynb #38425cdc
 def given(
     s, # A text column
 ):     # Null where the text stands for nothing
     "What a text column says."
-    return s.isin(non_values).ifelse(None, s)
+    return ((s.length() <= 16) & s.left(16).strip().isin(non_values)).ifelse(None, s)
 
 # %% ../../nbs/12_data.texts.ipynb #0a64f967
 _odd = '|'.join([

@@ -7,7 +7,7 @@ __all__ = ['sides', 'DualEncoderSBERT', 'make_tower', 'without_bars', 'readable_
            'pad_batch']
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #fad609a0
-import copy, hashlib, warnings
+import copy, hashlib, re, warnings
 from contextlib import contextmanager
 from pathlib import Path
 import torch
@@ -201,6 +201,26 @@ def tokenize(self:DualEncoderSBERT,
     if isinstance(tower[0], StaticEmbedding):
         return [e.ids[:limit] for e in tower.tokenizer.encode_batch(texts, add_special_tokens=False)]
     return token_lists(tower.tokenizer, texts, limit)
+
+# %% ../../nbs/20_models.dual_encoder.ipynb #095e980f
+_letter = re.compile('[^\\W\\d_\u3400-\u9fff]') # a Chinese character is a word
+
+@patch
+def warn_of_language(self:DualEncoderSBERT,
+    texts, # A column of products, as the product tower reads them
+):
+    "Warn where most of how the texts begin is strange to the tokenizer."
+    tokenizer = self.tower('product').tokenizer
+    quick = getattr(tokenizer, 'backend_tokenizer', tokenizer)
+    if not hasattr(quick, 'no_truncation'): return
+    quick.no_truncation()
+    text = ' '.join(t[:50] for t in texts[:200].dropna())
+    found = quick.encode(text)
+    strange = sum(b - a for token, (a, b) in zip(found.tokens, found.offsets)
+        if token in ('[UNK]', '<unk>') or _letter.fullmatch(text, a, b))
+    if 2*strange > len(text):
+        warnings.warn('the encoder does not know the language of these products: it reads most of their text letter by '
+                      'letter, or not at all; words are searched all the same, and --base takes another encoder')
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #c9b6b2d7
 def _in_template(module, texts, prompt, limit):

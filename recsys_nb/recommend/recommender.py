@@ -210,7 +210,8 @@ def read(self:Recommender,
         raise RecsysError(f'diversity={diversity!r}: expected a number from 0 to 1')
     parts = [understand(t, self.brands.keys()) for t in _given_texts(text)]
     wanted = [u.text for u in parts if u.text]
-    notes = [f'“{a}” was not read as a limit; write “under {a}” or “around {a}”.' for u in parts for a in u.unclear]
+    notes = [f'“{a}” was not read as a limit; in a short text, write “under {a}” or “around {a}”.'
+             for u in parts for a in u.unclear]
     had = self.known(history, 'history', ['meaning'], notes)
     liked = self.known(like, 'like', ['meaning'], notes) + had[-_recent:]
     owned = self.known(exclude, 'exclude', notes=notes)
@@ -289,9 +290,7 @@ def advice(self:Recommender,
         more = 'and these will be ordered by how well they fit.' if n_found else 'or name a product that you like.'
         notes.append(f'Say what you are looking for, {more}')
     if n_found < wish.k: notes += self.tightness(wish.filters, n_found)
-    if wish.filters.not_family and not (n_found or notes):
-        notes.append('There is nothing but the products that you named, and their variants.')
-    return ' '.join(notes) or None
+    return ' '.join(notes) or (None if n_found else 'No product of this index is left to show.')
 
 # %% ../../nbs/63_recommend.recommender.ipynb #6e995e4d
 @contextmanager
@@ -433,12 +432,12 @@ _request_fields = ('text', 'k', 'history', 'like', 'dislike', 'exclude',
 
 @patch
 def _read_request(self:Recommender, request, k):
-    name = repr(str(request.get('id', request.get('text', '')))[:60])
+    name = str(request.get('id', ' '.join(map(str, as_tuple(request.get('text'))))))[:60]
     given = {f: v for f, v in request.items() if f != 'id' and v is not None}
     for wrong in sorted(given.keys() - set(_request_fields)):
-        raise RecsysError(f'request {name}: no such field {wrong!r}; there are id, {", ".join(_request_fields)}')
+        raise RecsysError(f'request {name!r}: no such field {wrong!r}; there are id, {", ".join(_request_fields)}')
     try: return self.read(**dict(k=k) | given)
-    except RecsysError as e: raise RecsysError(f'{name}: {e}') from e
+    except RecsysError as e: raise RecsysError(f'{name!r}: {e}' if name else str(e)) from e
 
 # %% ../../nbs/63_recommend.recommender.ipynb #e8dae1d8
 @patch
