@@ -88,7 +88,9 @@ def both(session, tmp_path_factory):
             + '\n'
         )
         for i, price in enumerate(('$ .99', 'Rs. 499', '€.5-€1.20')):
-            f.write(json.dumps(dict(asin=f'P{i + 2}', title=f'Priced {i}', price=price)) + '\n')
+            f.write(
+                json.dumps(dict(asin=f'P{i + 2}', title=f'Priced {i}', price=price, store='Visit the Kee Store')) + '\n'
+            )
     args = [str(s.reviews), tmp / 'more.jsonl'], [str(s.meta), tmp / 'meta.jsonl']
     return [
         prepare(*args, engine, root=tmp, engine=engine, split='product', max_bad=0.1, memory='2GB', kcore=2)
@@ -117,6 +119,7 @@ def test_prices_with_points_for_thousands_and_pages_of_the_shop(both):
         p = d.products.set_index('product_id')
         assert p.price['P1'] == 1299 and p.url['P1'] == 'https://shop.example/p1?a=1' and p.url.drop('P1').isna().all()
         assert p.price[['P2', 'P3', 'P4']].tolist() == [0.99, 499, 0.5]
+        assert set(p.brand[['P2', 'P3', 'P4']]) == {'Kee'}
 
 
 def test_same_report(both):

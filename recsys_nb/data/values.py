@@ -355,7 +355,7 @@ def _described(t):
         review_id=content.hexdigest('md5').left(20))
 
 # %% ../../nbs/14_data.values.ipynb #050c6245
-_day_and_month = r'^(\d\d?)([/-])(\d\d?)[/-]'
+_day_and_month = r'^(\d\d?)([/-])(\d\d?)([/-].*)'
 _over_12 = r'(?:1[3-9]|2\d|3[01])'
 
 def _turn(s):
@@ -363,6 +363,10 @@ def _turn(s):
     only_turned = s.re_search(rf'^(?:{_over_12}/\d\d?/|\d\d?-{_over_12}-)\d\d')
     never_turned = s.re_search(rf'^(?:\d\d?/{_over_12}/|{_over_12}-\d\d?-)\d\d')
     return only_turned.cast('int64') - never_turned.cast('int64')
+
+def _turned(s):
+    pieces = [s.re_extract(_day_and_month, i) for i in (3, 2, 1, 4)] # engines do not agree on what stands for a group
+    return s.re_search(_day_and_month).ifelse(ibis.literal('').join(pieces), s)
 
 # %% ../../nbs/14_data.values.ipynb #03c5fe6f
 def shape_reviews(
@@ -379,7 +383,7 @@ def shape_reviews(
         title=ibis.coalesce(t.title, t.summary),
         text=ibis.coalesce(t.text, t.reviewText))
     t = t.mutate(turn=_turn(t.timestamp))
-    if turned: t = t.mutate(timestamp=t.timestamp.re_replace(_day_and_month, r'\3\2\1\2'))
+    if turned: t = t.mutate(timestamp=_turned(t.timestamp))
     t = _understood(t, timestamp=_as_time, rating=_as_stars)
     return _described(clean_texts(t, 'title', 'text'))
 
@@ -428,8 +432,11 @@ def _pictures(
 _no_brand = '''|unknown|unbranded|no brand|nobrand|no name|noname|does not apply|not available|not specified|
 not applicable|none none|n/a.|[object object]|__|.|0'''.replace('\n', '').split('|')
 
+_brand_in_words = '^(?:Visit the (.+) Store|Brand: *(.+))$'
+
 def _brand(s):
-    name = s.re_replace(r'^(?:Visit the (.+) Store|Brand: *(.+))$', r'\1\2')
+    name = s.re_extract(_brand_in_words, 1) + s.re_extract(_brand_in_words, 2)
+    name = (name == '').ifelse(s, name)
     return name.lower().isin([*_no_brand, 'nan', 'none', 'null']).ifelse(None, name)
 
 # %% ../../nbs/14_data.values.ipynb #76e99ca7
