@@ -397,7 +397,7 @@ def _each_once(a):
 
 def _levels(a):
     "Of a list of categories and paths of them, as in 'Home > Kitchen' and 'Home|Kitchen', each level."
-    return a.join('|').re_split(r' *[|>›»] *')
+    return a.join('|').fill_null('').re_split(r' *[|>›»] *') # Spark joins nothing to null
 
 # %% ../../nbs/14_data.values.ipynb #f4f7f4de
 def _document(
