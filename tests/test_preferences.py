@@ -83,6 +83,10 @@ phrases = [
             '1080p 60 Hz',
             'at least 8 GB',
             '5 star hotel kettle',
+            'bathrobe like from a 5 star hotel',
+            'sleeve for laptops up to 13–14 inches',
+            'php 5 to 7 migration guide',
+            'a mouse with a dpi of at least 16k',
             'max 2 kg',
         ]
     ),

@@ -309,7 +309,11 @@ def test_a_base_in_half_precision_is_trained_in_float32(corner, tmp_path, half):
 
     SentenceTransformer(corner[1].base, device='cpu').to(half).save(str(tmp_path / 'half'), create_model_card=False)
     run = train_encoder(
-        data_of(corner), replace(corner[1], base=str(tmp_path / 'half')), root=tmp_path, preset='cpu', max_steps=3
+        data_of(corner),
+        replace(corner[1], base=str(tmp_path / 'half'), dim=8),
+        root=tmp_path,
+        preset='cpu',
+        max_steps=3,
     )
     assert {p.dtype for p in DualEncoderSBERT.load(run).parameters()} == {torch.float32}
 

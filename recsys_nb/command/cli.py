@@ -518,7 +518,7 @@ def _run(
     from recsys_nb.command.pipeline import run_pipeline
     from recsys_nb.core.machine import find_preset
     find_preset(preset) # what is wrong is told before all is cleaned
-    EncoderConfig.of(epochs=epochs, time=time)
+    EncoderConfig.of(epochs=epochs, time=time, seed=kwargs['seed'])
     data = _prepared(name=name, **kwargs)
     _tell_data(data, _say)
     _tell_result(run_pipeline(data, _root(), preset, say=_say, epochs=epochs, time=time, seed=kwargs['seed']))

@@ -49,8 +49,8 @@ def resolve_base(
     name:str=base_encoder, # A folder, or a model's name on the Hugging Face hub
 ) -> str:                  # A folder, or the name itself where only the hub can have it
     "Find the base encoder without a network where possible."
-    folder = Path(name).expanduser() # the second of several with commas between was not expanded by the shell
-    if name.strip() and folder.is_dir(): return str(folder)
+    name = os.path.expanduser(name) # the second of several with commas between was not expanded by the shell
+    if name.strip() and Path(name).is_dir(): return name
     if not re.fullmatch(r'\w[\w.-]*(/[\w.-]+)?', name):
         raise RecsysError(f'{name}: no such folder, and no name on the Hugging Face hub')
     found = _cached_model(name)

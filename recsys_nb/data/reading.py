@@ -168,7 +168,7 @@ def _column_names(
 ) -> dict:        # Column -> field
     "Which field each column holds: as somebody said, or by its own name, or by a usual one; a field is in one column."
     plain = {_letters_of(c): c for c in reversed(columns) if c not in names.values()}
-    here = {f: c for f, c in names.items() if c in columns}
+    here = {f: c for f, c in names.items() if c in columns and f in _fields[kind]}
     getattr(names, 'found', set()).update(here) # for who asks whether a column was in any file
     plain |= {_letters_of(f): c for f, c in here.items()}
     found = {}
@@ -276,7 +276,8 @@ class _Names(ast.NodeTransformer):
         return ast.Constant(_named[node.id]) if node.id in _named else node
 
     def visit_Call(self, node): # array(['a'], dtype=object), np.float64(4.5)
-        return self.visit(node.args[0]) if len(node.args) == 1 else node
+        is_numpys = ast.unparse(node.func) in ('array', 'np.array', 'np.float64', 'np.int64')
+        return self.visit(node.args[0]) if is_numpys else node
 
 # %% ../../nbs/13_data.reading.ipynb #809cd96e
 def _loaded(value):
@@ -455,7 +456,8 @@ def as_lines(
     how, encoding = _layout(path, kind, names)
     rename = how != 'table' and (how != 'lines' or _needs_names(path, kind, names))
     packing = _packing(path)
-    told = (packing, path.suffix) in [('gzip', '.gz'), *(('none', f'.{kind}') for kind in _formats)]
+    plain = ['', '.txt', *(f'.{kind}' for kind in _formats)]
+    told = (packing, path.suffix) == ('gzip', '.gz') or packing == 'none' and path.suffix in plain
     if how == 'lines' and told and 'utf-16' not in encoding and not always and not rename:
         return path
     copy, at = work/gen_name('copy'), 0
@@ -771,7 +773,7 @@ def _reason(
     ids = {str(o.get(name)) for name in ('parent_asin', 'asin')}.difference(non_values)
     if any(re.fullmatch(r'[^\s{}\[\]"]{1,64}', word) for word in ids):
         return 'not valid JSON' # though Python reads it
-    there = ' '.join(', '.join(o).split())[:100]
+    there = ' '.join(', '.join(o).split())[:100] or 'nothing'
     return f'no product: parent_asin and asin are missing, or not one word; there is {there} (see --map)'
 
 # %% ../../nbs/13_data.reading.ipynb #cfc5bb3b

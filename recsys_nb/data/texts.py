@@ -81,7 +81,7 @@ _labels = re.compile('|'.join([
     r'\A\s*(?:\d[.,]\d (?:out of|von|sur|su|de|van|av|z) 5 \w+|5つ星のうち\d\.\d|\d\.\d 颗星，最多 5 颗星)\s*',
     r'\A\s*This review is from: [^\n]{1,300}\n',
     rf'(?:(?<=[.!?…。！？])|^)\s*(?:{_more})\s*[›»]?\s*$',
-    rf'^\s*(?:{_line})\s*$|\n\s*(?:Helpful|Report)(?=\s*(?:\n|\Z))']), re.M)
+    rf'^\s*(?:{_line})\s*$|\n *(?:Helpful|Report)(?=\s*(?:\n|\Z))']), re.M)
 
 # %% ../../nbs/12_data.texts.ipynb #52cb218a
 def _unsold(s):
@@ -94,7 +94,7 @@ _half = re.compile(
 _entity = re.compile(r'&(?:#\d{1,7}|#[xX][\da-fA-F]{1,6}|[A-Za-z]{2,31}\d{0,2});')
 _again = re.compile(r'&(?:amp;)+(?=#?\w{2,31};)')
 _tag = '(?is:' + '|'.join([
-    r'<!--.*?-->|<(?:style|script)\b.*?</(?:style|script)\s*>',
+    r'<!--(?:[^<]|<[^!]|<!\[)*?-->|<(?:style|script)\b(?:[^<]|<[^s])*?</(?:style|script)\s*>',
     r'<[/!?]?[a-z](?:[^<>=]{0,300}|[^<>=]{0,40}=[^<>]*)>|<!\[(?:if|endif)[^<>]*>',
     r'<!\[CDATA\[|\]\]>|_x00[01][\da-f]_)'])
 _slashed = re.compile(r'\\(?:["\']|(?<=[.!?,\s]\\)[nr](?:\\[nr])*|[nr](?:\\[nr])+|u[\da-fA-F]{4}(?:\\u[\da-fA-F]{4})*)')
@@ -181,14 +181,14 @@ def clean_list(
 
 # %% ../../nbs/12_data.texts.ipynb #1b88a818
 max_letters = 150 # of a text that are compared
-_marks_and_blanks = r'[ .,!?\'"’‘“”…–—\-():;*_~|/¿¡«»·。、！？，：；（）「」『』【】～・॥।،؛؟۔]+'
+_marks_and_blanks = ' .,!?\'"’‘“”…–—-():;*_~|/¿¡«»·。、！？，：；（）「」『』【】～・॥।،؛؟۔'
 
 # %% ../../nbs/12_data.texts.ipynb #2dff7dfd
 def letters(
     s, # A text column
 ):     # At most `max_letters` characters
     "What copies of a text have in common: its beginning without case, blanks and punctuation."
-    return s.left(200).lower().re_replace(_marks_and_blanks, '').left(max_letters)
+    return s.left(200).lower().translate(_marks_and_blanks, '').left(max_letters)
 
 # %% ../../nbs/12_data.texts.ipynb #4c8c08d3
 min_informative = 30
@@ -230,7 +230,7 @@ _in_pairs = re.compile(f'[{_dense}々]{{2,}}')
 # %% ../../nbs/12_data.texts.ipynb #ea8a7dd0
 def words_apart(
     text:str, # Anything
-) -> str:     # The same, but for these scripts
+) -> str:     # The same, but for scripts without blanks
     "A text with blanks between its words, and between pairs of characters where a script has none."
     if text.isascii(): return text
     def narrow(m): return unicodedata.normalize('NFKC', m[0])

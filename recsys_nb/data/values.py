@@ -114,7 +114,7 @@ def _which_are_money(signs, middle):
 
 # %% ../../nbs/14_data.values.ipynb #d4310b0a
 _words_of_price_tags = frozenset('''
-    price prices prix preis precio prezzo our now from only about approx ca circa to and or between was list rrp
+    price prices prix preis precio prezzo us our now from only about approx ca circa to and or between was list rrp
     uvp msrp regular reg old sale deal buy at starting start onwards incl excl inc ex vat tax taxes mwst each ea
     per pro ab nur von bis dès desde da m r p mrp typical original offer special retail cost'''.split())
 
@@ -131,7 +131,7 @@ def _with_cents_dotted(s):
     "Cents that stand apart, as in 12€99, $12 99 and $ 12 . 99, after a point."
     s = re.sub(r'(?<=\d) \. (?=\d\d\b)', '.', s)
     cents = r'(?:and |et )?(\d\d)(?: ?(?:cents?|¢))?(?= ?(?:ttc|\*)?$)'
-    s = re.sub(rf'(\d)( )?({_currency})(?(2) | ?){cents}', r'\1.\4 \3', s)
+    s = re.sub(rf'^((?:(?!{_currency}).)*\d)( )?({_currency})(?(2) | ?){cents}', r'\1.\4 \3', s)
     return re.sub(rf'({_currency} ?\d{{1,4}}) (\d\d)$', r'\1.\2', s)
 
 # %% ../../nbs/14_data.values.ipynb #ab0085e8
@@ -453,6 +453,7 @@ def shape_products(
 ):     # What a product has, and bad_price and others, the texts that were not understood
     "Products of every format under one set of names."
     main = ibis.array([ibis.coalesce(t.main_category, t.main_cat, '')])
+    t = t.mutate(**{c: t[c].filter(lambda s: given(s).notnull()) for c in _with_pictures})
     t = t.select(
         'file', 'title', 'average_rating', 'rating_number',
         product_id=product_id(t),
@@ -461,7 +462,7 @@ def shape_products(
         description=t.description.join(' '),
         categories=_levels(clean_list(main.concat(_first_given(t.categories, t.category)))),
         features=clean_list(_first_given(t.features, t.feature)),
-        images=reduce(_first_given, [t[c].filter(lambda s: given(s).notnull()) for c in _with_pictures]),
+        images=reduce(_first_given, [t[c] for c in _with_pictures]),
         url=t.url.re_search(r'^https?://[^ ]{1,1000}$').ifelse(t.url, None))
     t = _understood(t, price=_as_amount, average_rating=_as_stars, rating_number=_as_count)
     t = clean_texts(_pictured(t), 'title', 'brand', 'description')

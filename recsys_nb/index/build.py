@@ -449,10 +449,9 @@ def build_index(
     file = getattr(data, 'path', Path())/'interactions.parquet' # data that only live in memory have none
     followers = count_histories(file, 'train' if s.known == 'train' else None) if file.exists() else None
     queries, reviews, later = _first_and_later(data, s)
-    products = _products_of(data, _indexed)
-    model.warn_of_language(products.text)
+    model.warn_of_language(next(read_batches(data, 'products', ['text'])).text)
     index = index_products(
-        root_folder(root)/'outputs'/'index'/name, products, product_tower, fingerprint, model.dim,
+        root_folder(root)/'outputs'/'index'/name, _products_of(data, _indexed), product_tower, fingerprint, model.dim,
         scores, reviews, user_tower, s, client, finish, later, followers)
     shutil.rmtree(parts.parent, ignore_errors=True)
     return index

@@ -312,7 +312,7 @@ def _server_error(e, url):
     server = f'{url}: the Qdrant server'
     cause = e.source if isinstance(e, ResponseHandlingException) else e
     if isinstance(cause, (httpx.TransportError, ConnectionError, TimeoutError)):
-        why = f'({cause or type(cause).__name__}); is it running, and is the address right?'
+        why = f'({str(cause) or type(cause).__name__}); is it running, and is the address right?'
         return ServerUnavailable(f'{server} does not answer {why}'), True
     if isinstance(e, (ResponseHandlingException, JSONDecodeError)):
         return ServerUnavailable(f'{url}: what answers here is no Qdrant server, or one of another version'), False
@@ -405,7 +405,8 @@ _sent_at_once = 20 # points: a server takes 32 MB, and one with 13 vectors of 4,
 @patch
 def change(self:ServerStore, what, points):
     "'upsert' points, or 'delete' them by their ids."
-    for some in chunked(points, _sent_at_once): self.call(what, some, wait=True)
+    most = _sent_at_once if what == 'upsert' else 10_000 # ids to delete are short
+    for some in chunked(points, most): self.call(what, some, wait=True)
     self.read = {}
 
 # %% ../../nbs/51_index.qdrant.ipynb #ac267ff8

@@ -37,7 +37,7 @@ _number = (r'\d{1,3}(?:,\d{2,3})+(?:\.\d{1,2})?(?![.,]?\d)|'
 _money = (r'(?:(?:us ?|aud?|ca?|cdn|nz|hk|nt|sg?|mx|ar?|r)?\$|[\u20a0-\u20bf£¥฿円元원]|'
           r'(?:dollars?|bucks?|euros?|pounds?|quid|rupees?|rs|yen|yuan|rmb|francs?|pesos?|reais|rand|baht|dirhams?|'
           r'riyals?|shekels?|zloty|lira|rubles?|kron(?:er|or)|kr|zł|kč|lei|tl|rm|rp|ksh|usd|eur|gbp|inr|jpy|cny|chf|'
-          r'cad|aud|nzd|sek|nok|dkk|pln|czk|huf|ron|brl|mxn|aed|sar|ils|sgd|hkd|krw|twd|thb|myr|php|idr|vnd|zar|kes|'
+          r'cad|aud|nzd|sek|nok|dkk|pln|czk|huf|brl|mxn|aed|sar|ils|sgd|hkd|krw|twd|thb|myr|idr|vnd|zar|kes|'
           r'ngn)\b\.?)')
 
 def _pattern(text):
@@ -84,9 +84,8 @@ _spellings = [ # As people write, and as it is read
     (r'\bw/o\b|\bwith out\b', 'without'),
     (r'\bsub[- ](?=[$€£₹]|\d{3}|\d+k\b)', 'under '),
     (r'(?<=\d)\s?/-', ' rs'),
-    (r'\b(rs(?!232|422|485)|inr|usd|eur|gbp)(?=\d)', r'\1 '), # 'Rs500', not the cable RS232
-    (r'(?<=\d)\s?(?:lakhs|lacs?)\b', ' lakh'),
-    (r'(?<=\d)\s?thousand\b', 'k')]
+    (r'\b(rs(?!232|422|485)|inr|usd|eur|gbp)(?=\d\d)', r'\1 '), # 'Rs500', not the cable RS232
+    (r'(?<=\d)\s?(?:lakhs|lacs?)\b', ' lakh')]
 
 def _rewritten(text, pairs):
     "A text with each pattern replaced by what stands beside it"
@@ -96,7 +95,7 @@ def _rewritten(text, pairs):
 
 # %% ../../nbs/60_recommend.preferences.ipynb #c84f6793
 _price_word = _pattern(r'pric\w+|costs?|costing|budget|spend(?:ing)?|cheaper|expensive|worth')
-_mark = r"""[^\w\s"”″'’′&/%+*×#°(|$-]""" # Ends a phrase, as an emoji does; no inches, no currency
+_mark = r"""[^\w\s"”″'’′&/%+*×#°(|$~–‑℃℉-]""" # Ends a phrase, as an emoji does; no inches, no currency
 _end = (rf"(?=\s*(?:$|{_mark}|(?:for|and|but|with|or|please|pls|plz|if|because|that|which|total|only|is|"
         r"so|as|max|maximum|tops|or less|"
         r"not|no|without|at|rated|from|by|range|in total)\b))")
@@ -109,7 +108,7 @@ _upper = (r'(?:under|below|beneath|less than|cheaper than|at most|no more than|n
           r'up to|max(?:imum)?\.?(?: price| budget)?(?: of| is|:)?|within|'
           r'(?:my )?budget(?: is| of|:)?(?: around| about)?(?: under| up to| at most)?|<=?|≤)')
 _lower = (r'(?:over|above|more than|at least|min(?:imum)?\.?(?: of)?|no less than|not less than|'
-          r'(?:starting )?from|starting at|>=?|≥)')
+          r'starting (?:at|from)|>=?|≥)')
 _around = r'(?:around|about|roughly|approx(?:imately|\.)?|circa|~)'
 _costs = r'(?:for |priced? |costing |costs? )*'
 _limits = [
@@ -119,7 +118,7 @@ _limits = [
     ('upper', rf'{_costs}{_upper}\s*{_amount(1)}'),
     ('upper', rf'{_amount(1)}\s*(?:or (?:less|under|below|cheaper)|and (?:under|below)|'
               r'max(?:imum)?|tops|at (?:the )?most|budget|limit)\b'),
-    ('lower', rf'{_costs}{_lower}\s*{_amount(1)}'),
+    ('lower', rf'{_costs}(?:{_lower}|from)\s*{_amount(1)}'),
     ('lower', rf'{_amount(1)}(?:\s*(?:or more|or above|and up|and above|upwards)\b|\+)'),
     ('around', rf'{_costs}{_around}\s*{_amount(1)}')]
 _limits = [(kind, _pattern(rf'(?:(?<![\w.])|(?<=price)(?=[<>])){p}')) for kind, p in _limits]
@@ -169,7 +168,8 @@ def _is_price(
     sign = _currency(m)
     if sign: return bool(priced or not re.match('pound', sign, re.I) or not _weight.search(m.string))
     if not re.match(_end, after) or _counted.search(before[-20:] + said): return False
-    return bool(priced or kind == 'upper' or re.match(r'between|.*\d\d\s?k\b', said, re.I))
+    thousands = kind != 'lower' and re.match(r'between|.*\d\d\s?(?:k|thousand)\b', said, re.I)
+    return bool(priced or kind == 'upper' or thousands)
 
 # %% ../../nbs/60_recommend.preferences.ipynb #b796eb7f
 _refused = _pattern(r"(?:\b(?:i|it|that|which|but|and)\s+)?\b(?:(?:do|does|am|is|are|must|should|can|may|would)\s+)?"
@@ -275,7 +275,7 @@ def _is_told(m) -> bool:
     return bool(_told.search(m.string[:m.end('how')])) and not _after_all.match(m['what'])
 
 # %% ../../nbs/60_recommend.preferences.ipynb #bf9c73a3
-_listed = _pattern(r'[\w-]+(?:,\s*[\w-]+)*,?\s+(?:and|or|&)\s+[\w-]+')
+_listed = _pattern(r'(?<![\w-])[\w-]+(?:,\s*[\w-]+)*,?\s+(?:and|or|&)\s+[\w-]+')
 
 def _any_of(said, brands):
     "Brands in a row, which one negation means: 'hp, dell and lg' as 'hp or dell or lg'"
