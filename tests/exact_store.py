@@ -66,7 +66,7 @@ class ExactStore:
     def values(self, name, asked):
         "Product id -> cosine, the best of several; of a sparse vector the sum over its words, rare ones counting more."
         own = {i: v[name] for i, (_, v) in self.points.items() if len(v.get(name, ()))}
-        if vector_kinds[name] in ('one', 'several'):
+        if vector_kinds[name] in ('one', 'several', 'kept'):
             return {i: float(np.max(np.atleast_2d(v) @ asked)) for i, v in own.items()}
         weights = {i: dict(zip(*v)) for i, v in own.items()}
         wanted = dict(zip(*asked))
@@ -85,7 +85,8 @@ class ExactStore:
         def one(q):
             known = {i: p for i, (p, _) in self.points.items() if passes(q.filters, p)}
             values = {s: {i: v for i, v in self.values(s, a).items() if i in known} for s, a in q.asked.items()}
-            by = values or dict(score={i: p.get('score') or 0 for i, p in known.items()})
+            searched = {s: v for s, v in values.items() if vector_kinds[s] != 'kept'}
+            by = searched or dict(score={i: p.get('score') or 0 for i, p in known.items()})
             found = dict.fromkeys(i for v in by.values() for i in best(v, q.n))
             signals = {i: {s: v[i] for s, v in values.items() if i in v} for i in found}
             return [Candidate(signals=signals[i], **{f: known[i][f] for f in kept if f in known[i]}) for i in found]

@@ -393,7 +393,7 @@ def test_weights_are_fitted_on_what_training_has_not_seen(electronics, cold):
         products=electronics.products, train=train.drop(val.index, errors='ignore') if not cold else train, val=val
     )
     kinds, shown = fitting_queries(data)
-    assert list(kinds) == ['warm'] + ['cold'] * cold + ['sentences', 'keywords']
+    assert list(kinds) == ['warm'] + ['cold'] * cold + ['sentences', 'keywords', 'names']
     assert (
         min(map(len, kinds.values())) > 80 and set(shown.review_id) <= set(val.review_id) and len(shown) < len(val) / 2
     )

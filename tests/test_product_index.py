@@ -71,6 +71,8 @@ def filled(store, products, vectors, scores, seed=None):
     points = []
     for r in p.to_dict('records'):
         v = dict(meaning=vectors[r['_at']], words=kw.document(r['text']))
+        if seed is not None and r['_at'] % 5:  # some have no categories
+            v['kind'] = np.eye(8, dtype=np.float32)[[r['_at'] % 3]]
         if seed is not None and rng.random() < 0.5:
             said = vectors[r['_at']] + 0.3 * rng.normal(size=(rng.integers(1, 5), 8))
             v['reviews'] = (said / np.linalg.norm(said, axis=1, keepdims=True)).astype(np.float32)
@@ -85,6 +87,7 @@ def filled(store, products, vectors, scores, seed=None):
         n_products=len(p),
         weights=dict(star=0.01, mean=3.0),
         has_reviews=seed is not None,
+        has_kinds=seed is not None,
     )
     return ProductIndex(store, manifest)
 
@@ -117,19 +120,22 @@ def backends(tmp_path_factory):
         index.close()
 
 
+near = 2e-4  # kinds are kept in half precision
+
+
 def agree(a, b):
     "The same products in the same order, except where two values are equal but for rounding."
     assert len(a) == len(b)
-    assert np.allclose([h.value for h in a], [h.value for h in b], atol=2e-5)
+    assert np.allclose([h.value for h in a], [h.value for h in b], atol=near)
     for x, y in zip(a, b):
         if x.product_id == y.product_id:
             assert x.signals.keys() == y.signals.keys() and np.allclose(
-                [x.signals[k] for k in x.signals], [y.signals[k] for k in x.signals], atol=2e-5
+                [x.signals[k] for k in x.signals], [y.signals[k] for k in x.signals], atol=near
             )
         if x.product_id != y.product_id:
             assert (
-                abs(x.value - y.value) < 2e-5
-                and abs(x.value - next((h.value for h in b if h.product_id == x.product_id), y.value)) < 2e-5
+                abs(x.value - y.value) < near
+                and abs(x.value - next((h.value for h in b if h.product_id == x.product_id), y.value)) < near
             )
 
 
@@ -728,6 +734,46 @@ def test_a_new_price_keeps_what_counts_are_divided_by(tmp_path):
         payload, had = index.store.retrieve(['p0000'], ['histories'])['p0000']
         assert payload['damping'] == 0.5 and payload['price'] == 3
         assert index.manifest['built_at'] != before  # for what serves it
+
+
+def test_kinds_order_what_others_found_and_follow_a_changed_category(tmp_path):
+    "A kind brings nothing by itself; a new category has its own vector, and no category has none."
+    names = dict(zip(['mice', 'usb cables', 'pads'], np.eye(8, dtype=np.float32)))
+
+    def encode(texts):
+        return [names[t] for t in texts]
+
+    p, vectors, _ = catalogue(12)
+    p = p.assign(categories=[['All', c] for c in ['Mice', 'USBCables']] * 6)
+    with index_products(tmp_path / 'i', p, vectors, 'toy', encode=encode) as index:
+        assert index.manifest['has_kinds']
+        with_kinds = index.search_many([Query(names['mice'])], 3, n=3, exact=True)[0]
+        assert all(h.signals['kind'] == (h.product_id in set(p.product_id[::2])) for h in with_kinds)
+        assert not any('kind' in h.because for h in with_kinds)
+
+        def kind():
+            return index.store.retrieve(['p0000'], ['kind'])['p0000'][1].get('kind', np.zeros((1, 8)))[0].tolist()
+
+        assert kind() == names['mice'].tolist()
+        index.add(p[:2].assign(price=1.0), vectors[:2])
+        assert kind() == names['mice'].tolist()  # nobody has to encode what is known
+        for categories, vector in (('USBCables', 'usb cables'), ('Pads', 'pads')):
+            index.add(p[:1].assign(categories=[[categories]]), vectors[:1], encode=encode)
+            assert kind() == names[vector].tolist()
+        index.add(p[:1].assign(categories=[['Unheard of']]), vectors[:1])
+        assert kind() == [0] * 8
+        index.add(p[:1].assign(categories=[[]]), vectors[:1], encode=encode)
+        assert kind() == [0] * 8
+
+
+def test_an_index_from_before_there_were_kinds_answers_and_takes_updates(tmp_path):
+    p, vectors, _ = catalogue(12)
+    with index_products(tmp_path / 'i', p, vectors, 'toy') as index:  # nobody could encode names
+        assert not index.manifest.pop('has_kinds')
+        before = index.search(vectors[3], 'mouse')
+        index.add(p, vectors, encode=lambda texts: vectors[: len(texts)])
+        assert [h.signals for h in index.search(vectors[3], 'mouse')] == [h.signals for h in before]
+        assert 'kind' not in before[0].signals and not index.store.retrieve(['p0000'], ['kind'])['p0000'][1]
 
 
 def test_scores_name_a_product_once(tmp_path):

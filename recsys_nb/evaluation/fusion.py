@@ -160,13 +160,13 @@ def how_spoken(text:str) -> float:
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #89c6ec52
 _by_best = {'words', 'review_words', 'histories'} # signals without an upper end
-_usual_levels = dict(words=0., reviews=-1., review_words=-1., histories=0.) # where nothing was fitted
+_usual_levels = dict(words=0., kind=0., reviews=-1., review_words=-1., histories=0.) # where nothing was fitted
 
 @dataclass(frozen=True)
 class Weights:
     "How much each signal counts beside meaning, which counts 1."
     level:dict=field(default_factory=lambda: dict(_usual_levels)) # log2 of the weight among keywords
-    spoken:dict=field(default_factory=lambda: dict(words=-2.5)) # What spoken language adds to that
+    spoken:dict=field(default_factory=lambda: dict(words=-2.5, kind=-2.5)) # What spoken language adds to that
     nearer:float=.12   # By how much the best review is usually nearer to a query than the product's text
     star:float=0.      # What a predicted star is worth
     mean:float=0.      # Stars of a product without a prediction
@@ -175,7 +175,7 @@ class Weights:
 # %% ../../nbs/32_evaluation.fusion.ipynb #8c1d3c2b
 @patch
 def of(self:Weights,
-    signal:str, # A part of the mixture: 'meaning', 'reviews', 'words', 'review_words' or 'histories'
+    signal:str, # A part of the mixture: 'meaning', 'kind', 'reviews', 'words', 'review_words' or 'histories'
     spoken=1.,  # How much the query is spoken, see `how_spoken`, or an array of such numbers
 ) -> np.ndarray:
     "The weight of a signal in a query."
@@ -275,13 +275,13 @@ def trials(
     queries:pd.DataFrame, # See `Trials`
     families:np.ndarray,  # (n_products,)
 ) -> Trials:
-    "The hundred best candidates of each signal, of each query; a chunk of queries at a time."
+    "The hundred best candidates of each signal but `kind`, of each query; a chunk of queries at a time."
     texts = queries['query'].tolist()
     own, theirs = [], []
     n = int(max(64e6 // (16*len(families)), 1))
     for i in range(0, len(texts), n):
         signals = ask(texts[i:i+n])
-        best = [top_k(np.nan_to_num(v, nan=-9.), 100) for v in signals.values()]
+        best = [top_k(np.nan_to_num(v, nan=-9.), 100) for name, v in signals.items() if name != 'kind']
         for row, found in enumerate(map(np.unique, np.concatenate(best, axis=1))):
             own.append({name: v[row, found] for name, v in signals.items()})
             theirs.append(families[found])
@@ -300,7 +300,8 @@ def _climbed(kinds, best, signals, enough):
     def quality(weights):
         means = {kind: ts.scores(weights).mean() for kind, ts in kinds.items()}
         return np.mean([min(mean, enough.get(kind, 1)) for kind, mean in means.items()])
-    numbers = [(what, s, 1.) for s in signals for what in ('level', 'spoken')]
+    known = set().union(*(ts.signals for ts in kinds.values()))
+    numbers = [(what, s, 1.) for s in signals if s in known for what in ('level', 'spoken')]
     if 'reviews' in signals:
         numbers.append(('nearer', None, .04))
     value = quality(best)
@@ -314,7 +315,7 @@ def _climbed(kinds, best, signals, enough):
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #c48b6082
 def fit_weights(
-    kinds:dict,        # Kind of query -> `Trials`: 'warm', 'cold', 'sentences', 'keywords'
+    kinds:dict,        # Kind of query -> `Trials`: 'warm', 'cold', 'sentences', 'keywords', 'names'
     start:Weights=Weights(), # Where to begin
 ) -> Weights:
     "The weights with the best NDCG@10; kinds other than warm count only up to what they have without reviews."
@@ -322,10 +323,10 @@ def fit_weights(
         return start
     of_reviews = ['reviews', 'review_words']
     plain = {kind: ts.without(of_reviews) for kind, ts in kinds.items()}
-    best = _climbed(plain, start, ['words'], {})
+    best = _climbed(plain, start, ['words', 'kind'], {})
     if 'warm' in kinds and 'reviews' in kinds['warm'].signals:
         enough = {kind: ts.scores(best).mean() for kind, ts in plain.items() if kind != 'warm'}
-        best = _climbed(kinds, best, [*of_reviews, 'words'], enough)
+        best = _climbed(kinds, best, [*of_reviews, 'words', 'kind'], enough)
     return _with_stars(kinds, replace(best, fitted=True))
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #646c8cbc

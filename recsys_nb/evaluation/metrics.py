@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['top_k', 'hits', 'ndcg', 'gain_metrics', 'ranking_metrics', 'padded', 'first_place', 'chance', 'word_documents',
-           'Catalogue', 'rank_all', 'rank', 'dense_scorer', 'review_queries', 'quick_validation']
+           'kind_names', 'Catalogue', 'rank_all', 'rank', 'dense_scorer', 'review_queries', 'quick_validation']
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #15c304d4
 import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..core.files import RecsysError, progress
-from ..data.texts import review_text
+from ..data.texts import category_words, review_text
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #55dbb2cc
 def top_k(
@@ -130,6 +130,13 @@ def word_documents(
     head = p.title.fillna('') + '\n' + p.categories.str[-1].fillna('')
     return (head + '\n' + head + '\n' + p.text.fillna('')).tolist()
 
+def kind_names(
+    products:pd.DataFrame, # With `categories`, where there are such
+) -> list:                 # n names; '' of a product without categories
+    "What products are: their own category, as a person would type it."
+    own = products.reindex(columns=['categories']).astype(object).categories.str[-1]
+    return [category_words(name) if isinstance(name, str) else '' for name in own]
+
 # %% ../../nbs/30_evaluation.metrics.ipynb #f4b2ffd6
 class Catalogue:
     "All products as candidates, in the order of their ids; of no product a `RecsysError`."
@@ -143,6 +150,7 @@ class Catalogue:
         self.family_ids = p.family_id.fillna(p.product_id).to_numpy() # (n,)
         self.families = pd.factorize(self.family_ids)[0] # (n,) a number per family, from 0
         self.words = word_documents(p)          # n documents to look for words in
+        self.kinds = kind_names(p)              # n names of what they are
     def __len__(self): return len(self.ids)
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #cbd382c9

@@ -91,7 +91,7 @@ def fitting_queries(
     data,      # `PreparedData`
     n:int=300, # At most so many of each kind
 ) -> tuple:    # (kind -> frame of query and relevant, a set of families; the validation reviews to be known meanwhile)
-    "Validation reviews of families that are known (warm) and of others (cold), single sentences, and keywords."
+    "Validation reviews of families that are known (warm) and of others (cold), single sentences, keywords, and names."
     val = pd.concat(read_batches(data, 'val', ['family_id', 'informative']), ignore_index=True)
     known = val.family_id.isin(read_column(data, 'train', 'family_id'))
     shown = _to_be_known(val.family_id[~known]) if known.sum() < n else np.array([], int)
@@ -103,7 +103,9 @@ def fitting_queries(
         return pd.DataFrame(dict(query=review_queries(told), relevant=[{f} for f in told.family_id]))
     kinds = dict(warm=reviews(asked[warm]), cold=reviews(asked[~warm]))
     kinds['sentences'] = drawn(_one_sentence_each(pd.concat(kinds, ignore_index=True)))
-    kinds['keywords'] = drawn(keyword_task(_some_categories(data), 'fit'))
+    products = _some_categories(data)
+    kinds['keywords'] = drawn(keyword_task(products, 'fit'))
+    kinds['names'] = drawn(_by_name(products))
     kept = ['family_id', 'product_id', 'review_id', 'title', 'text', 'rating']
     kinds = {kind: queries for kind, queries in kinds.items() if len(queries) >= 20}
     return kinds, read_rows(data, 'val', shown, kept)
@@ -130,3 +132,10 @@ def _some_categories(data, most=10_000):
             most -= size
         rows = np.flatnonzero(leaves.isin(chosen))
     return read_rows(data, 'products', rows, ['product_id', 'family_id', 'title', 'features', 'brand', 'categories'])
+
+# %% ../../nbs/33_evaluation.queries.ipynb #943abd39
+def _by_name(products):
+    "The first three words of each title, with the families whose titles begin so."
+    begins = products.title.fillna('').str.lower().str.split().str[:3].str.join(' ')
+    families = products[begins != ''].groupby(begins).family_id.agg(set)
+    return pd.DataFrame(dict(query=families.index, relevant=families.to_numpy()))

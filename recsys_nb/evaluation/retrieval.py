@@ -196,7 +196,7 @@ def closing(self:RetrievalReport) -> list:
     "Notes, and the verdicts; the main one last."
     lines = []
     for name, w in self.weights.items():
-        signals = ['words'] if name == metadata else ['words', 'reviews', 'review_words']
+        signals = ['words', 'kind'] if name == metadata else ['words', 'kind', 'reviews', 'review_words']
         short, long = (', '.join(f'{s} {w.of(s, spoken):.2f}' for s in signals) for spoken in (0, 1))
         lines.append(f'{name}, weights beside meaning: in keywords: {short}; in sentences: {long}')
     said = dict(self.verdicts)
@@ -225,6 +225,7 @@ class Asker:
     ):
         self.model = model
         self.words = words
+        self.kinds = cat.kinds
         self.known = {}
         self.products = model.encode(cat.texts, side='product')
     def encode(self, texts):
@@ -241,9 +242,12 @@ def about(self:Asker,
 ):               # texts -> signal -> (n_texts, n_products), NaN where a product has none; as `mix` takes them
     "What an index that knows these reviews would find, for all products at once."
     said = self.encode(heard.texts).T if heard.texts else None
+    names, kind_of = np.unique(self.kinds, return_inverse=True)
+    kinds = np.where(names[:, None] == '', np.nan, self.encode(names.tolist())).T
     def ask(texts):
         asked = self.encode(texts)
         found = dict(meaning=np.round(asked @ self.products.T, 6), words=self.words(texts))
+        if any(names): found['kind'] = np.round(asked @ kinds, 6)[:, kind_of]
         if heard.texts:
             found |= dict(reviews=np.round(heard.nearest(asked @ said), 6), review_words=heard.shared_words(texts))
         return found
@@ -285,15 +289,16 @@ def _systems_of(
         if 'reviews' not in signals:
             return
         yield together, mix(signals, weights[main], n)
-        for s in ('reviews', 'review_words'):
-            yield s.replace('_', ' '), np.nan_to_num(signals[s], nan=-1)
+        for s in ('kind', 'reviews', 'review_words'):
+            if s in signals: yield s.replace('_', ' '), np.nan_to_num(signals[s], nan=-1)
         for s, gone in _without.items():
             yield f'without {s}', mix(signals | dict.fromkeys(gone), weights[main], n)
     return ask
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #d39d1aef
 _without = {
-    'meaning': ['meaning', 'reviews'],
+    'meaning': ['meaning', 'kind', 'reviews'],
+    'kind': ['kind'],
     'words': ['words', 'review_words'],
     'reviews': ['reviews'],
     'review words': ['review_words']}

@@ -24,7 +24,7 @@ from ..core.settings import Count, Settings, Switch, WholeNumber, setting
 from ..data.histories import count_histories
 from ..data.reading import quoted, without_bar
 from ..evaluation.fusion import Trials, chosen_reviews, count_words, fit_weights, heard
-from ..evaluation.metrics import word_documents
+from ..evaluation.metrics import kind_names, word_documents
 from ..evaluation.queries import fitting_queries
 from .products import ProductIndex, Query, followed, index_format, read_manifest, signals_of, sound, with_scores
 from .qdrant import EdgeStore, ServerStore
@@ -170,7 +170,7 @@ def _fill(index, part, products, vectors, reviews, encode, s, followers):
             made = vectors(rows.text.fillna('').tolist()) if callable(vectors) else vectors[rows.index]
             payloads = [payload_of(r) for r in rows.to_dict('records')]
             said = listen(own, encode, s.per_family, s.sentences)
-            index.put(payloads, sound(made, rows.product_id), said, after)
+            index.put(payloads, sound(made, rows.product_id), said, after, encode)
             if said: _mark(part, reviews=True)
             bar.update(len(rows))
 
@@ -203,6 +203,7 @@ def index_products(
     if not callable(vectors): vectors, dim = _in_order(vectors, products, p)
     del products # the largest table, often held by nobody else
     kind = dict(fingerprint=fingerprint, dim=dim, format=index_format) | asdict(s)
+    kind['has_kinds'] = encode is not None and any(kind_names(p))
     key = _key_of_data(p, reviews, later, followers, **kind)
     with resumable_folder(folder, key, client) as part:
         manifest = kind | dict(name=folder.name, n_products=len(p), built_at=datetime.now(timezone.utc).isoformat())

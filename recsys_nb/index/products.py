@@ -16,7 +16,7 @@ import numpy as np, pandas as pd
 from fastcore.basics import patch
 from ..core.files import RecsysError, read_json, recover_folder, write_json
 from ..evaluation.fusion import Keywords, Weights, chatty, how_spoken, mix
-from ..evaluation.metrics import word_documents
+from ..evaluation.metrics import kind_names, word_documents
 from .qdrant import EdgeStore, ServerStore
 from .reviews import listen_again, text_of
 from .stores import Candidate, Filters, Lookup, as_tuple, payload_of, point_id, vector_kinds
@@ -34,7 +34,7 @@ def signals_of(
     asked,      # Names of the vectors that were asked for
 ) -> dict:      # Signal -> (n,), as `mix` takes them; `stars` are the predicted scores
     "The values of candidates as arrays."
-    absent = {name: np.nan if vector_kinds[name] in ('one', 'several') else 0. for name in asked}
+    absent = {name: np.nan if vector_kinds[name] in ('one', 'several', 'kept') else 0. for name in asked}
     signals = {name: np.array([c.signals.get(name, absent[name]) for c in found], float) for name in asked}
     if 'review_words' in signals: # no zero where nobody had anything to say
         signals['review_words'][[not c.n_reviews for c in found]] = np.nan
@@ -63,8 +63,9 @@ def ordered(
     "Order candidates by the mixture of their signals."
     signals = signals_of(found, asked)
     values = mix(signals, weights, spoken)
-    rows = zip(found, values.tolist(), *(_places(signals[name]) for name in asked))
-    hits = [Hit(**vars(c), value=v, because=_brought_by(asked, places)) for c, v, *places in rows]
+    searched = [name for name in asked if vector_kinds[name] != 'kept'] # the others bring nothing
+    rows = zip(found, values.tolist(), *(_places(signals[name]) for name in searched))
+    hits = [Hit(**vars(c), value=v, because=_brought_by(searched, places)) for c, v, *places in rows]
     return sorted(hits, key=lambda h: (-h.value, h.product_id))
 
 # %% ../../nbs/53_index.products.ipynb #b8078d7e
@@ -81,6 +82,7 @@ class ProductIndex:
         self.keywords = Keywords(manifest['avg_len'])
         self.review_keywords = Keywords(manifest.get('review_avg_len', 100), **chatty)
         self.weights = Weights(**manifest.get('weights', {}))
+        self.kinds = {} # name of a category -> its vector
     @property
     def fingerprint(self) -> str:
         "Of the model that made the vectors."
@@ -145,6 +147,7 @@ def lookup(self:ProductIndex,
     if q.vector is not None:
         asked['meaning'] = np.asarray(q.vector, np.float32)
         if has_reviews: asked['reviews'] = asked['meaning']
+        if self.manifest.get('has_kinds'): asked['kind'] = asked['meaning']
     words = self.keywords.query(q.text)
     if words[0]:
         asked['words'] = words
@@ -211,6 +214,22 @@ def search(self:ProductIndex,
     "The best products for a query."
     return self.search_many([Query(vector, text or '', filters)], k, **how)[0]
 
+# %% ../../nbs/53_index.products.ipynb #f56544c9
+@patch
+def kinds_of(self:ProductIndex,
+    products:pd.DataFrame, # With `categories`
+    standing:dict={},      # Product id -> (payload, dict of vectors) of what the store has of them
+    encode=None,           # From texts to (n, dim) unit vectors, the user tower
+) -> list:                 # For each product (1, dim), or () where it has no categories, or nobody can encode them
+    "The vectors of the names of what products are; each name is encoded once."
+    names = kind_names(products)
+    if not self.manifest.get('has_kinds'): return [()]*len(names)
+    had = [(p, v['kind']) for p, v in standing.values() if 'kind' in v]
+    self.kinds = dict(zip(kind_names(pd.DataFrame([p for p, _ in had])), [v for _, v in had])) | self.kinds
+    new = sorted(set(names) - {'', *self.kinds})
+    if encode and new: self.kinds |= zip(new, np.asarray(encode(new))[:, None])
+    return [self.kinds.get(name, ()) for name in names]
+
 # %% ../../nbs/53_index.products.ipynb #5baf8d61
 # Of the folder: 2 has reviews in the store, 3 histories, 4 words of reviews apart, 5 weights by `how_spoken`,
 # 6 damping, 7 titles and categories that count more
@@ -262,13 +281,16 @@ def put(self:ProductIndex,
     vectors,       # (n, dim) of their texts
     said:dict,     # Family -> its reviews and sentences, and their vectors, see `listen`
     after:dict|None=None, # Product id -> what it follows, see `followed`; `None`: what the store has
+    encode=None,   # From texts to vectors, the user tower; without it only kinds that these products had are known
 ):
     "Write products with their reviews, and with what they follow."
     points, standing = [], {}
     if after is None:
-        standing = self.store.retrieve([p['product_id'] for p in payloads], ['histories'])
+        names = ['histories', 'kind'] if self.manifest.get('has_kinds') else ['histories']
+        standing = self.store.retrieve([p['product_id'] for p in payloads], names)
         after = {i: v.get('histories', ()) for i, (_, v) in standing.items()}
-    for payload, vector, text in zip(payloads, vectors, word_documents(pd.DataFrame(payloads))):
+    p = pd.DataFrame(payloads)
+    for payload, vector, text, kind in zip(payloads, vectors, word_documents(p), self.kinds_of(p, standing, encode)):
         kept, own = said.get(payload['family_id'], _silent)
         reviews = kept['reviews']
         texts = [text, *map(text_of, reviews)] if reviews else []
@@ -278,6 +300,7 @@ def put(self:ProductIndex,
             words=self.keywords.document(text),
             review_words=self.review_keywords.document('\n'.join(texts)),
             histories=after.get(payload['product_id'], ()),
+            kind=kind,
             sentences=own.get('sentences', ()))
         kept = dict(reviews=reviews, n_reviews=len(reviews), sentences=kept['sentences'])
         before, _ = standing.get(payload['product_id'], ({}, {}))
@@ -340,6 +363,7 @@ def add(self:ProductIndex,
     products:pd.DataFrame,         # Rows of a products table: new ones, or new versions of known ones
     vectors,                       # (n, dim), in the order of the rows
     scores:pd.DataFrame|None=None, # Their predicted scores
+    encode=None,                   # From texts to vectors, the user tower: for categories that these products had not
 ):
     "Add products, or replace those with the same ids."
     _check_columns(products, 'products', ('product_id', 'title', 'text'))
@@ -349,7 +373,7 @@ def add(self:ProductIndex,
     p = with_scores(products, scores)
     payloads = [payload_of(r) for r in p.to_dict('records')]
     _, said = self.standing({p['family_id'] for p in payloads})
-    self.put(payloads, vectors[pd.Index(products.product_id).get_indexer(p.product_id)], said)
+    self.put(payloads, vectors[pd.Index(products.product_id).get_indexer(p.product_id)], said, encode=encode)
     self.note()
 
 # %% ../../nbs/53_index.products.ipynb #1375e239
@@ -397,5 +421,5 @@ def _add_reviews(self:ProductIndex, reviews, encode):
     changed = [(p, v['meaning']) for p, v in products if p['family_id'] in kept]
     if changed:
         payloads, vectors = zip(*changed)
-        self.put(payloads, vectors, kept)
+        self.put(payloads, vectors, kept, encode=encode)
     return len(changed)

@@ -120,7 +120,9 @@ def candidates(self:QdrantStore,
 ) -> list:            # For each lookup a list of `Candidate`s
     "The best products of each lookup."
     lib = self.lib
-    found = self._values([(q.asked or _by_stars, q.n, _filter_of(lib, q.filters)) for q in lookups], exact)
+    searched = [{name: v for name, v in q.asked.items() if vector_kinds[name] != 'kept'} for q in lookups]
+    first = zip(searched, lookups)
+    found = self._values([(names or _by_stars, q.n, _filter_of(lib, q.filters)) for names, q in first], exact)
     points = [list(dict.fromkeys(chain(*own.values()))) for own in found]
     again = [(q.asked if ids and len(q.asked) > 1 else {}, len(ids), lib.Filter(must=[_has_ids(lib, ids)]))
              for q, ids in zip(lookups, points)]
@@ -449,7 +451,7 @@ def query(self:ServerStore, name, asked) -> dict:
     m = self.lib
     if name == 'score': return dict(query=m.OrderByQuery(order_by=m.OrderBy(key='score', direction='desc')))
     wanted = self._plain(asked)
-    return dict(query=[wanted] if vector_kinds[name] == 'several' else wanted, using=name)
+    return dict(query=[wanted] if vector_kinds[name] in ('several', 'kept') else wanted, using=name)
 
 # %% ../../nbs/51_index.qdrant.ipynb #86800924
 @patch

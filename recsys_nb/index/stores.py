@@ -93,6 +93,7 @@ vector_kinds = dict(
     words='bm25',
     review_words='bm25',
     histories='sparse',
+    kind='kept',
     sentences='kept')
 
 # %% ../../nbs/50_index.stores.ipynb #b6e1edb2

@@ -102,7 +102,7 @@ def _put(index, rows, reviews, model, after):
         made = model.encode(new.fillna('').tolist(), side='product', max_tokens=m.get('tokens'))
         vectors |= zip(new.index, sound(made, new.index))
     payloads = [payload_of(r) for r in rows.to_dict('records')]
-    index.put(payloads, [vectors[i] for i in rows.index], said, after)
+    index.put(payloads, [vectors[i] for i in rows.index], said, after, model.encode)
     m['has_reviews'] |= any(kept['reviews'] for kept, _ in said.values())
     return len(new)
 
