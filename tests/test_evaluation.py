@@ -10,7 +10,9 @@ from conftest import examples
 from ir_measures import nDCG, R, RR
 
 from recsys_nb.evaluation import retrieval
-from recsys_nb.evaluation.fusion import Weights, bm25_scorer, fit_weights, popularity_scorer, tfidf_scorer, trials
+from recsys_nb.evaluation.fusion import (
+    Heard, Trials, Weights, bm25_scorer, fit_weights, popularity_scorer, tfidf_scorer, trials
+)
 from recsys_nb.evaluation.histories import HistoryModel, history_table, read_histories
 from recsys_nb.evaluation.queries import fitting_queries, keyword_task
 from recsys_nb.core.files import RecsysError
@@ -23,6 +25,7 @@ from recsys_nb.evaluation.retrieval import evaluate_retrieval
 
 shared = Path(__file__).parents[2] / 'shared' / 'data'
 fast = examples(60)
+nobody = pd.DataFrame(columns=['family_id', 'product_id', 'review_id', 'title', 'text'])  # wrote anything
 ids = st.text('abcXYZ019-_', min_size=1, max_size=6)
 
 
@@ -303,9 +306,9 @@ def test_the_report_on_real_reviews(electronics):
     assert report.verdicts['reviews', 'hashed'] == str(report).splitlines()[-1]
     assert report.verdicts['reviews', 'hashed'].startswith('VERDICT: WIN')
     assert ('histories', 'all three') in report.verdicts
-    assert {'all signals', 'metadata alone', 'reviews', 'review words', 'without words', 'without review words'} <= set(
-        head.index
-    )
+    alone = {'all signals', 'metadata alone', 'kind', 'reviews', 'review words'}
+    assert alone | {'without words', 'without kind', 'without review words'} <= set(head.index)
+    assert 'kind' in report.weights['hashed'].level and ', kind ' in str(report)
     assert ('reviews, cold', 'all signals') in report.verdicts and 'words' in report.weights['hashed'].level
     assert {'metrics', 'n_queries'} <= set(json.loads(json.dumps(report.to_dict())))
     assert head.filter(like='@').le(1).where(head.filter(like='@').notna(), True).all().all()
@@ -324,6 +327,39 @@ def test_products_without_reviews_gain_nothing_by_that():
     found = dict(retrieval._systems_of(data, cat, dict(x=lambda texts: signals), weights)(['pen']))
     for left_out in 'meaning', 'words':
         assert found[f'without {left_out}'][0, 1] == pytest.approx(found[f'without {left_out}'][0, 0])
+
+
+def test_a_kind_is_the_name_of_the_own_category_and_brings_nothing_by_itself():
+    vectors = {'pens': [1.0, 0.0], 'usb cables': [0.0, 1.0], 'pen': [0.8, 0.6]}
+
+    class Named:
+        def encode(self, texts, side='user'):
+            return np.array([vectors.get(t, [0.6, -0.8]) for t in texts])
+
+    n = 120
+    shop = pd.DataFrame(dict(product_id=[f'p{i:03}' for i in range(n)], text='thing'))
+    shop = shop.assign(family_id=shop.product_id, categories=[['All', 'Pens'], ['USBCables'], []] * (n // 3))
+    cat = Catalogue(shop)
+    ask = retrieval.Asker(Named(), cat, lambda texts: np.zeros((len(texts), n))).about(Heard(cat, nobody))
+    kind = ask(['pen'])['kind'][0]
+    assert np.allclose(kind[:2], [0.8, 0.6]) and np.isnan(kind[2::3]).all()
+    late = dict(meaning=np.arange(n)[None, :] / n, kind=np.arange(n)[None, ::-1] / n)
+    queries = pd.DataFrame(dict(query=['pen'], relevant=[{'p119'}]))
+    assert trials(lambda texts: late, queries, cat.family_ids).signals['meaning'].min() * n >= 19.9
+    plain = Catalogue(shop.drop(columns='categories'))
+    blind = retrieval.Asker(Named(), plain, lambda texts: np.zeros((len(texts), n))).about(Heard(plain, nobody))
+    assert 'kind' not in blind(['pen'])
+
+
+def test_the_weight_of_kinds_is_fitted():
+    "Where only the kind knows what is meant it counts, and where it misleads it does not."
+
+    def asked(right):
+        values = dict(meaning=np.array([0.5, 0.49]), kind=np.array([0.2, 0.22]))
+        return Trials(pd.DataFrame(dict(query=['tv'], relevant=[{right}])), [values], [['a', 'b']])
+
+    helps, misleads = (fit_weights(dict(keywords=asked(right))).of('kind', 0) for right in 'ba')
+    assert 0.02 * helps > 0.01 > 0.02 * misleads
 
 
 def test_a_single_product_family_is_no_evidence(tmp_path):

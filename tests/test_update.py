@@ -11,6 +11,7 @@ from recsys_nb.command.pipeline import IndexPlan, index_data, plan_index, update
 from recsys_nb.core.files import RecsysError
 from recsys_nb.data.prepare import load_prepared, prepare
 from recsys_nb.data.sample_store import make_sample_store
+from recsys_nb.evaluation.metrics import kind_names
 from recsys_nb.evaluation.queries import fitting_queries
 from recsys_nb.index.products import ProductIndex
 from recsys_nb.models.dual_encoder import DualEncoderSBERT
@@ -316,7 +317,7 @@ def test_three_parts_and_a_plain_index(shop, monkeypatch):
     calls.clear()
     build.build_index(data, model, 'joined', root=root).close()
     queries = {q for kind in fitting_queries(data)[0].values() for q in kind['query']}
-    assert not encoded('product') and set(encoded()) <= queries
+    assert not encoded('product') and set(encoded()) <= queries | set(kind_names(data.products))
     assert not (root / 'outputs' / 'index' / '.joined.encoded').exists()
     with (
         ProductIndex.open(build.index_folder(root, 'plain')) as a,

@@ -129,7 +129,7 @@ def candidates(self:QdrantStore,
     payloads = self._payloads(set().union(*points))
     def one(q, ids, own):
         some = [i for i in ids if i in payloads][:None if q.asked else q.n]
-        signals = [{name: own[name][i] for name in q.asked if i in own[name]} for i in some]
+        signals = [{name: own[name][i] for name in q.asked if i in own.get(name, ())} for i in some]
         return [Candidate(**payloads[i], signals=values) for i, values in zip(some, signals)]
     every = [values or own for values, own in zip(self._values(again, True), found)]
     return list(map(one, lookups, points, every))
