@@ -113,9 +113,10 @@ def _praise_of(families, least, judge, encode, vectors):
     return {f: {s: judge(vectors[s]) for s in own} for f, own in candidates.items()}
 
 # %% ../../nbs/52_index.reviews.ipynb #0c58ceac
-def _warm(praise):
-    "Of sentences those that praise warmly, or else all that praise by themselves."
-    return [s for s, p in praise.items() if p >= _warmly] or [s for s, p in praise.items() if p >= _alone]
+def _warm(praise, reviews):
+    "Of sentences those that praise warmly, or else all that praise, by themselves where no stars do."
+    least = 0 if any('rating' in r for r in reviews) else _alone
+    return [s for s, p in praise.items() if p >= _warmly] or [s for s, p in praise.items() if p >= least]
 
 # %% ../../nbs/52_index.reviews.ipynb #8851eb9c
 def listen(
@@ -132,7 +133,7 @@ def listen(
     vectors = _vectors_of(known or {})
     _encode_new(vectors, [text_of(r) for rs in families.values() for r in rs], encode)
     praising = {f: _speaking(rs, vectors, judge)[:n_reviews] for f, rs in families.items()}
-    told = {f: _warm(praise) for f, praise in _praise_of(praising, 4, judge, encode, vectors).items()}
+    told = {f: _warm(p, praising[f]) for f, p in _praise_of(praising, 4, judge, encode, vectors).items()}
     silent = {f: [r for r in rs if r.get('rating', 5) >= 4] for f, rs in families.items() if not told[f]}
     for f, praise in _praise_of(silent, 1, judge, encode, vectors).items():
         best = max(praise, key=praise.get, default=None)
