@@ -214,21 +214,12 @@ def search(self:ProductIndex,
     "The best products for a query."
     return self.search_many([Query(vector, text or '', filters)], k, **how)[0]
 
-# %% ../../nbs/53_index.products.ipynb #f56544c9
+# %% ../../nbs/53_index.products.ipynb #cdbd0300
 @patch
-def kinds_of(self:ProductIndex,
-    products:pd.DataFrame, # With `categories`
-    standing:dict={},      # Product id -> (payload, dict of vectors) of what the store has of them
-    encode=None,           # From texts to (n, dim) unit vectors, the user tower
-) -> list:                 # For each product (1, dim), or () where it has no categories, or nobody can encode them
-    "The vectors of the names of what products are; each name is encoded once."
-    names = kind_names(products)
-    if not self.manifest.get('has_kinds'): return [()]*len(names)
-    had = [(p, v['kind']) for p, v in standing.values() if 'kind' in v]
-    self.kinds = dict(zip(kind_names(pd.DataFrame([p for p, _ in had])), [v for _, v in had])) | self.kinds
+def _learn_kinds(self:ProductIndex, names, encode):
+    "Encode the names of categories that are new, if the index has kinds and somebody can"
     new = sorted(set(names) - {'', *self.kinds})
-    if encode and new: self.kinds |= zip(new, np.asarray(encode(new))[:, None])
-    return [self.kinds.get(name, ()) for name in names]
+    if encode and new and self.manifest.get('has_kinds'): self.kinds |= zip(new, np.asarray(encode(new))[:, None])
 
 # %% ../../nbs/53_index.products.ipynb #5baf8d61
 # Of the folder: 2 has reviews in the store, 3 histories, 4 words of reviews apart, 5 weights by `how_spoken`,
@@ -290,7 +281,11 @@ def put(self:ProductIndex,
         standing = self.store.retrieve([p['product_id'] for p in payloads], names)
         after = {i: v.get('histories', ()) for i, (_, v) in standing.items()}
     p = pd.DataFrame(payloads)
-    for payload, vector, text, kind in zip(payloads, vectors, word_documents(p), self.kinds_of(p, standing, encode)):
+    kinds = kind_names(p)
+    self._learn_kinds(kinds, encode)
+    for payload, vector, text, kind in zip(payloads, vectors, word_documents(p), kinds):
+        before, had = standing.get(payload['product_id'], ({}, {}))
+        same_kind = before.get('categories', [])[-1:] == payload['categories'][-1:]
         kept, own = said.get(payload['family_id'], _silent)
         reviews = kept['reviews']
         texts = [text, *map(text_of, reviews)] if reviews else []
@@ -300,10 +295,9 @@ def put(self:ProductIndex,
             words=self.keywords.document(text),
             review_words=self.review_keywords.document('\n'.join(texts)),
             histories=after.get(payload['product_id'], ()),
-            kind=kind,
+            kind=self.kinds.get(kind, had.get('kind', ()) if same_kind else ()),
             sentences=own.get('sentences', ()))
         kept = dict(reviews=reviews, n_reviews=len(reviews), sentences=kept['sentences'])
-        before, _ = standing.get(payload['product_id'], ({}, {}))
         if 'damping' in before: kept['damping'] = before['damping']
         points.append((payload | kept, made))
     self.store.upsert(points)

@@ -121,8 +121,8 @@ def candidates(self:QdrantStore,
     "The best products of each lookup."
     lib = self.lib
     searched = [{name: v for name, v in q.asked.items() if vector_kinds[name] != 'kept'} for q in lookups]
-    first = zip(searched, lookups)
-    found = self._values([(names or _by_stars, q.n, _filter_of(lib, q.filters)) for names, q in first], exact)
+    first = [(names or _by_stars, q.n, _filter_of(lib, q.filters)) for names, q in zip(searched, lookups)]
+    found = self._values(first, exact)
     points = [list(dict.fromkeys(chain(*own.values()))) for own in found]
     again = [(q.asked if ids and len(q.asked) > 1 else {}, len(ids), lib.Filter(must=[_has_ids(lib, ids)]))
              for q, ids in zip(lookups, points)]
