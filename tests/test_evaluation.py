@@ -11,7 +11,14 @@ from ir_measures import nDCG, R, RR
 
 from recsys_nb.evaluation import retrieval
 from recsys_nb.evaluation.fusion import (
-    Heard, Trials, Weights, bm25_scorer, fit_weights, popularity_scorer, tfidf_scorer, trials
+    Heard,
+    Trials,
+    Weights,
+    bm25_scorer,
+    fit_weights,
+    popularity_scorer,
+    tfidf_scorer,
+    trials,
 )
 from recsys_nb.evaluation.histories import HistoryModel, history_table, read_histories
 from recsys_nb.evaluation.queries import fitting_queries, keyword_task

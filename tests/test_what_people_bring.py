@@ -1040,9 +1040,7 @@ def read_by_engines(path, kind='reviews', **names):
 def test_names_of_columns_whatever_parts_their_words(tmp_path):
     for own in 'productId,userId,starRating,reviewTitle', 'product-id,User ID,Star Rating,review.title':
         (tmp_path / 'r.csv').write_text(f'{own}\nB1,U1,4,Good\n')
-        assert read_by_engines(tmp_path / 'r.csv') == [
-            dict(parent_asin='B1', user_id='U1', rating='4', title='Good')
-        ]
+        assert read_by_engines(tmp_path / 'r.csv') == [dict(parent_asin='B1', user_id='U1', rating='4', title='Good')]
 
 
 def test_of_two_columns_of_one_name_the_first_counts(tmp_path):

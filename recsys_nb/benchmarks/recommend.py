@@ -90,7 +90,7 @@ def cost_of_signals(
     texts:list, # What to ask
     history,    # Ids of products that whoever asks had before
 ) -> pd.DataFrame: # A row per signal: median ms alone, median ms without it, MB on disk
-    "What each signal takes."
+    "What each signal takes; `kind` finds nothing alone, so its `ms` are those of a question for the best by stars."
     wishes = [rec.read(t, history) for t in texts]
     rec.encode(wishes)
     lookups = [rec.index.lookup(w) for w in wishes]
