@@ -38,6 +38,11 @@ def pytest_itemcollected(item):
         item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
+def pytest_make_parametrize_id(val, argname):
+    "Bytes are named by their argument: packed ones hold the time, and each worker would name such a test otherwise."
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope='session')
 def shared_data():
     "The folder of real data, or a skip where it is absent."
