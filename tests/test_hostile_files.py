@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from conftest import examples
 from recsys_nb.command.cli import _asked, _requests
 from recsys_nb.core.files import RecsysError
-from recsys_nb.data.reading import as_lines
+from recsys_nb.data.reading import Columns, as_lines
 from recsys_nb.evaluation.trec import read_qrels, read_queries, read_run
 
 names = st.sampled_from(
@@ -103,7 +103,7 @@ def test_any_file_becomes_lines_or_is_refused(content, name, kind, always):
         path = Path(tmp) / name
         path.write_bytes(content)
         try:
-            found = as_lines(path, Path(tmp), kind, always=always)
+            found = as_lines(path, Path(tmp), Columns(kind), always)
         except RecsysError as e:
             return one_line(e, path)
         assert found.is_file()  # whose lines that are none are set aside, see test_reading_properties.py

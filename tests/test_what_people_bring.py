@@ -8,7 +8,7 @@ from conftest import examples
 
 from recsys_nb.core.files import RecsysError
 from recsys_nb.data.prepare import prepare
-from recsys_nb.data.reading import as_lines, input_files
+from recsys_nb.data.reading import Columns, as_lines, input_files
 from recsys_nb.data.texts import clean, readable, sentences
 from recsys_nb.data.values import read_amount, read_count, read_stars, read_time
 from recsys_nb.evaluation.fusion import bm25_scorer
@@ -1017,7 +1017,7 @@ def test_a_quote_that_is_never_closed_costs_its_own_row_alone(tmp_path):
     rows = ['user_id,asin,text', *(f'U{i},P1,{sentence(i)}' for i in range(3000))]
     rows[10], rows[2000], rows[2990] = 'U9,P1,"Great', 'U1999,P1,"Two\nlines"', 'U2989,P1,"Great'
     (tmp_path / 'r.csv').write_text('\n'.join(rows))
-    found = as_lines(tmp_path / 'r.csv', tmp_path, 'reviews').read_text().splitlines()
+    found = as_lines(tmp_path / 'r.csv', tmp_path, Columns('reviews')).read_text().splitlines()
     assert [(n, line[:20]) for n, line in enumerate(found, 1) if line and line[0] != '{'] == [
         (11, '"no row of a table: '),
         (2992, '"no row of a table: '),
@@ -1028,13 +1028,14 @@ def test_a_quote_that_is_never_closed_costs_its_own_row_alone(tmp_path):
 def test_a_row_of_many_lines_with_a_cell_too_many_makes_no_rows_of_its_lines(tmp_path):
     rows = ['id,title,description', 'B1,Desk lamp, large,"A lamp.\nSoft, warm, bright\nThe end."', 'B2,Red lamp,"Fine"']
     (tmp_path / 'm.csv').write_text('\n'.join(rows))
-    bad, good = filter(None, as_lines(tmp_path / 'm.csv', tmp_path, 'meta').read_text().splitlines())
+    bad, good = filter(None, as_lines(tmp_path / 'm.csv', tmp_path, Columns('meta')).read_text().splitlines())
     assert '4 cells, expected 3' in bad and json.loads(good)['parent_asin'] == 'B2'
 
 
 def read_by_engines(path, kind='reviews', **names):
     "What stands in the copy of a file."
-    return [json.loads(l) for l in as_lines(path, path.parent, kind, names).read_text().splitlines() if l]
+    copy = as_lines(path, path.parent, Columns(kind, names))
+    return [json.loads(l) for l in copy.read_text().splitlines() if l]
 
 
 def test_names_of_columns_whatever_parts_their_words(tmp_path):
@@ -1116,7 +1117,7 @@ def test_a_line_of_no_use_says_what_it_has(tmp_path, line, says):
 
 def test_an_id_is_the_product_where_a_product_is_its_name(tmp_path):
     (tmp_path / 'm.csv').write_text('id,product,price\nB1,Red lamp,1.50\n')
-    (line,) = filter(None, as_lines(tmp_path / 'm.csv', tmp_path, 'meta').read_text().splitlines())
+    (line,) = filter(None, as_lines(tmp_path / 'm.csv', tmp_path, Columns('meta')).read_text().splitlines())
     assert json.loads(line)['parent_asin'] == 'B1'
 
 

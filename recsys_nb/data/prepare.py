@@ -27,7 +27,7 @@ from ..core.tables import markdown_table
 from .cleaning import (
     families, has_stars, in_categories, mark, mark_repeats, mark_second_reviews, newest, one_per_product, whom)
 from .reading import (
-    DuckDB, Spark, as_lines, input_files, meta_fields, meta_lists, review_fields, unusable_lines)
+    Columns, DuckDB, Spark, as_lines, input_files, meta_fields, meta_lists, review_fields, unusable_lines)
 from .splitting import (check_split, closest_split, cut_points, held_out, k_core, named_cuts, parts,
     place_of, split_by_time, split_within_families)
 from .texts import max_letters, min_informative
@@ -486,24 +486,18 @@ def _repr_markdown_(self:PreparedData):
 _shapes = dict(reviews=(shape_reviews, review_fields, ()), meta=(shape_products, meta_fields, meta_lists))
 
 # %% ../../nbs/18_data.prepare.ipynb #9cb96aa3
-class _Named(dict):
-    "Field -> column, as somebody said; `found` are those of which a file has the column."
-    def __init__(self, columns):
-        super().__init__(columns or {})
-        self.found = set()
-
-def _require_columns(named):
+def _require_columns(named, seen):
     "Raise a `RecsysError` if no file has a column that was named."
-    for field in sorted(named.keys() - named.found):
+    for field in sorted(named.keys() - seen):
         raise RecsysError(f'columns: no file has a column {named[field]!r}, which was to be {field}')
 
 # %% ../../nbs/18_data.prepare.ipynb #0fde03a3
-def _save_raw(e, files, kind, columns):
+def _save_raw(e, files, columns):
     "Read and shape all files; where DuckDB finds lines too long, or cannot unpack, of copies that Python makes."
-    shape, texts, lists = _shapes[kind]
+    shape, texts, lists = _shapes[columns.kind]
     for always in (False, True):
-        sources = {as_lines(f, e.work, kind, columns, always): f for f in files}
-        try: return e.save(shape(e.read(list(sources), texts, lists)), f'raw_{kind}', number=True), sources
+        sources = {as_lines(f, e.work, columns, always): f for f in files}
+        try: return e.save(shape(e.read(list(sources), texts, lists)), f'raw_{columns.kind}', number=True), sources
         except (duckdb.InvalidInputException, RecsysError) as err:
             if always or not re.search('maximum_object_size|GZIP stream', str(err)): raise
 
@@ -559,13 +553,13 @@ class PrepareSettings(Settings):
     updates:_Names=None            # Files of `meta` that replace what others say of a product, the newest last
 
 # %% ../../nbs/18_data.prepare.ipynb #0e3a1564
-def _read_kind(e, kind, files, s, columns):
+def _read_kind(e, files, columns, max_bad):
     "The lines of a kind of file as a table, and how many each file has."
     nothing = e.work/'none.jsonl'
     if not files: nothing.write_text('')
-    table, sources = _save_raw(e, files or [nothing], kind, columns)
-    counted = _count_lines(e, kind, sources) if files else {}
-    _require_lines(e, counted, s.max_bad)
+    table, sources = _save_raw(e, files or [nothing], columns)
+    counted = _count_lines(e, columns.kind, sources) if files else {}
+    _require_lines(e, counted, max_bad)
     return table, counted
 
 # %% ../../nbs/18_data.prepare.ipynb #ee0d325c
@@ -578,10 +572,11 @@ def _read_for(update, counted):
 # %% ../../nbs/18_data.prepare.ipynb #0e3a1565
 def _read_all(e, out, reviews, meta, s):
     "All reviews, all products, how many lines each file has, and what could not be read."
-    columns = _Named(s.columns)
-    r, of_reviews = _read_kind(e, 'reviews', reviews, s, columns)
-    p, of_meta = _read_kind(e, 'meta', meta, s, columns)
-    _require_columns(columns)
+    named = s.columns or {}
+    of_buyers, of_shop = Columns('reviews', named), Columns('meta', named)
+    r, of_reviews = _read_kind(e, reviews, of_buyers, s.max_bad)
+    p, of_meta = _read_kind(e, meta, of_shop, s.max_bad)
+    _require_columns(named, of_buyers.seen | of_shop.seen)
     _quarantine(e, out, of_reviews | of_meta)
     unread = list(_unread(e, s.allow_unreadable or ()))
     updates = [_read_for(u, of_meta) for u in s.updates or ()]
