@@ -202,10 +202,7 @@ codecs.register_error('recsys_cp1252', _as_cp1252)
 def _encoding(head):
     "The code of a text by its beginning; '' where it is none of ours."
     encoding = json.detect_encoding(head) # by its mark, or by a zero in its first characters
-    has_zeros = head.count(0) >= len(head) / 4 # where it is no stray one
-    if 'utf-16-' in encoding and not has_zeros: encoding = 'utf-8'
-    if encoding == 'utf-8' and has_zeros:
-        encoding = 'utf-16-le' if head[1::2].count(0) > head[::2].count(0) else 'utf-16-be'
+    if 'utf-16-' in encoding and head.count(0) < len(head) / 4: encoding = 'utf-8' # it was a stray one
     if encoding == 'utf-8':
         beyond, in_rows = (sum(map(len, re.findall(form, head))) for form in (rb'[\x80-\xff]', rb'[\x80-\xff]{4,}'))
         text = codecs.getincrementaldecoder(encoding)('surrogateescape').decode(head) # to the last whole character
