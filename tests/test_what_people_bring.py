@@ -831,9 +831,10 @@ def test_names_of_their_own_and_ratings_without_names(tmp_path):
         ('wide.csv', 'user,asin\n'.encode('utf-32'), 'UTF-32'),
         (
             'wrapped.json',
-            json.dumps(dict(status='ok', total=30, reviews=reviews)).encode(),
-            "one object around the list 'reviews'",
+            json.dumps(dict(reviews=reviews, status='ok', total=30)).encode(),
+            'one object around the list of rows',
         ),
+        ('after.json', json.dumps(dict(status='ok', reviews=reviews)).encode(), 'there is status, reviews'),
         ('frame.json', pd.DataFrame(reviews).to_json().encode(), 'a data frame by columns'),
         (
             'gbk.csv',

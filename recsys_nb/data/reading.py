@@ -75,6 +75,8 @@ _foreign = {
     rb'(?s).{257}ustar': 'a tar archive',
     rb'<': 'a web page, or XML',
     rb'\{\s*"(?:\w+":\s*\{\s*"0"|columns":)': "a data frame by columns (to_json(orient='records') writes rows)",
+    rb'\{\s*"(?:reviews|products|items|data|results|records|rows)"\s*:\s*\[\s*\{':
+        'one object around the list of rows (jq -c ".NAME[]" takes them out)',
     rb'\w+::\w+::': 'a table with :: between its cells (sed "s/::/\\t/g" parts them by tabs)',
     rb'version https://': 'a pointer of Git LFS, in place of the file that `git lfs pull` brings',
     rb'product/productI': 'a file of SNAP, with a line for each field'}
@@ -230,18 +232,6 @@ def _is_table(path, line, columns):
 
 # %% ../../nbs/13_data.reading.ipynb #0240d4f0
 _before_head = re.compile('(?:"?sep=."?)?') # a blank line, or one that Excel writes before a table
-_around = re.compile(
-    r'\s*\{\s*(?:"[^"]*"\s*:\s*(?:"[^"]*"|[\w.+-]*)\s*,\s*)*'
-    r'"(reviews|products|items|data|results|records|rows)"\s*:\s*\[\s*\{')
-
-# %% ../../nbs/13_data.reading.ipynb #7e3444db
-def _unread(head, shown):
-    "What a file seems to be whose beginning is none of ours, or `None`."
-    if _begins(head, _packed):
-        return 'packed twice'
-    if found := _around.match(shown):
-        return f'one object around the list {found[1]!r} (jq -c ".{found[1]}[]" takes the rows out)'
-    return _begins(head.lstrip(), _foreign)
 
 # %% ../../nbs/13_data.reading.ipynb #197a5756
 _layouts = {
@@ -261,7 +251,8 @@ def _layout(
         head = f.read(1 << 16)
     encoding = _encoding(head)
     shown = head.decode(encoding or 'ascii', 'replace')
-    if what := _unread(head, shown):
+    what = 'packed twice' if _begins(head, _packed) else _begins(head.lstrip(), _foreign)
+    if what:
         raise _no_data(path, what)
     lines = [line for line in map(str.strip, shown.splitlines()) if not _before_head.fullmatch(line)]
     how = _begins('\n'.join(lines), _layouts)
