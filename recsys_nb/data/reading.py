@@ -108,9 +108,7 @@ def _in_zip(path):
     if '[Content_Types].xml' in names: raise _no_data(path, 'an Excel workbook')
     if len(names) != 1:
         raise RecsysError(f'{path}: holds {len(names)} files, expected one; unpack it and name the folder')
-    try: return archive.open(names[0])
-    except RuntimeError as e: # a password, or a compression that Python does not know
-        raise RecsysError(f'{path}: cannot be unpacked here ({e}); unpack it, and name the file') from e
+    return archive.open(names[0])
 
 # %% ../../nbs/13_data.reading.ipynb #1a60bfb3
 def _zstd(path):
@@ -123,14 +121,15 @@ _openers = dict(gzip=gzip.open, bz2=bz2.open, xz=lzma.open, zip=_in_zip, zstd=_z
 def _open_lines(
     path:Path, # A file
 ):             # Iterates over its lines as bytes
-    "Open a file to read line by line, unpacking on the way; `RecsysError` where it is damaged."
+    "Open a file to read line by line, unpacking on the way; `RecsysError` where that fails."
     unpack = _openers.get(_packing(path))
     try:
         with unpack(path) if unpack else open(path, 'rb') as f:
             yield f
-    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, OSError) as e:
+    except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, RuntimeError, OSError) as e:
         if getattr(e, 'errno', None): raise
-        raise RecsysError(f'{path}: damaged, or not whole ({e})') from e
+        hint = 'where other programs unpack it, name the file that they give'
+        raise RecsysError(f'{path}: damaged, or not whole, or not to be unpacked here ({e}); {hint}') from e
 
 # %% ../../nbs/13_data.reading.ipynb #911f4c50
 review_fields = '''rating overall title summary text reviewText asin parent_asin user_id reviewerID
