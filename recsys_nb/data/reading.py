@@ -393,16 +393,9 @@ def _renamed(value, columns):
     known = columns.fields(list(o))
     return {k: v for k, v in o.items() if k not in known} | {f: o[c] for c, f in known.items()}
 
-# %% ../../nbs/13_data.reading.ipynb #e7da0a97
-def _needs_names(path, columns):
-    "Whether the first line of a file names anything otherwise than we do, or somebody said so."
-    first = _loaded(next(_copied(path, columns), (0, None))[1])
-    return columns.named or _renamed(first, columns) != first
-
 # %% ../../nbs/13_data.reading.ipynb #11f4b770
-def _copied(path, columns):
-    "Yields the number of each record and what is written for it."
-    how, encoding = _layout(path, columns)
+def _records(path, how, encoding, columns):
+    "Yields the number of each record, and the record: a line as bytes, or what it says, or why it is none."
     with _open_lines(path) as f:
         text = io.TextIOWrapper(f, encoding, 'recsys_cp1252', newline='' if how == 'table' else None)
         if how == 'table':
@@ -412,6 +405,12 @@ def _copied(path, columns):
         else:
             for n, line in enumerate(map(str.encode, text) if 'utf-16' in encoding else f, 1):
                 yield n, line if len(line) <= _longest else f'longer than {_longest // 10**6} MB'
+
+# %% ../../nbs/13_data.reading.ipynb #fa4931f8
+def _needs_names(path, encoding, columns):
+    "Whether the first line of a file names anything otherwise than we do, or somebody said so."
+    first = _loaded(next(_records(path, 'lines', encoding, columns), (0, None))[1])
+    return columns.named or _renamed(first, columns) != first
 
 # %% ../../nbs/13_data.reading.ipynb #a5e203d3
 def without_bar(
@@ -429,16 +428,22 @@ def _parquet_value(t, column):
     return value.format(n + 1)
 
 def _parquet_lines(path, copy, columns):
-    with without_bar(duckdb.connect()) as con:
-        t = con.sql(f'FROM read_parquet({quoted(glob.escape(str(path)))})')
-        known = _table_columns(path, t.columns, columns) # and what folders such as rating=5 say
-        chosen = ', '.join(f'{_parquet_value(t, c)} AS {f}' for c, f in known.items())
-        con.execute(f'COPY (SELECT {chosen} FROM t) TO {quoted(copy)} (FORMAT json)')
+    try:
+        with without_bar(duckdb.connect()) as con:
+            t = con.sql(f'FROM read_parquet({quoted(glob.escape(str(path)))})')
+            known = _table_columns(path, t.columns, columns) # and what folders such as rating=5 say
+            chosen = ', '.join(f'{_parquet_value(t, c)} AS {f}' for c, f in known.items())
+            con.execute(f'COPY (SELECT {chosen} FROM t) TO {quoted(copy)} (FORMAT json)')
+    except duckdb.Error as e:
+        raise RecsysError(f'{path}: damaged, or no Parquet file ({str(e).splitlines()[0]})') from e
 
 # %% ../../nbs/13_data.reading.ipynb #a044b860
 def _as_a_line(value):
     line = value if isinstance(value, bytes) else json.dumps(value).encode()
     return line.rstrip(b'\r\n').removeprefix(b'\xef\xbb\xbf') + b'\n'
+
+# %% ../../nbs/13_data.reading.ipynb #37e91992
+_told_by_name = dict(none=['', '.txt', *(f'.{form}' for form in _formats)], gzip=['.gz']) # packing -> endings
 
 # %% ../../nbs/13_data.reading.ipynb #fcd45cca
 def as_lines(
@@ -449,20 +454,16 @@ def as_lines(
 ) -> Path:             # The file, or the copy
     "A file that engines can read: lines of JSON."
     how, encoding = _layout(path, columns)
-    rename = how != 'table' and (how != 'lines' or _needs_names(path, columns))
-    packing = _packing(path)
-    plain = ['', '.txt', *(f'.{kind}' for kind in _formats)]
-    told = (packing, path.suffix) == ('gzip', '.gz') or packing == 'none' and path.suffix in plain
-    if how == 'lines' and told and 'utf-16' not in encoding and not always and not rename:
-        return path
     copy, at = work/gen_name('copy'), 0
     if how == 'parquet':
-        try: _parquet_lines(path, copy, columns)
-        except duckdb.Error as e:
-            raise RecsysError(f'{path}: damaged, or no Parquet file ({str(e).splitlines()[0]})') from e
+        _parquet_lines(path, copy, columns)
         return copy
+    rename = how in ('objects', 'python') or how == 'lines' and _needs_names(path, encoding, columns)
+    told = path.suffix in _told_by_name.get(_packing(path), ())
+    if how == 'lines' and told and 'utf-16' not in encoding and not always and not rename:
+        return path
     with open(copy, 'wb') as out:
-        for n, value in _copied(path, columns):
+        for n, value in _records(path, how, encoding, columns):
             if rename:
                 value = _renamed(value, columns)
             out.write(b'\n' * (n - at - 1) + _as_a_line(value))
