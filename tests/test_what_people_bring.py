@@ -823,7 +823,7 @@ def test_names_of_their_own_and_ratings_without_names(tmp_path):
         ('r.jsonl.lz4', b'\x04\x22\x4d\x18\x64\x40', 'r.jsonl.lz4: seems to be packed with lz4'),
         ('twice.jsonl.gz', gzip.compress(gzip.compress(lines(reviews), mtime=0), mtime=0), 'packed twice'),
         ('page.jsonl.gz', gzip.compress(b'<!DOCTYPE html><html>404', mtime=0), 'a web page'),
-        ('long.zst', b'\x28\xb5\x2f\xfd\x00\xa8' + bytes(20), 'too much memory.*where other programs unpack it'),  # --long=31
+        ('long.zst', b'\x28\xb5\x2f\xfd\x00\xa8' + bytes(20), 'memory.*where other programs unpack it'),
         ('lfs.jsonl.gz', b'version https://git-lfs.github.com/spec/v1\noid sha256:a\n', 'git lfs pull'),
         ('ratings.dat', b'1::1193::5::978300760\n' * 9, 'a table with :: between its cells'),
         ('finefoods.txt', b'product/productId: P1\nreview/userId: U1\n', 'SNAP'),
@@ -863,7 +863,7 @@ def test_a_zip_that_cannot_be_unpacked_is_told_in_a_line(tmp_path, at, to, says)
     zipped(lines(reviews), tmp_path / 'r.zip')
     b = (tmp_path / 'r.zip').read_bytes()
     changed = bytes(to if i in (at, b.index(b'PK\x01\x02') + at + 2) else c for i, c in enumerate(b))
-    with pytest.raises(RecsysError, match=f'r.zip: .* not to be unpacked here .*{says}.*; where other programs unpack it'):
+    with pytest.raises(RecsysError, match=f'r.zip: .* not to be unpacked here .*{says}.*; where other'):
         prepared(tmp_path, changed, name='r.zip')
 
 

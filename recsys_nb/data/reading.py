@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from ibis.util import gen_name
 from ..core.files import RecsysError, progress
 from ..core.machine import cores
-from .texts import given, non_values
+from .texts import given
 
 # %% ../../nbs/13_data.reading.ipynb #619daba3
 _formats = 'jsonl json ndjson csv tsv parquet'.split()
@@ -766,11 +766,9 @@ def _reason(
         return o # from `as_lines`
     if not isinstance(o, dict):
         return 'not a JSON object'
-    ids = {str(o.get(name)) for name in ('parent_asin', 'asin')}.difference(non_values)
-    if any(re.fullmatch(r'[^\s{}\[\]"]{1,64}', word) for word in ids):
-        return 'not valid JSON' # though Python reads it
     there = ' '.join(', '.join(o).split())[:100] or 'nothing'
-    return f'no product: parent_asin and asin are missing, or not one word; there is {there} (see --map)'
+    lacks = 'parent_asin and asin are missing, not one word, or not in valid JSON'
+    return f'no product: {lacks}; there is {there} (see --map)'
 
 # %% ../../nbs/13_data.reading.ipynb #cfc5bb3b
 _a_persons_name = re.compile(
