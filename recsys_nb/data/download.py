@@ -6,7 +6,7 @@
 __all__ = ['download']
 
 # %% ../../nbs/11_data.download.ipynb #fea4da60
-import difflib, os, re
+import os, re
 from pathlib import Path
 from huggingface_hub import hf_hub_download
 from ..core.files import RecsysError, Root, only_one, root_folder
@@ -28,14 +28,10 @@ def _letters_of(name):
 def _find_category(
     name:str, # As a person writes it: 'Video_Games', 'video games', 'Toys & Games'
 ) -> str:     # As the files are called
-    "The category of that name; `RecsysError` suggests near ones and lists them all."
-    known = {_letters_of(c): c for c in _categories}
-    key = _letters_of(name)
-    if key in known:
-        return known[key]
-    near = difflib.get_close_matches(key, known, n=3) or [k for k in known if len(key) > 2 and key in k]
-    hint = f' Did you mean {" or ".join(known[k] for k in near)}?' if near else ''
-    raise RecsysError(f'{name}: no such category.{hint} There are: {", ".join(_categories)}')
+    "The category of that name; `RecsysError` lists them all."
+    for category in _categories:
+        if _letters_of(category) == _letters_of(name): return category
+    raise RecsysError(f'{name}: no such category. There are: {", ".join(_categories)}')
 
 # %% ../../nbs/11_data.download.ipynb #ea40e844
 _repository = 'McAuley-Lab/Amazon-Reviews-2023'
