@@ -27,16 +27,14 @@ _data_file = re.compile( # in a folder, none of which is such as _delta_log or _
 # %% ../../nbs/13_data.reading.ipynb #e3f9c3be
 def _files_of(path, kind):
     "A file; or of the files below a folder that end like data, or of those that match a pattern, those of the kind."
-    folder = path.is_dir()
     if path.is_file(): return [path]
-    if path.exists() and not folder:
-        raise RecsysError(f'{path}: a pipe, which is read only once; expected a file')
+    folder = path.is_dir()
     pattern = f'{glob.escape(str(path))}/**' if folder else str(path)
     found = filter(Path.is_file, map(Path, glob.glob(pattern, recursive=True)))
     found = sorted(f for f in found if not folder or _data_file.fullmatch(f.relative_to(path).as_posix()))
     if not found:
         none = f'no file in this folder ends in .{", .".join(_formats)}, packed or not'
-        raise RecsysError(f'{path}: {none if folder else "no such file"}')
+        raise RecsysError(f'{path}: {none if folder else "no such file, or a pipe"}')
     return [f for f in found if f.name.lower().startswith('meta') == (kind == 'meta')] or found
 
 # %% ../../nbs/13_data.reading.ipynb #0bf60d6e
