@@ -193,8 +193,7 @@ _table_names = re.compile(r'\.(csv|tsv|tab|psv)\b', re.I)
 # %% ../../nbs/13_data.reading.ipynb #0b3c032c
 def _as_cp1252(e):
     "What stands for bytes that are no UTF-8."
-    odd = e.object[e.start:e.end]
-    return odd.decode('cp1252', 'replace') if e.encoding == 'utf-8' else '\ufffd', e.end
+    return e.object[e.start:e.end].decode('cp1252', 'replace'), e.end
 
 codecs.register_error('recsys_cp1252', _as_cp1252)
 
@@ -420,10 +419,9 @@ def without_bar(
 
 # %% ../../nbs/13_data.reading.ipynb #0fcd7b86
 def _parquet_value(t, column):
-    "SQL: a column by its place; texts that a writer left as bytes are texts."
+    "SQL: a column by its place; texts that a writer left as bytes are texts, other bytes nothing."
     n = t.columns.index(column)
-    value = 'coalesce(TRY(decode(#{0})), #{0}::VARCHAR)' if t.types[n] == 'BLOB' else '#{0}'
-    return value.format(n + 1)
+    return f'TRY(decode(#{n + 1}))' if t.types[n] == 'BLOB' else f'#{n + 1}'
 
 def _parquet_lines(path, copy, columns):
     try:
