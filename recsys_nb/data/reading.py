@@ -11,6 +11,7 @@ import ast, bz2, codecs, csv, glob, gzip, io, itertools, json, lzma, re, warning
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
+from textwrap import shorten
 import duckdb, ibis
 import pyarrow as pa
 from fastcore.basics import patch
@@ -299,7 +300,7 @@ def _objects(path, text):
 def _table_columns(path, names, columns):
     "See `Columns`; `RecsysError` where no column is the product, a warning where none tells what was said of it."
     known = columns.fields(names)
-    fields, there = set(known.values()), ', '.join(' '.join(c.split())[:30] for c in names[:12])
+    fields, there = set(known.values()), shorten(', '.join(names), 200)
     if not {'parent_asin', 'asin'} & fields:
         raise RecsysError(
             f'{path}: a table with the columns {there}; '
@@ -762,7 +763,7 @@ def _reason(
         return o # from `as_lines`
     if not isinstance(o, dict):
         return 'not a JSON object'
-    there = ' '.join(', '.join(o).split())[:100] or 'nothing'
+    there = shorten(', '.join(o), 100) or 'nothing'
     lacks = 'parent_asin and asin are missing, not one word, or not in valid JSON'
     return f'no product: {lacks}; there is {there} (see --map)'
 
