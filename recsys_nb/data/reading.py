@@ -490,11 +490,11 @@ def _computing():
 # %% ../../nbs/13_data.reading.ipynb #9708428f
 def _fitting_threads(
     memory:str|None, # Such as '4GB'
-) -> int|None:       # At most one per core; `None` for no limit
+) -> int:            # At most one per core
     "How many threads fit into an amount of memory: each needs some 200 MB to read and write with."
     found = re.fullmatch(r'(\d+\.?\d*) *([MGT])i?B', memory or '', re.I)
     if not found:
-        return None
+        return cores()
     duckdb_megabytes = float(found[1]) * 1000 ** 'MGT'.index(found[2].upper())
     return max(1, min(cores(), int(duckdb_megabytes / 200)))
 
@@ -509,9 +509,9 @@ class DuckDB:
     ):
         self.work, self.bar = Path(work), progress(desc='preparing', unit='step')
         self.local = self # on `Spark`, what looks at files of this machine
-        settings = dict(memory_limit=memory, threads=min(threads, cores()) if threads else _fitting_threads(memory))
-        settings = {k: v for k, v in settings.items() if v}
-        settings |= dict(temp_directory=str(self.work/'spill'), preserve_insertion_order=False)
+        settings = dict(temp_directory=str(self.work/'spill'), preserve_insertion_order=False)
+        if memory: settings['memory_limit'] = memory
+        settings['threads'] = min(threads, cores()) if threads else _fitting_threads(memory)
         try: self.con = ibis.duckdb.connect(**settings)
         except duckdb.Error as e:
             raise RecsysError(
