@@ -302,7 +302,7 @@ def test_a_run_may_be_named_from_where_it_lies(root, tmp_path, monkeypatch):
     monkeypatch.setattr('recsys_nb.evaluation.retrieval.evaluate_retrieval', lambda *args, **kw: None)
     monkeypatch.setattr(pipeline, '_finished', lambda data, kind, root: seen.append(root) or [])
     monkeypatch.chdir(tmp_path / 'outputs')
-    pipeline.evaluate_model(load_prepared('shop', root), RunFolder(f'sbert/{run.name}'))
+    pipeline.evaluate_model(load_prepared('shop', root), RunFolder(Path('sbert', run.name)))
     assert seen == [tmp_path]
 
 

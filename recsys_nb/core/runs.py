@@ -23,7 +23,6 @@ _run_kinds = dict(encoder='sbert', score='review_meta_score')
 class RunFolder:
     "One training run's folder: `config.json metrics.csv train.log checkpoints/ evaluation.json model_card.md`."
     path:Path # The folder
-    def __post_init__(self): self.path = Path(self.path)
     def __fspath__(self): return str(self.path)
 
     @property
