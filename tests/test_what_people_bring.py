@@ -1027,6 +1027,14 @@ def test_a_quote_that_is_never_closed_costs_its_own_row_alone(tmp_path):
     assert len(list(filter(None, found))) == 3000 and json.loads(found[2000])['text'] == 'Two\nlines'
 
 
+def test_a_quote_that_a_later_row_closes_costs_its_own_row_alone(tmp_path):
+    rows = ['user_id,asin,text', *(f'U{i},P1,{sentence(i)}' for i in range(9))]
+    rows[3], rows[7] = 'U2,P1,"Great', 'U6,P1,"Fine"'
+    (tmp_path / 'r.csv').write_text('\n'.join(rows))
+    found = as_lines(tmp_path / 'r.csv', tmp_path, Columns('reviews')).read_text().splitlines()
+    assert [n for n, line in enumerate(found, 1) if line[:1] == '"'] == [4] and len(list(filter(None, found))) == 9
+
+
 def test_a_row_of_many_lines_with_a_cell_too_many_makes_no_rows_of_its_lines(tmp_path):
     rows = ['id,title,description', 'B1,Desk lamp, large,"A lamp.\nSoft, warm, bright\nThe end."', 'B2,Red lamp,"Fine"']
     (tmp_path / 'm.csv').write_text('\n'.join(rows))

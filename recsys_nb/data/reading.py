@@ -372,8 +372,8 @@ def _table_lines(path, text, columns):
                 fields = _head(path, cells, columns)
                 if not _is_rating(cells): continue
             if not row[-1]: raise csv.Error('a quote is never closed')
+            if len(row) > 1: list(csv.reader(row, strict=True, **how)) # fails where a quote of a later row ended it
             if len(cells) != len(fields):
-                list(csv.reader(row, strict=True, **how)) # fails where a quote of the next row ended it
                 yield n, f'no row of a table: {len(cells)} cells, expected {len(fields)}'
                 continue
             yield n, {f: _cell_value(c) for f, c in zip(fields, cells) if f}
