@@ -196,8 +196,6 @@ def _as_cp1252(e):
     "What stands for bytes that are no UTF-8."
     return e.object[e.start:e.end].decode('cp1252', 'replace'), e.end
 
-codecs.register_error('recsys_cp1252', _as_cp1252)
-
 def _encoding(head):
     "The code of a text by its beginning; '' where it is none of ours."
     encoding = json.detect_encoding(head) # by its mark, or by a zero in its first characters
@@ -394,6 +392,7 @@ def _renamed(value, columns):
 # %% ../../nbs/13_data.reading.ipynb #11f4b770
 def _records(path, how, encoding, columns):
     "Yields the number of each record, and the record: a line as bytes, or what it says, or why it is none."
+    codecs.register_error('recsys_cp1252', _as_cp1252)
     with _open_lines(path) as f:
         text = io.TextIOWrapper(f, encoding, 'recsys_cp1252', newline='' if how == 'table' else None)
         if how == 'table':
