@@ -80,6 +80,9 @@ def prepared(tmp, r=reviews, m=meta, name='r.jsonl', **how):
         'Unspecified',
         'Gast',
         '匿名',
+        '.',
+        'k.A.',
+        'missing',
     ],
 )
 def test_buyers_without_a_name_are_not_one_person(tmp_path, nothing):
@@ -456,6 +459,7 @@ that_day = dict.fromkeys(
         '2013年5月31日に日本でレビュー済み',
         '5/31/13',
         '31-May-13',
+        '31.05.13',
         '2013. 5. 31.',
         '31 мая 2013',
         '31 Mayıs 2013',

@@ -733,7 +733,7 @@ def product_id(
 
 # %% ../../nbs/13_data.reading.ipynb #950c11c5
 _nobody = '''
-    -1 anonymous anon guest unknown ANONYMOUS ANON GUEST UNKNOWN Anonymous Anon Guest Unknown
+    -1 . k.A. missing anonymous anon guest unknown ANONYMOUS ANON GUEST UNKNOWN Anonymous Anon Guest Unknown
     gast Gast anonym Anonym anonyme Anonyme anonimo Anonimo anónimo Anónimo invité Invité 匿名 匿名用户 ゲスト'''.split()
 
 # %% ../../nbs/13_data.reading.ipynb #f4d02820
