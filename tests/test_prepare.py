@@ -510,20 +510,16 @@ def test_quantiles_are_those_of_pandas(tmp_path):
     }
 
 
-def test_an_example_is_shown_with_what_it_repeats(tmp_path):
+def test_an_example_is_shown_of_what_was_removed(tmp_path):
     _, meta = store(tmp_path)
     rows = [
-        review('a', 'P0', 'Good', 1),
-        review('b', 'P1', 'Good', 2),
-        review('b', 'P1', 'Good', 2),
-        review('c', 'P1', 'Good', 3),
+        *(review('b', 'P1', 'Good', 2) for _ in range(2)),
         *(review(f'u{i}', 'P2', sentence(i), i) for i in range(9)),
     ]
-    steps = {
-        s['step']: s.get('example')
-        for s in prepare(write(tmp_path / 'r.jsonl', rows), meta, 'x', tmp_path).report['steps']['reviews']
-    }
-    assert steps['exact duplicate']['kept']['product_id'] == 'P1'
+    data = prepare(write(tmp_path / 'r.jsonl', rows), meta, 'x', tmp_path)
+    steps = {s['step']: s.get('example') for s in data.report['steps']['reviews']}
+    assert steps['exact duplicate'] == dict(product_id='P1', rating=4, title='', text='Good')
+    assert '- **exact duplicate**: “Good” (P1, 4 stars)\n' in report_text(data.report)
 
 
 # -- interactions

@@ -291,26 +291,15 @@ def _unread(e, allowed):
             if n: yield dict(field=name, of=of, unreadable=n, example=example)
 
 # %% ../../nbs/18_data.prepare.ipynb #4840b825
-_repeats = {
-    'exact duplicate': 'review_id',
-    'same user and product': 'user_id, product_id',
-    'near duplicate': 'key',
-    'repeated on a variant': 'family_id, user_id, key'}
 _first_lost = 'SELECT removed, min_by(row, review_id) AS row FROM split WHERE removed IS NOT NULL GROUP BY removed'
-_first_kept = """
-    SELECT min_by(kept.row, kept.review_id) AS row FROM split AS kept JOIN split AS lost USING ({by})
-    WHERE kept.removed IS NULL AND lost.row = {row}"""
 
 # %% ../../nbs/18_data.prepare.ipynb #4887cc49
 def _examples(e, r):
-    "One removed review per reason, and the kept one that it repeats."
-    lost = {x['removed']: x['row'] for x in e.ask(_first_lost)}
-    kept = {step: e.ask(_first_kept.format(by=by, row=lost[step]))[0]['row'] for step, by in _repeats.items()
-        if step in lost}
-    shown = r.filter(_.row.isin([*lost.values(), *kept.values()]))
+    "One removed review per reason."
+    step_of = {lost['row']: lost['removed'] for lost in e.ask(_first_lost)}
+    shown = r.filter(_.row.isin(list(step_of)))
     shown = shown.select('row', 'product_id', 'rating', 'title', text=_.text.left(160))
-    texts = {x.pop('row'): x for x in e.rows(shown)}
-    return {step: texts[row] | dict(kept=texts.get(kept.get(step))) for step, row in lost.items()}
+    return {step_of[review.pop('row')]: review for review in e.rows(shown)}
 
 # %% ../../nbs/18_data.prepare.ipynb #ffc16271
 def _rows_in_and_out(n, removed, examples={}):
