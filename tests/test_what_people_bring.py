@@ -465,7 +465,6 @@ that_day = dict.fromkeys(
         '31 maja 2013',
         'den 31 maj 2013',
         '2013-5-31',
-        '05-31-2013',
         '31st of May 2013',
         '2013년 5월 31일',
         'Türkiye’de 31 Mayıs 2013 tarihinde değerlendirildi',

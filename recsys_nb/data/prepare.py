@@ -558,6 +558,13 @@ def _read_for(update, counted):
         if Path(f['file']).resolve() == Path(update).resolve(): return read
     raise RecsysError(f'updates: {update} is none of the files of metadata')
 
+# %% ../../nbs/18_data.prepare.ipynb #de750ea8
+def _in_one_order(e, r, files):
+    "Reviews; read again, with day and month turned round, if more of their dates can only be read so."
+    turn = e.ask('SELECT sum(turn) AS turn FROM raw_reviews')[0]['turn'] or 0
+    if turn <= 0: return r
+    return e.save(shape_reviews(e.read(list(files), review_fields), turned=True), 'raw_reviews', number=True)
+
 # %% ../../nbs/18_data.prepare.ipynb #0e3a1565
 def _read_all(e, out, reviews, meta, s):
     "All reviews, all products, how many lines each file has, and what could not be read."
@@ -567,23 +574,16 @@ def _read_all(e, out, reviews, meta, s):
     p, of_meta = _read_kind(e, meta, of_shop, s.max_bad)
     _require_columns(named, of_buyers.seen | of_shop.seen)
     _quarantine(e, out, of_reviews | of_meta)
+    r = _in_one_order(e, r, of_reviews)
     unread = list(_unread(e, s.allow_unreadable or ()))
     updates = [_read_for(u, of_meta) for u in s.updates or ()]
     if updates: p = e.save(newest(p, updates), 'newest')
     return r, p, dict(reviews=of_reviews, meta=of_meta), unread
 
-# %% ../../nbs/18_data.prepare.ipynb #de750ea8
-def _in_one_order(e, r, files):
-    "Reviews; read again, with day and month turned round, if more of their dates can only be read so."
-    turn = e.ask('SELECT sum(turn) AS turn FROM raw_reviews')[0]['turn'] or 0
-    if turn <= 0: return r
-    return e.save(shape_reviews(e.read(list(files), review_fields), turned=True), 'raw_reviews', number=True)
-
 # %% ../../nbs/18_data.prepare.ipynb #f5d6013d
 def _prepare_all(e, out, reviews, meta, s):
     "Every step, in order."
     r, p, counted, unread = _read_all(e, out, reviews, meta, s)
-    r = _in_one_order(e, r, counted['reviews'])
     p = e.save(one_per_product(p), 'products')
     t, kept_p = _clean_reviews(e, r, p, s)
     had = e.save(_interactions(t), 'interactions')

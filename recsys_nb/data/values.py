@@ -221,8 +221,6 @@ def _date(s):
     year, month, day = int(g['y']), _months.get(g.get('name')) or int(g['m']), int(g['d'])
     if year < 100:
         year += 1900 if year > 90 else 2000
-    if month > 12 and re.match(r'\d\d?[/-]', s):
-        month, day = day, month
     hour, minute, second = (int(g[k] or 0)
         for k in ('h', 'min', 's'))
     if g['half']:
