@@ -204,7 +204,6 @@ prices = {
     '.a-box{margin:3px}': None,
     '-5': None,
     'Infinity': None,
-    '1.5e2': 150,
     '1e20': None,
     '$.99': 0.99,
     '.5': 0.5,

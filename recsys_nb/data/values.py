@@ -134,10 +134,6 @@ def _with_cents_dotted(s):
     s = re.sub(rf'^((?:(?!{_currency}).)*\d)( )?({_currency})(?(2) | ?){cents}', r'\1.\4 \3', s)
     return re.sub(rf'({_currency} ?\d{{1,4}}) (\d\d)$', r'\1.\2', s)
 
-# %% ../../nbs/14_data.values.ipynb #ab0085e8
-def _sane(n):
-    return n if .01 <= n <= 1e9 else None
-
 # %% ../../nbs/14_data.values.ipynb #b5bfd5a0
 _points = re.compile(_one_of(_with_points))
 
@@ -147,10 +143,7 @@ def read_amount(
     text:str,      # '$1,299.00', 'from 12.99', '1 299,00 €', 'Was: $24.99 Now: $19.99'
 ) -> float|None:   # Of a range the lower end; `None` where there is none, or where it is not clear
     "The amount of money that a text names."
-    s = _in_plain_characters(text)
-    if re.fullmatch(r'\+?\d*\.?\d+(e[-+]?\d\d?)?', s):
-        return _sane(float(s))
-    s = _with_cents_dotted(_aside.sub(' ; ', s))
+    s = _with_cents_dotted(_aside.sub(' ; ', _in_plain_characters(text)))
     pieces = _amount_on_a_tag.split(s + ';')
     words, before, numbers, times, dashes, after = (pieces[i::6] for i in range(6))
     around = '\n'.join(words)
@@ -163,7 +156,7 @@ def read_amount(
     amounts = zip(map(_rank_of_amount, words, words[1:]), numbers, times)
     told = compress(amounts, money if any(money) else numbers)
     rank, n = min((rank, _number(n, thousands) * _multiples.get(word, 1)) for rank, n, word in told)
-    return _sane(n) if rank < 3 else None
+    return n if rank < 3 and .01 <= n <= 1e9 else None
 
 # %% ../../nbs/14_data.values.ipynb #0c10ec02
 _first_review, _last_review = 788918400000, 4102444800000 # milliseconds
