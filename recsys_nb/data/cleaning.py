@@ -57,8 +57,8 @@ def one_per_product(
     t, # From `shape_products`
 ):     # A row per `product_id`
     "Of a product that is listed more than once, the row with most to read."
-    figures = [t[c].asc(nulls_first=False) for c in ('price', 'average_rating', 'rating_number')]
-    order = [t.text.length().desc(), t.text, *figures, t.images.join(' '), t.url.fill_null('')]
+    fields = 'text price average_rating rating_number images url'.split()
+    order = [t.text.length().desc(), *(t[c].asc(nulls_first=False) for c in fields)]
     t = t.filter(t.product_id.notnull())
     nth = ibis.row_number().over(group_by='product_id', order_by=order)
     return t.filter(nth == 0).drop('file')
