@@ -9,7 +9,6 @@ __all__ = ['PreparedData', 'load_prepared', 'report_text', 'PrepareSettings', 'p
 import gzip, re, shutil
 from contextlib import closing
 from dataclasses import asdict
-from datetime import datetime, timezone
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Literal
@@ -153,7 +152,7 @@ def _interactions(t):
 
 # %% ../../nbs/18_data.prepare.ipynb #a8e4e742
 def _day(ms):
-    return datetime.fromtimestamp(ms / 1000, timezone.utc).date().isoformat()
+    return str(pd.Timestamp(ms, unit='ms').date())
 
 # %% ../../nbs/18_data.prepare.ipynb #b1b74f5d
 def _time_cuts(e, t, s):
@@ -230,8 +229,8 @@ def _require_products(e, p, categories):
     "Raise a `RecsysError` if categories are asked for and no product is in them."
     if not categories or e.rows(p.filter(_.chosen).limit(1)):
         return
-    levels = p.select(level=p.categories.unnest()).level.value_counts(name='n')
-    there = ', '.join(r['level'] for r in e.rows(levels.order_by(_.n.desc(), _.level).limit(8)))
+    levels = p.select(level=p.categories.unnest())
+    there = ', '.join(r['level'] for r in e.rows(levels.level.topk(8)))
     wanted = ' or '.join(categories)
     raise RecsysError(f'categories: no product is in {wanted}; the most frequent are {there or "none"}')
 
@@ -256,7 +255,7 @@ def _count_lines(e, kind, sources):
         FROM raw_{kind} GROUP BY file""")
     found = {r.pop('file'): r for r in found}
     return {
-        read: dict(file=str(file)) | found.get(str(read), dict(lines=0, unusable=0)) | dict(bytes=file.stat().st_size)
+        read: dict(file=str(file), lines=0, unusable=0) | found.get(str(read), {}) | dict(bytes=file.stat().st_size)
         for read, file in sources.items()}
 
 # %% ../../nbs/18_data.prepare.ipynb #992eb3fa
@@ -299,7 +298,7 @@ def _examples(e, r):
     step_of = {lost['row']: lost['removed'] for lost in e.ask(_first_lost)}
     shown = r.filter(_.row.isin(list(step_of)))
     shown = shown.select('row', 'product_id', 'rating', 'title', text=_.text.left(160))
-    return {step_of[review.pop('row')]: review for review in e.rows(shown)}
+    return {step_of[review.pop('row')]: dict(example=review) for review in e.rows(shown)}
 
 # %% ../../nbs/18_data.prepare.ipynb #ffc16271
 def _rows_in_and_out(n, removed, examples={}):
@@ -307,8 +306,7 @@ def _rows_in_and_out(n, removed, examples={}):
     found = []
     for step, m in removed.items():
         why = _why.get(step, '')
-        found.append(dict(step=step, before=n, removed=m, after=n - m, why=why))
-        if step in examples: found[-1]['example'] = examples[step]
+        found.append(dict(step=step, before=n, removed=m, after=n - m, why=why) | examples.get(step, {}))
         n -= m
     return found
 
