@@ -102,12 +102,10 @@ _each = re.compile(r' ?(?:for|pour|für|por|x|×|@|/|[.,:]*) ?') # or it is the 
 # %% ../../nbs/14_data.values.ipynb #c121a874
 def _which_are_money(signs, middle):
     "Which of the amounts are money, by the signs of each; an empty list where it is not clear."
-    own = list(map(any, signs))
-    money = own.copy()
+    money = list(map(any, signs))
     for i, between in enumerate(middle):
         if _range.fullmatch(between):
-            money[i] |= own[i + 1]
-            money[i + 1] |= own[i]
+            money[i] = money[i + 1] = money[i] or money[i + 1]
     several = any(_each.fullmatch(s) and a != b
         for s, a, b in zip(middle, money, money[1:]))
     return [] if several else money
@@ -388,11 +386,8 @@ def _document(
     t, # Products with title, brand, categories, features, description
 ):     # A text column
     "A product as encoders read it: a line for each of its parts that is not empty."
-    text = t.title
-    for part in (t.brand, t.categories.join(' > '), t.features.join(' '), t.description):
-        part = part.fill_null('') # an engine may join nothing to null
-        text = text + (part == '').ifelse('', '\n' + part)
-    return text
+    parts = ibis.array([t.title, t.brand, t.categories.join(' > '), t.features.join(' '), t.description])
+    return parts.filter(lambda part: part.length() > 0).join('\n').fill_null('') # an engine may join nothing to null
 
 # %% ../../nbs/14_data.values.ipynb #1633493b
 _with_pictures = 'images image imageURLHighRes imageURL imUrl'.split()
