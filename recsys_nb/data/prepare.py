@@ -399,11 +399,11 @@ _after = 'SELECT (SELECT count(*) FROM all_interactions) AS had, (SELECT count(*
 # %% ../../nbs/18_data.prepare.ipynb #4a3f8742
 def _rows_of_steps(e, r):
     "The steps that reviews, interactions and products went through."
-    removed = {x['removed']: x['n'] for x in e.ask(_losses)}
     lines, bad_lines, nameless, had, pages, bad_pages, listed = e.ask(_before)[0].values()
     had_in_parts, kept = e.local.ask(_after)[0].values()
-    of_reviews = dict(quarantined=bad_lines) | dict.fromkeys(_of_reviews, 0) | removed
-    of_had = dict(quarantined=bad_lines) | {k: removed.get(k, 0) for k in _of_the_line} | {'unknown user': nameless}
+    of_reviews = dict(quarantined=bad_lines) | dict.fromkeys(_of_reviews, 0)
+    of_reviews |= {lost['removed']: lost['n'] for lost in e.ask(_losses)}
+    of_had = {step: of_reviews[step] for step in ('quarantined', *_of_the_line)} | {'unknown user': nameless}
     of_had['same moment'] = lines - sum(of_had.values()) - had
     of_had['no date'] = had - had_in_parts
     of_products = {
