@@ -79,8 +79,8 @@ def in_categories(
     categories:list, # Names of levels, such as 'Webcams'; case does not matter
 ):                   # A boolean column
     "Whether one of the names is a level of a product's category path."
-    path = ('>' + t.categories.join('>').fill_null('') + '>').lower()
-    return ibis.or_(*(path.contains(f'>{c.strip().lower()}>')
+    levels = t.categories.map(lambda level: level.lower())
+    return ibis.or_(*(levels.contains(c.strip().lower())
         for c in categories))
 
 # %% ../../nbs/15_data.cleaning.ipynb #648b3849
