@@ -27,9 +27,9 @@ def _fill_in(
     **slots,            # What to put in place of `<slots>`; may hold alternatives too
 ) -> str:               # A sentence that starts with a capital letter
     "Write one of the sentences that a template stands for."
-    s, found = re.sub(r'<(\w+)>', lambda m: slots[m[1]], template), True
-    while found:
-        s, found = re.subn(r'\{([^{}]*)\}', lambda m: rng.choice(m[1].split('|')), s, count=1)
+    s = re.sub(r'<(\w+)>', lambda m: slots[m[1]], template)
+    while '{' in s:
+        s = re.sub(r'\{([^{}]*)\}', lambda m: rng.choice(m[1].split('|')), s, count=1)
     return s[:1].upper() + s[1:]
 
 # %% ../../nbs/10_data.sample_store.ipynb #5138234e
@@ -80,8 +80,9 @@ def _hidden(kind, i, rng):
     tier = attributes['tier'][turn % 3]
     of_tier = _invented['tiers'][tier]
     price = kind['price'] * of_tier['price_factor'] * rng.uniform(.8, 1.25)
+    asin = _id(rng)
     return dict(
-        product_id=_id(rng),
+        product_id=asin,
         category=kind['name'],
         purpose=kind['purposes'][nth],
         noise=attributes['noise'][turn % 2] if kind['sound'] else None,
@@ -89,7 +90,9 @@ def _hidden(kind, i, rng):
         size=rng.choice(attributes['size']),
         tier=tier,
         quality=rng.choices(attributes['quality'], of_tier['quality_odds'])[0],
-        price=round(round(price) - .01, 2))
+        price=round(round(price) - .01, 2),
+        family=asin,
+        children=[_id(rng) for _ in range(rng.randrange(1, 4))])
 
 # %% ../../nbs/10_data.sample_store.ipynb #50ae210b
 _svg = (
@@ -105,7 +108,7 @@ def _picture(says, hue):
 
 # %% ../../nbs/10_data.sample_store.ipynb #3b7276c6
 def _invented_page(p, rng):
-    "The metadata line of product `p`, in the seller's words."
+    "The metadata line of product `p`, in the seller's words, with the product itself as `told`."
     kind, brand = _kinds[p['category']], rng.choice(_invented['brands'])
     series = f'{rng.choice(_invented["series"])} {rng.choice("ABCDEKMPRTX")}{rng.randrange(100, 999)}'
     bullets = [_fill_in(rng.choice(_invented['sellers'][p[a]]), rng)
@@ -133,7 +136,8 @@ def _invented_page(p, rng):
         categories=kind['path'],
         details={'Brand': brand, 'Color': colour, 'Series': series},
         parent_asin=p['product_id'],
-        bought_together=None)
+        bought_together=None,
+        told=p)
 
 # %% ../../nbs/10_data.sample_store.ipynb #985457ec
 def _invented_mood(kind, p, rng):
@@ -176,8 +180,9 @@ def _invented_text(kind, p, brand, invented, rng):
     return found
 
 # %% ../../nbs/10_data.sample_store.ipynb #a15f13e3
-def _invented_review(p, page, user, when, seen, rng):
-    "A review line, with what the truth file remembers of it as `told`."
+def _invented_review(page, user, when, seen, rng):
+    "A review line, with what the truth holds of it as `told`."
+    p = page['told']
     kind = _kinds[p['category']]
     text, level, mentions = _invented_text(kind, p, page['store'], seen, rng)
     rating = rng.choices(range(1, 6), _star_odds(level))[0]
@@ -220,21 +225,22 @@ def _loved(products, rng):
 
 # %% ../../nbs/10_data.sample_store.ipynb #1bb30bc2
 def _purchases(products, n, rng):
-    "`n` different pairs of a user and the number of a product, each with a time of its own."
+    "`n` different pairs of a user and a product, each with a time of its own."
     users = [_invented_user(rng) for _ in range(n // 4)]
     busy = list(accumulate((i + 1)**-.4 for i in range(len(users))))
     loved = _loved(products, rng)
-    launch = [_launch(rng) for _ in products]
+    launch = {p['product_id']: _launch(rng) for p in products}
     pairs, times = set(), set()
     while len(pairs) < n:
         (user, taste), = rng.choices(users, cum_weights=busy)
-        i, = rng.choices(range(len(products)), cum_weights=loved[taste])
-        when = launch[i] + int((_last - launch[i]) * rng.random()**1.3)
-        if (user, i) in pairs or when in times:
+        p, = rng.choices(products, cum_weights=loved[taste])
+        asin = p['product_id']
+        when = launch[asin] + int((_last - launch[asin]) * rng.random()**1.3)
+        if (user, asin) in pairs or when in times:
             continue
-        pairs.add((user, i))
+        pairs.add((user, asin))
         times.add(when)
-        yield user, i, when
+        yield user, asin, when
 
 # %% ../../nbs/10_data.sample_store.ipynb #943ce6c7
 _review_defects = """
@@ -321,32 +327,32 @@ def _extra_lines(honest, n, again, rng):
     counts = {k: max(1, round(share * n)) for k, share in _extra_shares.items()}
     exact, second, near, orphans = (list(islice(picks, k)) for k in counts.values())
     more = [dict(r) for r in exact] + [again(r) for r in second]
-    users = [_invented_user(rng)[0] for _ in range(n)]
+    def with_strangers(lines):
+        return zip(lines, [_invented_user(rng)[0] for _ in range(n)])
     more += [r | dict(text=_disguised(r['text'], rng), user_id=user, timestamp=_later(r, rng))
-        for r, user in zip(near, users)]
-    users = [_invented_user(rng)[0] for _ in range(n)]
-    for r, user in zip(orphans, users):
+        for r, user in with_strangers(near)]
+    for r, user in with_strangers(orphans):
         other, asin = again(r), _id(rng)
         more.append(other | dict(asin=asin, parent_asin=asin, user_id=user))
     return more, counts
 
 # %% ../../nbs/10_data.sample_store.ipynb #d8cc51eb
-def _variants(products, pages, reviews, n, rng):
-    "`n` variants of products that have some reviews, and not too many; their pages, and their copies of the reviews."
+def _variants(pages, reviews, n, rng):
+    "Pages of `n` variants of products that have some reviews, and not too many, and their copies of the reviews."
     n_reviews = Counter(r['parent_asin'] for r in reviews if r['told']['mentions'])
-    most = 2 * len(reviews) / len(products)
-    some = [(p, page) for p, page in zip(products, pages) if 2 <= n_reviews[p['product_id']] <= most]
-    variants, their_pages, copies = [], [], []
-    for p, page in rng.sample(some, n):
+    most = 2 * len(reviews) / len(pages)
+    some = [page for page in pages if 2 <= n_reviews[page['parent_asin']] <= most]
+    variants, copies = [], []
+    for page in rng.sample(some, n):
         asin, old = _id(rng), page['details']['Color']
         colour = rng.choice([c for c in _invented['colours'] if c != old])
-        variants.append(p | dict(product_id=asin))
-        their_pages.append(page | dict(
+        variants.append(page | dict(
             title=page['title'].replace(f'({old})', f'({colour})'),
             parent_asin=asin,
-            details=page['details'] | {'Color': colour}))
-        copies += [r | dict(asin=asin, parent_asin=asin) for r in reviews if r['parent_asin'] == p['product_id']]
-    return variants, their_pages, copies
+            details=page['details'] | {'Color': colour},
+            told=page['told'] | dict(product_id=asin)))
+        copies += [r | dict(asin=asin, parent_asin=asin) for r in reviews if r['parent_asin'] == page['parent_asin']]
+    return variants, copies
 
 # %% ../../nbs/10_data.sample_store.ipynb #e99f0846
 def _products(n, rng):
@@ -355,12 +361,8 @@ def _products(n, rng):
     others = n - len(_kinds)
     chosen = [*_kinds.values(), *(shares[i * len(shares) // others]
         for i in range(others))]
-    turns, products = defaultdict(count), []
-    for kind in chosen:
-        p = _hidden(kind, next(turns[kind['name']]), rng)
-        children = [_id(rng) for _ in range(rng.randrange(1, 4))]
-        products.append(p | dict(family=p['product_id'], children=children))
-    return products
+    turns = defaultdict(count)
+    return [_hidden(kind, next(turns[kind['name']]), rng) for kind in chosen]
 
 # %% ../../nbs/10_data.sample_store.ipynb #bb0c6d63
 def _add_averages(pages, reviews):
@@ -379,31 +381,32 @@ def _make(n_products, n_reviews, seed):
     rng, seen, n_variants = random.Random(seed), set(), n_products // 20
     products = _products(n_products - n_variants, rng)
     pages = [_invented_page(p, rng) for p in products]
-    numbers = {p['product_id']: i for i, p in enumerate(products)}
-    def write(user, i, when):
-        return _invented_review(products[i], pages[i], user, when, seen, rng)
+    page_of = {page['parent_asin']: page for page in pages}
+    def write(user, asin, when):
+        return _invented_review(page_of[asin], user, when, seen, rng)
     def again(r):
-        return write(r['user_id'], numbers[r['parent_asin']], when=_later(r, rng))
+        return write(r['user_id'], r['parent_asin'], when=_later(r, rng))
     reviews = [write(*bought) for bought in _purchases(products, n_reviews, rng)]
-    variants, their_pages, copies = _variants(products, pages, reviews, n_variants, rng)
-    families = {p['family'] for p in variants}
+    variants, copies = _variants(pages, reviews, n_variants, rng)
+    families = {page['told']['family'] for page in variants}
     def others(lines):
         return [o for o in lines if o['parent_asin'] not in families]
     of_reviews, free = _plant(others(reviews), _review_defects, rng)
     more, added = _extra_lines(free, n_reviews, again, rng)
     of_reviews |= added | dict(variant_copies=len(copies), unreadable_lines=2)
     reviews += copies + more
-    _add_averages([*pages, *their_pages], reviews)
+    _add_averages(pages + variants, reviews)
     of_pages, free = _plant(others(pages), _page_defects, rng)
-    unreviewed = set(numbers) - {r['parent_asin'] for r in reviews}
+    unreviewed = set(page_of) - {r['parent_asin'] for r in reviews}
     of_pages |= dict(
         variant_products=n_variants,
         exact_duplicates=2,
         unreadable_lines=1,
         without_reviews=len(unreviewed))
-    pages += their_pages
+    pages += variants
+    products = [page.pop('told') for page in pages]
     rng.shuffle(reviews)
-    return [*products, *variants], pages + rng.sample(pages, 2), reviews, dict(reviews=of_reviews, meta=of_pages)
+    return products, pages + rng.sample(pages, 2), reviews, dict(reviews=of_reviews, meta=of_pages)
 
 # %% ../../nbs/10_data.sample_store.ipynb #898182b3
 def _write_lines(path, lines, torn, rng):
