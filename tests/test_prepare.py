@@ -477,7 +477,7 @@ def test_a_line_above_16_mb_is_set_aside(tmp_path):
     ]
 
 
-def test_patterns_hidden_files_and_the_sample_stores_truth(tmp_path):
+def test_patterns_and_hidden_files(tmp_path):
     s = make_sample_store(tmp_path / 's', n_products=30, n_reviews=180)
     (tmp_path / 's' / '.more.jsonl.gz.part.json').write_text('{}')
     for paths in (tmp_path / 's', str(tmp_path / 's' / '*.jsonl.gz')):
