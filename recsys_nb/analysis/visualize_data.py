@@ -27,10 +27,15 @@ def _counts_on(*axes):
         axis.set_major_formatter(_axis_number)
         axis.set_minor_formatter(NullFormatter())
 
+# %% ../../nbs/analysis/visualize_data.ipynb #c0dca3be
+def _note(ax, bars, notes):
+    "Write a note at the end of each bar."
+    ax.bar_label(bars, notes, padding=5, fontsize=9, color='#52606d')
+
 # %% ../../nbs/analysis/visualize_data.ipynb #031a50b6
 def _word_counts(texts):
     "How many words each text has that has any."
-    words = texts.fillna('').astype(str).str.split().str.len()
+    words = texts.str.split().str.len()
     return words[words > 0]
 
 # %% ../../nbs/analysis/visualize_data.ipynb #ca26eba9
@@ -60,23 +65,20 @@ def plot_ratings(
     if r.empty:
         return say_nothing(ax, 'Ratings by category', 'these reviews carry no stars')
     about = r.groupby('category').rating.agg(['mean', 'size']).sort_values('mean')
-    stars = r.rating.round().clip(1, 5).astype(int)
-    share = pd.crosstab(r.category, stars, normalize='index')
-    share = share.reindex(about.index, columns=range(1, 6), fill_value=0).rename(columns='{} ★'.format)
-    share.plot.barh(stacked=True, color=star_colours, width=.78, lw=0, ax=ax)
-    for i, (mean, size) in enumerate(about.values):
-        ax.text(1.01, i, f'{mean:.2f}  ({_axis_number(size)})', va='center', fontsize=9, color='#52606d')
+    share = pd.crosstab(r.category, r.rating.round().astype(int), normalize='index')
+    share = share.reindex(about.index, columns=range(1, 6), fill_value=0).add_suffix(' ★')
+    share.plot.barh(stacked=True, color=star_colours, width=min(.78, .15 * len(share)), lw=0, ax=ax)
+    _note(ax, ax.containers[-1], [f'{mean:.2f}  ({_axis_number(size)})' for mean, size in about.values])
     ax.xaxis.set_major_formatter(PercentFormatter(1))
     ax.grid(False)
-    ax.legend(ncols=5, loc='upper left', bbox_to_anchor=(-.02, -.17), frameon=False, handlelength=1, columnspacing=1.2)
-    spare = max(0, (4 - len(share)) / 2)
+    ax.legend(ncols=5, loc='upper left', bbox_to_anchor=(-.02, -.17), frameon=False)
     return finish_plot(
         ax,
         'Ratings by category',
         xlabel='share of the reviews; right: mean (reviews)',
         ylabel='',
         xlim=(0, 1),
-        ylim=(-.6 - spare, len(share) - .4 + spare))
+        ylim=(-.5, len(share) - .5))
 
 # %% ../../nbs/analysis/visualize_data.ipynb #e37f3be6
 def plot_lengths(
@@ -92,22 +94,13 @@ def plot_lengths(
         if words.empty:
             continue
         label = f'{name}: median {words.median():.0f} words, {(words > words_read).mean():.0%} over {words_read}'
-        bins = np.unique(np.geomspace(1, max(words.max(), 2), 32).round())
-        edges = np.append(bins - .5, bins[-1] + .5)
-        ax.hist(
-            words,
-            edges,
-            weights=np.full(len(words), 1 / len(words)),
-            color=colour,
-            alpha=.55,
-            label=label)
-    if not ax.patches:
-        return say_nothing(ax, 'Length of the texts', 'there are no texts')
+        edges = np.unique(np.geomspace(1, words.max() + 1, 32).round()) - .5
+        sns.histplot(words, bins=edges, stat='proportion', lw=0, color=colour, alpha=.55, label=label, ax=ax)
     ax.axvline(words_read, color=muted, ls='--', lw=1)
     ax.yaxis.set_major_formatter(PercentFormatter(1, 0))
     ax.legend(frameon=False, loc='upper left')
-    top = 1.3 * ax.get_ylim()[1]
-    finish_plot(ax, 'Length of the texts', xscale='log', xlabel='words', ylabel='share', ylim=(0, top))
+    ax.margins(y=.3)
+    finish_plot(ax, 'Length of the texts', xscale='log', xlabel='words', ylabel='share')
     _counts_on(ax.xaxis)
     return ax
 
@@ -132,11 +125,8 @@ def plot_prices(
         color='#a9cbe0',
         linecolor='#34495e',
         linewidth=1,
-        fliersize=0,
+        fliersize=3,
         width=min(.62, .15 * len(order)))
-    some = known.sample(min(len(known), 2000), random_state=0)
-    jitter = np.random.default_rng(0).uniform(-1, 1, len(some)) * min(.2, .05 * len(order))
-    ax.scatter(some.price, order.get_indexer(some.category) + jitter, s=6, color=accent, alpha=.5, lw=0, zorder=3)
     title = f'Prices ({1 - len(known) / len(p):.0%} of {_axis_number(len(p))} products have none)'
     finish_plot(ax, title, xscale='log', xlabel='price', ylabel='', ylim=(len(order) - .5, -.5))
     _counts_on(ax.xaxis)
@@ -145,8 +135,6 @@ def plot_prices(
 # %% ../../nbs/analysis/visualize_data.ipynb #b0430d50
 def _time_step(days):
     "What to count reviews by: its name, pandas' name of it, and how its date is written."
-    if days > 12 * 365:
-        return 'year', 'Y', '%Y'
     return ('month', 'M', '%b\n%Y') if days > 100 else ('day', 'D', None)
 
 # %% ../../nbs/analysis/visualize_data.ipynb #30b4d0ca
