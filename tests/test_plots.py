@@ -116,11 +116,6 @@ def test_prices_below_one_are_told():
     }
 
 
-def test_the_same_prices_are_drawn_at_the_same_places():
-    first, again = (plots.plot_prices(Data()).collections[-1].get_offsets().tolist() for _ in range(2))
-    assert len(first) == 9 and first == again
-
-
 def test_what_is_not_there_is_not_drawn():
     before = pd.DataFrame(dict(epoch=[0.0], val_loss=[1.0]))  # no epoch has been trained
     assert plot_metric({'a': before}, 'seconds').get_title(loc='left') == 'Seconds of training'

@@ -12,19 +12,15 @@ from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 from ..core.plots import accent, axes_or_new, finish_plot, muted, part_colours, say_nothing, star_colours
 from ..data.prepare import PreparedData
 
-# %% ../../nbs/analysis/visualize_data.ipynb #d845b97f
-def _axis_number(x, pos=None):
-    if x < 10_000:
-        return f'{x:,.6g}'
-    return f'{x/1000:,.0f}k' if x < 1e6 else f'{x/1e6:,.1f}m'
-
 # %% ../../nbs/analysis/visualize_data.ipynb #109797df
+_number = '{x:,.10g}' # how an axis writes it: 0.05, 950, 12,300
+
 def _counts_on(*axes):
     "Readable numbers on logarithmic axes: 1, 2, 5, 10, 20 … and no powers."
     for axis in axes:
         decades = np.ptp(np.log10(axis.get_view_interval()))
         axis.set_major_locator(LogLocator(subs=(1,) if decades > 2.5 else (1, 2, 5)))
-        axis.set_major_formatter(_axis_number)
+        axis.set_major_formatter(_number)
         axis.set_minor_formatter(NullFormatter())
 
 # %% ../../nbs/analysis/visualize_data.ipynb #c0dca3be
@@ -35,7 +31,7 @@ def _note(ax, bars, notes):
 # %% ../../nbs/analysis/visualize_data.ipynb #031a50b6
 def _word_counts(texts):
     "How many words each text has that has any."
-    words = texts.str.split().str.len()
+    words = texts.fillna('').astype(str).str.split().str.len()
     return words[words > 0]
 
 # %% ../../nbs/analysis/visualize_data.ipynb #ca26eba9
@@ -68,7 +64,7 @@ def plot_ratings(
     share = pd.crosstab(r.category, r.rating.round().astype(int), normalize='index')
     share = share.reindex(about.index, columns=range(1, 6), fill_value=0).add_suffix(' ★')
     share.plot.barh(stacked=True, color=star_colours, width=min(.78, .15 * len(share)), lw=0, ax=ax)
-    _note(ax, ax.containers[-1], [f'{mean:.2f}  ({_axis_number(size)})' for mean, size in about.values])
+    _note(ax, ax.containers[-1], [f'{mean:.2f}  ({size:,.0f})' for mean, size in about.values])
     ax.xaxis.set_major_formatter(PercentFormatter(1))
     ax.grid(False)
     ax.legend(ncols=5, loc='upper left', bbox_to_anchor=(-.02, -.17), frameon=False)
@@ -127,15 +123,10 @@ def plot_prices(
         linewidth=1,
         fliersize=3,
         width=min(.62, .15 * len(order)))
-    title = f'Prices ({1 - len(known) / len(p):.0%} of {_axis_number(len(p))} products have none)'
+    title = f'Prices ({1 - len(known) / len(p):.0%} of {len(p):,} products have none)'
     finish_plot(ax, title, xscale='log', xlabel='price', ylabel='', ylim=(len(order) - .5, -.5))
     _counts_on(ax.xaxis)
     return ax
-
-# %% ../../nbs/analysis/visualize_data.ipynb #b0430d50
-def _time_step(days):
-    "What to count reviews by: its name, pandas' name of it, and how its date is written."
-    return ('month', 'M', '%b\n%Y') if days > 100 else ('day', 'D', None)
 
 # %% ../../nbs/analysis/visualize_data.ipynb #30b4d0ca
 def plot_activity(
@@ -148,7 +139,8 @@ def plot_activity(
     if r.empty:
         return say_nothing(ax, 'Activity over time', 'these reviews carry no dates')
     when = pd.to_datetime(r.timestamp, unit='ms')
-    unit, step, told = _time_step((when.max() - when.min()).days)
+    long = (when.max() - when.min()).days > 100
+    unit, step, told = ('month', 'M', '%b\n%Y') if long else ('day', 'D', None)
     steps = when.dt.to_period(step)
     edges = pd.period_range(steps.min(), steps.max() + 1, freq=step).to_timestamp()
     by_part = dict(list(when.groupby(r.part, sort=False)))
@@ -158,7 +150,7 @@ def plot_activity(
         stacked=True,
         color=[part_colours[part] for part in by_part],
         lw=0,
-        label=[f'{part} ({_axis_number(len(own))})' for part, own in by_part.items()])
+        label=[f'{part} ({len(own):,})' for part, own in by_part.items()])
     ax.margins(x=.01, y=.25)
     dates = DateFormatter(told) if told else ConciseDateFormatter(ax.xaxis.get_major_locator())
     ax.xaxis.set_major_formatter(dates)
@@ -177,23 +169,17 @@ def plot_long_tail(
         return say_nothing(ax, 'Long tail', 'there are no reviews')
     n = len(data.products)
     rank = np.arange(1, len(counts) + 1)
-    head = counts.values[:max(1, round(.2 * n))]
-    ax.fill_between(
-        rank[:len(head)],
-        head,
-        .5,
-        color=accent,
-        alpha=.25,
-        lw=0)
-    ax.plot(rank, counts.values, color=accent, lw=2.2)
+    top = rank <= max(1, .2 * n)
+    ax.fill_between(rank, counts, .5, where=top, color=accent, alpha=.25, lw=0)
+    ax.plot(rank, counts, color=accent, lw=2.2)
     finish_plot(
         ax,
-        f'Long tail: 20% of products, {head.sum() / counts.sum():.0%} of reviews',
+        f'Long tail: 20% of products, {counts[top].sum() / counts.sum():.0%} of reviews',
         xscale='log',
         yscale='log',
         xlim=(1, max(n, 2)),
         ylim=(.8, 1.5 * counts.max()),
-        xlabel=f'product, by popularity ({_axis_number(n - len(counts))} of {_axis_number(n)} have no review)',
+        xlabel=f'product, by popularity ({n - len(counts):,} of {n:,} have no review)',
         ylabel='reviews')
     _counts_on(ax.xaxis, ax.yaxis)
     return ax
@@ -211,22 +197,12 @@ def plot_removed(
     title = f'What cleaning removed: {gone.sum():,} of {total:,} lines ({gone.sum() / max(total, 1):.1%})'
     if gone.empty:
         return say_nothing(ax, title, 'every line was kept')
-    bars = ax.barh(
-        gone.index,
-        gone,
-        color=accent,
-        height=min(.7, .14 * len(gone)))
-    told = [f'{n:,}  ({n / total:.1%})'
-        for n in gone]
-    ax.bar_label(bars, told, padding=5, fontsize=9, color='#52606d')
-    ax.xaxis.set_major_formatter(_axis_number)
+    bars = ax.barh(gone.index, gone, color=accent, height=min(.7, .14 * len(gone)))
+    _note(ax, bars, [f'{n:,}  ({n / total:.1%})' for n in gone])
+    ax.xaxis.set_major_formatter(_number)
     ax.grid(False, axis='y')
-    return finish_plot(
-        ax,
-        title,
-        xlabel='lines',
-        xlim=(0, 1.2 * gone.max()),
-        ylim=(len(gone) - .4, -.6))
+    ax.margins(x=.2)
+    return finish_plot(ax, title, xlabel='lines', ylim=(len(gone) - .4, -.6))
 
 # %% ../../nbs/analysis/visualize_data.ipynb #82bf3d12
 def _missing_shares(
@@ -236,7 +212,7 @@ def _missing_shares(
     def empty(v):
         return not len(v) if hasattr(v, '__len__') else pd.isna(v)
     both = dict(
-        products=data.products.drop(columns=['product_id', 'family_id', 'text'], errors='ignore'),
+        products=data.products.drop(columns=['product_id', 'family_id', 'text']),
         reviews=_all_reviews(data)[['title', 'text', 'rating', 'timestamp', 'user_id']])
     return pd.concat({k: d.map(empty).mean() for k, d in both.items() if len(d)})
 
@@ -248,14 +224,10 @@ def plot_missing(
     "Share of products and reviews that lack a field."
     ax = axes_or_new(ax)
     shares = _missing_shares(data).sort_values()
-    names = [f'{field} · {what[:-1]}'
-        for what, field in shares.index]
-    colours = [accent if what == 'products' else part_colours['val']
-        for what, field in shares.index]
+    names = [f'{field} · {what[:-1]}' for what, field in shares.index]
     ax.barh(names, 1, color='#f0f2f5', height=.7)
-    bars = ax.barh(names, shares, color=colours, height=.7)
-    told = [f'{share:.1%}' if share else 'none' for share in shares]
-    ax.bar_label(bars, told, padding=4, fontsize=9, color='#52606d')
+    bars = ax.barh(names, shares, color=accent, height=.7)
+    _note(ax, bars, [f'{share:.1%}' if share else 'none' for share in shares])
     ax.xaxis.set_major_formatter(PercentFormatter(1))
     ax.grid(False)
     return finish_plot(ax, 'What is missing, after cleaning', xlim=(0, 1.12), xlabel='share without')
