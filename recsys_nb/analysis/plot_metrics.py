@@ -24,23 +24,15 @@ def run_metrics(
     "The figures of a run; `RecsysError` where it has none yet."
     rows = read_metrics(run)
     if not rows: raise RecsysError(f'{run.path.name}: no epoch is done yet, so there is nothing to plot')
-    d = pd.DataFrame(rows).apply(pd.to_numeric, errors='coerce')
-    if 'epoch' not in d: raise RecsysError(f'{run.path/"metrics.csv"}: expected a column "epoch"')
+    d = pd.DataFrame(rows).apply(pd.to_numeric, errors='coerce').dropna(axis=1, how='all')
     return d.sort_values('epoch', ignore_index=True)
-
-# %% ../../nbs/analysis/plot_metrics.ipynb #3cf8a755
-def _setting(name, value):
-    "A setting in words: 'lr 0.0001', 'tied', 'untied', 'not informative'."
-    if name == 'tied' and not value: return 'untied'
-    if not isinstance(value, bool): return f'{name} {value}'
-    return name if value else f'not {name}'
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #2345c2cb
 def _labels(runs):
     "What to call each run in a legend: the settings that differ, or else its name."
     told = [asdict(r.config) for r in runs]
     differ = [k for k in told[0] if len({str(settings[k]) for settings in told}) > 1]
-    labels = [', '.join(_setting(k, settings[k]) for k in differ) for settings in told]
+    labels = [', '.join(f'{k}={settings[k]}' for k in differ) for settings in told]
     return labels if differ and len(set(labels)) == len(runs) else [r.name for r in runs]
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #a0f0b4fb
@@ -68,7 +60,7 @@ def _better(column):
 # %% ../../nbs/analysis/plot_metrics.ipynb #0e65942d
 def _figures_of(frames):
     "The columns that at least one run has a figure in, the known ones first."
-    have = pd.concat(frames).dropna(axis=1, how='all').columns
+    have = pd.concat(frames).columns
     return [c for c in dict.fromkeys([*_titles, *have]) if c in have and c not in _not_drawn]
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #aed2836a
@@ -83,11 +75,9 @@ _chosen_by = {'val_ndcg@10', 'val_rmse'} # what the best epoch of an encoder and
 def _chance(ax, level):
     "A dotted line for a model that recommends at random."
     ax.axhline(level, color=muted, ls=':', lw=1)
-    ax.annotate(
-        f'by chance: {level:.2g}', (1, level),
-        xycoords=('axes fraction', 'data'),
-        xytext=(-3, 2),
-        textcoords='offset points',
+    ax.text(
+        1, level, f'by chance: {level:.2g}',
+        transform=ax.get_yaxis_transform(),
         ha='right',
         va='bottom',
         fontsize=8,
@@ -123,7 +113,7 @@ def plot_metric(
     way = _better(column)
     shown = {}
     for i, (label, d) in enumerate(frames.items()):
-        if column not in d or d[column].isna().all(): continue
+        if column not in d: continue
         shown[i] = d.set_index('epoch')[column].dropna()
         ax.plot(shown[i], marker='o', ms=4, label=label, **_run_style(i))
     if way: _mark_best(ax, shown, column)
@@ -131,7 +121,7 @@ def plot_metric(
         for n in {d.val_candidates.iloc[-1] for d in frames.values() if 'val_candidates' in d}: _chance(ax, 1/n)
     last = max(1, pd.concat(frames).epoch.max())
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.margins(.08, .18)
+    ax.margins(y=.18)
     ax.set_xlim(-.08*last, 1.08*last) # from before training, in all plots alike
     if shown and 'seconds' in column: ax.set_ylim(0, 1.15*ax.dataLim.y1)
     title = _titles.get(column, column)
@@ -168,7 +158,6 @@ def plot_runs(
 ):             # The figure
     "Everything there is about one or more runs, over their epochs."
     runs = [find_run(r, root=root) for r in listify(runs)]
-    if not runs: raise RecsysError('no run was given, so there is nothing to plot')
     if len({r.kind for r in runs}) > 1:
         raise RecsysError('encoder and score runs have no figures in common; plot them apart')
     named = dict(zip(_labels(runs), runs))
