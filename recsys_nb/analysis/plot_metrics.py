@@ -85,13 +85,12 @@ def _chance(ax, level):
 
 # %% ../../nbs/analysis/plot_metrics.ipynb #84f58f16
 def _mark_best(ax, shown, column):
-    "Write the best value of each run, on the better side, or where there is room."
+    "Write the best value of each run, on the better side, or of several the highest above and the others below."
     lower = _better(column) == 'lower'
-    best = {i: figure.idxmin() if lower else figure.idxmax() for i, figure in shown.items()}
-    for i, epoch in best.items():
-        value, colour = shown[i][epoch], _run_style(i)['color']
-        rivals = [shown[j][e] for j, e in best.items() if e == epoch]
-        above = value == max(rivals) if len(rivals) > 1 else not lower
+    best = {i: figure.min() if lower else figure.max() for i, figure in shown.items()}
+    for i, value in best.items():
+        epoch, colour = shown[i].eq(value).idxmax(), _run_style(i)['color']
+        above = value == max(best.values()) if len(best) > 1 else not lower
         if column in _chosen_by: ax.plot(epoch, value, 'o', ms=11, mfc='none', mec=colour, mew=1.6)
         ax.annotate(
             f'{value:.3g}', (epoch, value),
