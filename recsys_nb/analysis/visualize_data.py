@@ -193,10 +193,10 @@ def plot_removed(
     ax = axes_or_new(ax)
     steps = pd.DataFrame(data.report['steps']['reviews'], columns=['step', 'removed', 'after'])
     gone = steps[steps.removed > 0].set_index('step').removed
-    total = gone.sum() + steps.after[-1:].sum()
-    title = f'What cleaning removed: {gone.sum():,} of {total:,} lines ({gone.sum() / max(total, 1):.1%})'
     if gone.empty:
-        return say_nothing(ax, title, 'every line was kept')
+        return say_nothing(ax, 'What cleaning removed', 'every line was kept')
+    total = gone.sum() + steps.after.iloc[-1]
+    title = f'What cleaning removed: {gone.sum():,} of {total:,} lines ({gone.sum() / total:.1%})'
     bars = ax.barh(gone.index, gone, color=accent, height=min(.7, .14 * len(gone)))
     _note(ax, bars, [f'{n:,}  ({n / total:.1%})' for n in gone])
     ax.xaxis.set_major_formatter(_number)
