@@ -167,12 +167,11 @@ def _known_choices():
 def fastest(
     question, # What is chosen, as 'encoding with bert 6x384'
     ways,     # A function without arguments that returns the ways, see `time_ways`; only called if nothing is known
-    clock=perf_counter, # What times the ways
 ) -> Choice:
     "The fastest way on this machine, measured once and remembered."
     known = _known_choices()
     if question in known: return known[question]
-    choice, everything = time_ways(ways(), clock=clock), _all_choices()
+    choice, everything = time_ways(ways()), _all_choices()
     everything.setdefault(_key(), {})[question] = choice
     with suppress(OSError, RecsysError): # a home that cannot be written to: the next process measures again
         write_json(cache_folder()/'choices.json', everything)
