@@ -38,10 +38,10 @@ def _carried_model():
 
 # %% ../../nbs/01_core.machine.ipynb #69d33d4c
 def _cached_model(name):
-    "The model's folder in the Hugging Face cache, or `None`."
+    "The model's folder in the Hugging Face cache, or `None`; `RecsysError` for what the hub takes for no name."
     from huggingface_hub import try_to_load_from_cache
     try: found = try_to_load_from_cache(name, 'modules.json')
-    except ValueError: return None # a path that is not there, and no name of the hub
+    except ValueError: raise RecsysError(f'{name}: no such folder, and no name on the Hugging Face hub') from None
     return Path(found).parent if isinstance(found, str) else None
 
 # %% ../../nbs/01_core.machine.ipynb #5e3e3fa8
@@ -51,8 +51,6 @@ def resolve_base(
     "Find the base encoder without a network where possible."
     name = os.path.expanduser(name) # the second of several with commas between was not expanded by the shell
     if name.strip() and Path(name).is_dir(): return name
-    if not re.fullmatch(r'\w[\w.-]*(/[\w.-]+)?', name):
-        raise RecsysError(f'{name}: no such folder, and no name on the Hugging Face hub')
     found = _cached_model(name)
     if not found and name in (base_encoder, Path(base_encoder).name): found = _carried_model()
     return str(found or name)
