@@ -12,7 +12,7 @@ from recsys_nb.models.export import export_run, same_everywhere
 from recsys_nb.models.score_model import ReviewMetadataScoreModel
 from test_encoders import write_base
 
-cpu = Preset('cpu', 'cpu', False)
+cpu = Preset('cpu', False)
 
 
 def open_onnx(path):

@@ -149,7 +149,7 @@ def test_a_runtime_whose_results_are_others_is_not_chosen_however_fast(monkeypat
     def work(way, places):
         return np.full((len(places), 4), wrong) if way.startswith('openvino') else np.ones((len(places), 4))
 
-    preset = machine.Preset('cpu', 'cpu', False, runtime='auto')
+    preset = machine.Preset('cpu', False, runtime='auto')
     chosen = encoding._quickest_way('encoding', network, preset, reader, len(texts), work)
     assert chosen.startswith('torch')
     assert any('its results are others' in str(choice) for choice in machine._known_choices().values())
@@ -203,7 +203,7 @@ def test_both_ways_of_attention_have_the_same_gradient(monkeypatch, plain):
     x = torch.randn(3, 2, 4, 10, 8, generator=torch.Generator().manual_seed(0)).requires_grad_()
     seen = torch.ones(2, 1, 10, 10, dtype=torch.bool)
     seen[1, ..., 6:] = False
-    on = machine.Preset('cpu', 'cpu', False)
+    on = machine.Preset('cpu', False)
     attend = torch.nn.functional.scaled_dot_product_attention
     with machine.steady_attention(on):
         attend(*x, attn_mask=seen).square().sum().backward()

@@ -20,7 +20,7 @@ from recsys_nb.training.score import ScoreTask, _affordable, train_score
 from test_encoders import word_tokenizer, write_base
 from test_training import in_two_processes
 
-cpu = Preset('cpu', 'cpu', False)
+cpu = Preset('cpu', False)
 
 
 @pytest.fixture(scope='module')
@@ -167,9 +167,9 @@ def test_batching_padding_and_order_do_not_matter(model):
 
 def test_bfloat16_scores_are_near_and_leave_the_model_as_it_was(model):
     inputs = model.inputs(pd.concat(14 * [reviews]), products)  # more than few
-    exact, _ = model.predict_inputs(inputs, 1, preset=Preset('cpu', 'cpu', False))
-    near, _ = model.predict_inputs(inputs, 1, preset=Preset('cpu', 'cpu', True))
-    again, _ = model.predict_inputs(inputs, 1, preset=Preset('cpu', 'cpu', False))
+    exact, _ = model.predict_inputs(inputs, 1, preset=Preset('cpu', False))
+    near, _ = model.predict_inputs(inputs, 1, preset=Preset('cpu', True))
+    again, _ = model.predict_inputs(inputs, 1, preset=Preset('cpu', False))
     assert 0 < np.abs(near - exact).max() < 0.05 and (again == exact).all()
 
 

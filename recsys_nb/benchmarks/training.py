@@ -120,7 +120,7 @@ def loss_of(
     n:int=256,              # Pairs, in batches of 64; at most all
 ) -> float:
     "The mean InfoNCE loss, computed exactly."
-    exact = Preset('cpu', 'cpu', False)
+    exact = Preset('cpu', False)
     sides = zip(texts_of(data, n), ('user', 'product'))
     q, p = (torch.tensor(model.encode(texts, side, preset=exact)) for texts, side in sides)
     return float(np.mean([info_nce(a, b, symmetric=False) for a, b in zip(q.split(64), p.split(64))]))

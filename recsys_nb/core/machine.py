@@ -50,7 +50,7 @@ def resolve_base(
 ) -> str:                  # A folder, or the name itself where only the hub can have it
     "Find the base encoder without a network where possible."
     name = os.path.expanduser(name) # the second of several with commas between was not expanded by the shell
-    if name.strip() and Path(name).is_dir(): return name
+    if name and Path(name).is_dir(): return name
     found = _cached_model(name)
     if not found and name in (base_encoder, Path(base_encoder).name): found = _carried_model()
     return str(found or name)
@@ -235,8 +235,7 @@ def _written_out_pays(bfloat16):
 @dataclass(frozen=True)
 class Preset:
     "What a computation runs on."
-    name:str             # 'cpu', 'cuda' or 'mps'
-    device:str           # As torch names it
+    device:str           # 'cpu', 'cuda' or 'mps'
     bfloat16:bool        # Whether to autocast to bfloat16
     encode_batch:int=16  # Texts encoded at once
     runtime:str='torch'  # What encodes: 'torch', 'openvino', 'auto': the fastest here, or 'fast': int8 may be it
@@ -262,19 +261,19 @@ def find_preset(
     if device not in have: raise RecsysError(f'preset {name!r}: this machine has none (it has {", ".join(have)})')
     if (device, form) == ('mps', 'bfloat16'): raise RecsysError(f'preset {name!r}: mps computes in float32 here')
     if device != 'cpu': return _graphics_preset(device, form)
-    if form and form != 'fast': return Preset('cpu', 'cpu', form == 'bfloat16') # by torch; else both are found out
+    if form and form != 'fast': return Preset('cpu', form == 'bfloat16') # by torch; else both are found out
     runtime = form or os.environ.get('RECSYS_RUNTIME', 'auto')
     if runtime == 'fast' and not (installed('openvino') and installed('nncf')):
         raise RecsysError('fast: int8 needs two more packages, `pip install openvino nncf`')
-    return Preset('cpu', 'cpu', bfloat16_pays(), runtime=runtime)
+    return Preset('cpu', bfloat16_pays(), runtime=runtime)
 
 # %% ../../nbs/01_core.machine.ipynb #9f9a9f2d
 def _graphics_preset(device, form):
     "On CUDA in bfloat16 where the card multiplies it; what only emulates it (before Ampere) is slower with it."
     import torch
-    if device == 'mps': return Preset('mps', 'mps', False, 256)
+    if device == 'mps': return Preset('mps', False, 256)
     half = form != 'float32' and torch.cuda.is_bf16_supported(including_emulation=False)
-    return Preset('cuda', 'cuda', half, 1024)
+    return Preset('cuda', half, 1024)
 
 # %% ../../nbs/01_core.machine.ipynb #bfb05e89
 def steady_attention(
