@@ -7,7 +7,7 @@ __all__ = ['plot_ratings', 'plot_lengths', 'plot_prices', 'plot_activity', 'plot
 
 # %% ../../nbs/analysis/visualize_data.ipynb #621c8e95
 import numpy as np, pandas as pd, seaborn as sns
-from matplotlib.dates import ConciseDateFormatter, DateFormatter
+from matplotlib.dates import DateFormatter
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 from ..core.plots import accent, axes_or_new, finish_plot, muted, part_colours, say_nothing, star_colours
 from ..data.prepare import PreparedData
@@ -27,12 +27,6 @@ def _counts_on(*axes):
 def _note(ax, bars, notes):
     "Write a note at the end of each bar."
     ax.bar_label(bars, notes, padding=5, fontsize=9, color='#52606d')
-
-# %% ../../nbs/analysis/visualize_data.ipynb #031a50b6
-def _word_counts(texts):
-    "How many words each text has that has any."
-    words = texts.fillna('').astype(str).str.split().str.len()
-    return words[words > 0]
 
 # %% ../../nbs/analysis/visualize_data.ipynb #ca26eba9
 def _gather(names, n=10):
@@ -86,7 +80,8 @@ def plot_lengths(
     ax = axes_or_new(ax)
     shown = ('reviews', _all_reviews(data).text, accent), ('products', data.products.text, part_colours['val'])
     for name, texts, colour in shown:
-        words = _word_counts(texts)
+        words = texts.fillna('').astype(str).str.split().str.len()
+        words = words[words > 0]
         if words.empty:
             continue
         label = f'{name}: median {words.median():.0f} words, {(words > words_read).mean():.0%} over {words_read}'
@@ -140,7 +135,7 @@ def plot_activity(
         return say_nothing(ax, 'Activity over time', 'these reviews carry no dates')
     when = pd.to_datetime(r.timestamp, unit='ms')
     long = (when.max() - when.min()).days > 100
-    unit, step, told = ('month', 'M', '%b\n%Y') if long else ('day', 'D', None)
+    unit, step, told = ('month', 'M', '%b\n%Y') if long else ('day', 'D', '%d %b\n%Y')
     steps = when.dt.to_period(step)
     edges = pd.period_range(steps.min(), steps.max() + 1, freq=step).to_timestamp()
     by_part = dict(list(when.groupby(r.part, sort=False)))
@@ -152,8 +147,7 @@ def plot_activity(
         lw=0,
         label=[f'{part} ({len(own):,})' for part, own in by_part.items()])
     ax.margins(x=.01, y=.25)
-    dates = DateFormatter(told) if told else ConciseDateFormatter(ax.xaxis.get_major_locator())
-    ax.xaxis.set_major_formatter(dates)
+    ax.xaxis.set_major_formatter(DateFormatter(told))
     ax.legend(frameon=False, loc='upper left', ncols=3, columnspacing=1.2)
     return finish_plot(ax, 'Activity over time', ylabel=f'reviews a {unit}')
 
