@@ -434,7 +434,7 @@ class SampleStore:
     meta:Path                 # The file of the product pages
     defects:dict              # How often each defect was planted, for `reviews` and for `meta`
     truth:pd.DataFrame        # A row per product: its id, hidden attributes, true price and family
-    review_truth:pd.DataFrame # A row per review: user, product, time, the best prediction, its variance, what it mentions
+    review_truth:pd.DataFrame # A row per review: user, product, time, best prediction, its variance, what it mentions
 
 # %% ../../nbs/10_data.sample_store.ipynb #6ad1acd2
 def make_sample_store(
