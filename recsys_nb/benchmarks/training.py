@@ -56,7 +56,7 @@ def texts_of(
 # %% ../../nbs/92_benchmarks.training.ipynb #a17e2aca
 def _config(batch_size, **settings):
     "What all ways have in common: dropout, all weights trained, one direction, no masking."
-    common = dict(dropout=True, frozen=0, query_tokens=128, warmup=0.)
+    common = dict(dropout=True, frozen=False, query_tokens=128, warmup=0.)
     return EncoderConfig(batch_size=batch_size, **(common | settings))
 
 # %% ../../nbs/92_benchmarks.training.ipynb #77f53c13
@@ -161,7 +161,7 @@ def training(
         return run
     peers = {'SentenceTransformerTrainer': way('SentenceTransformerTrainer', train_peer)}
     if not quick:
-        as_it_comes = dict(as_it_comes=True, dropout=False, frozen=1)
+        as_it_comes = dict(as_it_comes=True, dropout=False, frozen=True)
         peers['ours, as it comes'] = way('ours, as it comes', train_ours, **as_it_comes)
     if find_preset().bfloat16 and not quick:
         peers['the same with bf16=True'] = way('the same with bf16=True', train_peer, bfloat16=True)
@@ -184,7 +184,7 @@ def batch_cost(
             'from recsys_nb.benchmarks.training import *\n'
             'n_reviews, steps, batch_size = map(int, sys.argv[1:])\n'
             'data = first_pairs(store_data(n_reviews), steps*batch_size)\n'
-            'speed, _ = train_ours(data, steps, batch_size, piece=64, dropout=False, frozen=1)\n'
+            'speed, _ = train_ours(data, steps, batch_size, piece=64, dropout=False, frozen=True)\n'
             'print(json.dumps(dict(\n'
             '    batch_size=batch_size, peak_mb=round(peak_memory()), seconds_per_1000_pairs=1000/speed)))')
     return in_own_process(code, n_reviews, max(1, 128//batch_size), batch_size)

@@ -12,7 +12,6 @@ import torch
 import numpy as np
 from fastcore.basics import patch
 from fastcore.meta import delegates
-from torch import nn
 from ..core.files import RecsysError
 from ..core.runs import RunFolder
 from ..data.rows import read_column, read_rows
@@ -32,31 +31,17 @@ def _transformers(model):
     "The transformers inside the towers; a table of word vectors has none."
     return [tower[0].auto_model for tower in model.towers if hasattr(tower[0], 'auto_model')]
 
-def _bottom_up(transformer):
-    "The embeddings and the layers of a transformer, lowest first."
-    lists = [m for m in transformer.modules() if isinstance(m, nn.ModuleList)] # 'layer', 'layers', 'block' or 'h'
-    bottom = getattr(transformer, 'embeddings', None) or transformer.get_input_embeddings()
-    return [bottom, *max(lists, key=len, default=[])]
-
 # %% ../../nbs/43_training.encoder.ipynb #d805959b
 def settle(
     model:DualEncoderSBERT, # Changed in place
     dropout,                # Whether dropout stays on
-    frozen,                 # See `EncoderConfig`
+    frozen,                 # Whether the embeddings stay as they are
 ):
-    "Switch dropout off and freeze the bottom of each tower."
+    "Switch dropout off and freeze the embeddings of each tower."
     if not dropout: without_dropout(model)
-    _, *rest = model.towers[0]
-    projects = any(list(m.parameters()) for m in rest)
-    found = _transformers(model)
-    if frozen > 1 and not found: raise RecsysError(f'frozen={frozen}: a table of word vectors has no layers')
-    for t in found:
-        parts = _bottom_up(t)
-        n = len(parts)
-        if frozen > n: raise RecsysError(f'frozen={frozen}: expected at most {n}, the embeddings and {n - 1} layers')
-        if frozen == n > 1 and not projects:
-            raise RecsysError(f'frozen={frozen}: only a projection (`dim`) would leave anything to train')
-        for i, part in enumerate(parts): part.requires_grad_(i >= frozen)
+    for transformer in _transformers(model):
+        embeddings = getattr(transformer, 'embeddings', None) or transformer.get_input_embeddings()
+        embeddings.requires_grad_(not frozen)
 
 # %% ../../nbs/43_training.encoder.ipynb #b1c0de0a
 def backward_in_pieces(

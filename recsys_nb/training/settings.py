@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from ..core.files import RecsysError, read_json
 from ..core.machine import base_encoder
 from ..core.runs import RunFolder
-from ..core.settings import Count, Settings, Switch, WholeNumber, setting
+from ..core.settings import Count, Settings, Switch, setting
 
 # %% ../../nbs/40_training.settings.ipynb #667a0ce5
 _Text = setting(str, 'a text')
@@ -86,7 +86,7 @@ class EncoderConfig(TrainingConfig):
     informative:Switch=True    # Whether reviews that say next to nothing are left out
     dropout:Switch=False       # Whether the transformer's dropout is on
     keep_base:_Part=0.25       # Share of the base encoder in the weights that are kept, see `blend_weights`
-    frozen:WholeNumber=1       # What stays as it is: 0 nothing, 1 the embeddings, 1 + n also the n lowest layers
+    frozen:Switch=True         # Whether the word embeddings stay as they are
     query_tokens:_Tokens=96    # Tokens of a query that are read while training
 
 # %% ../../nbs/40_training.settings.ipynb #b9f909f1
