@@ -102,8 +102,6 @@ class ScoreConfig(TrainingConfig):
     star_share:_Share=0.5  # What a review's own stars count in its product's score; 0 where they may be bought
 
 # %% ../../nbs/40_training.settings.ipynb #1b9c3542
-_gone = dict(hard_negatives=0, margin=.05, learn_temperature=False, matryoshka='', queries='review', per_product=0,
-             symmetric=True, mask_families=True)
 _configs = {c.kind: c for c in (EncoderConfig, ScoreConfig)}
 
 @patch(as_prop=True)
@@ -111,10 +109,5 @@ def config(self:RunFolder):
     "The run's settings, an `EncoderConfig` or a `ScoreConfig`."
     path = self.path/'config.json'
     given = read_json(path)
-    for name, off in _gone.items():
-        value = given.pop(name, off)
-        if value != off:
-            raise RecsysError(f'{path}: {name}={value}: this version has no such setting; '
-                              'commit 43e5e92 is the last that has')
     try: return _configs[self.kind](**given)
     except RecsysError as e: raise RecsysError(f'{path}: {e}') from None
