@@ -108,8 +108,7 @@ def _write_exports(
             with write_beside(file) as part:
                 same_everywhere(module, _writers[ending](made(), part, outputs), examples)
             written.append(file)
-        except AssertionError: raise # other numbers than the model's
-        except Exception as e: # of PyTorch, which differ by the family of the transformer
+        except Exception as e: # other numbers than the model's, or of PyTorch, which differ by the transformer's family
             why = f'{file.name}: not written ({reason(e)})'
             warnings.warn(why)
     if not written: raise RecsysError(f'export: in no format; {why}')
