@@ -197,10 +197,8 @@ def seed_step(
 def _check_finite(task, loss, norm, rate):
     "Raise a `RecsysError` where a step would spoil the weights."
     if math.isfinite(loss) and math.isfinite(norm): return
-    why = 'the loss is finite and its gradient is not; try a lower learning rate or a higher temperature'
-    if not math.isfinite(loss):
-        why = ('the weights are fine, so look at the data of this batch (empty text? a target that is no number?) '
-               'and at the temperature')
+    why = ('the weights are fine, so look at the data of this batch (empty text? a target that is no number?) '
+           'and at the temperature')
     if not all(torch.isfinite(p).all() for p in task.model.parameters()):
         why = f'the weights had already blown up; try a learning rate below {rate:.1e}'
     raise RecsysError(f'the loss is {loss} and its gradient {norm}: {why}')
