@@ -362,22 +362,16 @@ def same_data(
     then = _noted(run, 'data')
     return not then or then['train'] == _data_fingerprint(data)
 
-# %% ../../nbs/42_training.loop.ipynb #2f567fd1
-def _check_base(run, task):
-    "`RecsysError` where a resumed run began with another base encoder."
-    then = _noted(run, 'base').get('fingerprint', '')
-    if then in ('', task.fingerprint): return
-    raise RecsysError(f'run {run.name} started from other base weights ({then}) than {task.config.base} has now '
-                      f'({task.fingerprint})')
-
 # %% ../../nbs/42_training.loop.ipynb #c1854dd0
 def _open_run(run, task, root):
     "The run's folder, a new one where there is none, which knows its data, its base and its plan."
-    if run: _check_base(run, task)
-    else: run = new_run(task.config, root)
-    if not _noted(run, 'base'): # it is new, or its process was killed before it had noted both
+    run = run or new_run(task.config, root)
+    base, noted = dict(base=task.config.base, fingerprint=task.fingerprint), _noted(run, 'base')
+    if noted not in ({}, base):
+        raise RecsysError(f'run {run.name} started from other base weights than {task.config.base} has now')
+    if not noted: # it is new, or its process was killed before it had noted both
         write_json(run.path/'data.json', dict(name=task.config.data, train=_data_fingerprint(task.data)))
-        write_json(run.path/'base.json', dict(base=task.config.base, fingerprint=task.fingerprint))
+        write_json(run.path/'base.json', base)
     write_json(run.path/'plan.json', task.plan)
     return run
 
