@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from recsys_nb.core.files import RecsysError
 from recsys_nb.core.machine import bfloat16_pays
-from recsys_nb.models import encoding
+from recsys_nb.models import dual_encoder, encoding
 from recsys_nb.models.dual_encoder import Dense, DualEncoderSBERT, Normalize, StaticEmbedding, make_tower
 from recsys_nb.training.encoder import settle
 from recsys_nb.training.loop import _Position, _load_checkpoint, _save_checkpoint
@@ -239,6 +239,27 @@ def test_vectors_that_are_not_those_of_the_base_are_told_before_work_begins(tmp_
     assert '\n' not in str(e.value)
 
 
+@pytest.mark.parametrize('answers', [True, False])
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, answers):
+    "It was asked again and again for each file: 70 seconds, before a line told that there is no network."
+    asked = []
+
+    def model_info(name, timeout):
+        asked.append(name)
+        if not answers:
+            raise ConnectionError('no network')
+
+    def opened(name, device, local_files_only):
+        assert local_files_only is not answers
+        raise OSError('not found')
+
+    monkeypatch.setattr(dual_encoder, 'model_info', model_info)
+    monkeypatch.setattr(dual_encoder, 'SentenceTransformer', opened)
+    with pytest.raises(RecsysError, match=r'^nobody/nothing: cannot load this encoder \(OSError: not found\)$'):
+        make_tower('nobody/nothing')
+    assert asked == ['nobody/nothing']
+
+
 def test_what_gives_no_vector_for_a_text_is_told(tmp_path):
     base = Path(write_base(tmp_path, 'bert', {}))
     config = base / 'config_sentence_transformers.json'
@@ -247,7 +268,7 @@ def test_what_gives_no_vector_for_a_text_is_told(tmp_path):
         make_tower(str(base))
     weights = next(base.rglob('*.safetensors'))
     weights.write_bytes(weights.read_bytes()[:-500])
-    with pytest.raises(RecsysError, match='cannot load this encoder') as e:
+    with pytest.raises(RecsysError, match='cannot load this encoder .* neither GGUF nor pointers') as e:
         make_tower(str(base))
     assert '\n' not in str(e.value)
 

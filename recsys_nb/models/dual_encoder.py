@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 import numpy as np, torch.nn.functional as F
 from fastcore.basics import patch
+from huggingface_hub import model_info
+from huggingface_hub.errors import HfHubHTTPError
 from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers.utils import logging
@@ -103,12 +105,24 @@ def _limit(tower):
     "Tokens of a text that are read; some say 10**30."
     return min(tower.max_seq_length or _endless, _endless)
 
+# %% ../../nbs/20_models.dual_encoder.ipynb #3af8c952
+def _hub_is_silent(name):
+    "Whether only the cache can have a model; the hub would be asked again and again for each file, for a minute."
+    try: model_info(str(name), timeout=10)
+    except HfHubHTTPError: return False # an answer, such as that there is no such model
+    except Exception: return True
+    return False
+
 # %% ../../nbs/20_models.dual_encoder.ipynb #41357e06
 def _open_tower(folder):
     "A SentenceTransformer, by its folder or its name on the hub."
+    here = Path(folder).is_dir()
+    cached = not here and _hub_is_silent(folder)
     try:
-        with without_bars(): return SentenceTransformer(str(folder), device='cpu')
-    except Exception as e: raise RecsysError(f'{folder}: cannot load this encoder ({reason(e)})') from e
+        with without_bars(): return SentenceTransformer(str(folder), device='cpu', local_files_only=cached)
+    except Exception as e:
+        expected = '; expected weights as safetensors, neither GGUF nor pointers of Git LFS' if here else ''
+        raise RecsysError(f'{folder}: cannot load this encoder ({reason(e)}){expected}') from e
 def _open_base(base):
     "The base encoder as it comes, if it reads tokens."
     path = resolve_base(str(base))
