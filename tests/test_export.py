@@ -57,6 +57,7 @@ def test_towers_equal_on_other_shapes(encoder_run):
     assert [p.name for p in paths] == [f'{side}_tower{e}' for side in ('user', 'product') for e in endings]
     facts = read_json(run.path / 'export.json')
     assert facts['files'] == [p.name for p in paths] and facts['prompts'] == dict(user='', product='')
+    assert facts['chat_template'] is False
     texts = ['headset', 'a quiet mechanical keyboard for the office', 'very ' * 60] + ['mouse'] * 8
     for side in ('user', 'product'):
         expected = model.encode(texts, side, preset=cpu)

@@ -160,7 +160,8 @@ def export(self:DualEncoderSBERT,
         outputs=outputs,
         tokenizer='user_tower/tokenizer.json',
         max_tokens=self.max_tokens,
-        prompts={side: self.prompt(side) for side in sides})
+        prompts={side: self.prompt(side) for side in sides},
+        chat_template=self.talks)
     return written, facts
 
 # %% ../../nbs/25_models.export.ipynb #3e3d464e
