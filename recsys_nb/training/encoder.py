@@ -244,7 +244,6 @@ def affordable(self:EncoderTask,
     part:str, # 'test' or 'val'
 ):            # The data, or a part of them, see `smaller`
     "What can be measured in the time that training had."
-    if not self.plan.texts: return self.data
     products, reviews = (len(read_column(self.data, table, 'product_id')) for table in ('products', part))
     most = max(2000, self.plan.texts) # of each encoder
     if 2*products + 4*min(reviews, 10_000) <= most: return self.data # products twice: for reviews, and for histories

@@ -135,10 +135,10 @@ def evaluate(self:ScoreTask):
 # %% ../../nbs/44_training.score.ipynb #729029ee
 def _score_all(task):
     "Score the reviews of all parts, as many as there is time for, and from these every product: see `product_scores`."
-    limit = task.plan.texts and max(2000, task.plan.texts//5)
+    limit = max(2000, task.plan.texts//5)
     parts = ('train', 'val', 'test')
     owners = pd.concat([pd.DataFrame(dict(part=p, product=read_column(task.data, p, 'product_id'))) for p in parts])
-    drawn = draw_evenly(owners['product'].to_numpy(), True, limit or len(owners), task.config.seed)
+    drawn = draw_evenly(owners['product'].to_numpy(), True, limit, task.config.seed)
     found, bar = [], progress(None, 'scoring the reviews', len(drawn), 'review')
     for part, rows in owners.iloc[drawn].groupby('part', sort=False):
         for reviews, products in _with_products(task.data, part, rows.index.to_numpy()):
@@ -173,7 +173,6 @@ def measure(self:ScoreTask, run):
 # %% ../../nbs/44_training.score.ipynb #8fdf3295
 def _affordable(task, part):
     "The data, or a part of them, see `smaller`: what can be measured in the time that training had."
-    if not task.plan.texts: return task.data
     most = max(200, task.plan.texts//32) # as many of val; for the ridge about what the model has read
     if len(_starred(task.data, part)) <= most: return task.data
     return smaller(task.data, most, 20*most, task.config.seed, 20, _starred)
