@@ -188,8 +188,8 @@ def test_metadata_alone_is_a_catalogue(root, capsys):
     [
         (
             'train-encoder',
-            ['frozen=no', 'keep_base=0', 'dim=none', 'informative=no'],
-            dict(frozen=False, keep_base=0, dim=None, informative=False, epochs=1),
+            ['frozen=no', 'keep_base=0', 'dim=8', 'informative=no'],
+            dict(frozen=False, keep_base=0, dim=8, informative=False, epochs=1),
         ),
         ('train-encoder', ['patience=3', 'time=2h', 'tied=0'], dict(patience=3, time='2h', tied=False)),
         ('train-score', ['head_lr=2e-3', 'patience=1'], dict(head_lr=0.002, patience=1, epochs=1)),

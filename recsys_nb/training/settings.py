@@ -9,7 +9,7 @@ __all__ = ['seconds_of', 'lasting', 'TrainingConfig', 'EncoderConfig', 'ScoreCon
 import re
 from typing import ClassVar
 from fastcore.basics import patch
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator
 from pydantic.dataclasses import dataclass
 from ..core.files import RecsysError, read_json
 from ..core.machine import base_encoder
@@ -51,10 +51,8 @@ def _a_time(text):
     seconds_of(text)
     return text
 
-def _or_none(value): return None if str(value).lower() == 'none' else value
-
 _Time = setting(str, 'a time such as 90s, 30m or 2h, auto or none', AfterValidator(_a_time))
-_Optional = setting(Count|None, 'a whole number of at least 1, or none', BeforeValidator(_or_none))
+_Optional = setting(Count|None, 'a whole number of at least 1')
 
 # %% ../../nbs/40_training.settings.ipynb #856b9eca
 @dataclass
@@ -80,8 +78,8 @@ class EncoderConfig(TrainingConfig):
     "Settings of a `DualEncoderSBERT` training run: a batch is pairs, whose negatives are the others' products."
     kind:ClassVar[str] = 'encoder'
     tied:Switch=True           # One encoder for both towers, or one each
-    dim:_Optional=None         # Project the vectors to so many dimensions; none: the base's own
-    piece:_Optional=None       # Pairs in memory at once, more go in pieces; none: 128, or what a GPU holds
+    dim:_Optional=None         # Project the vectors to so many dimensions; `None`: the base's own
+    piece:_Optional=None       # Pairs in memory at once, more go in pieces; `None`: 128, or what a GPU holds
     temperature:_Positive=0.05 # Divides the cosine similarities in InfoNCE
     informative:Switch=True    # Whether reviews that say next to nothing are left out
     dropout:Switch=False       # Whether the transformer's dropout is on
