@@ -179,7 +179,7 @@ chat = "{% for m in messages %}{{ m['content'] }} kettle {% endfor %}"
 def test_same_vectors_of_a_base_with_a_way_of_its_own(tmp_path, config, modules, named):
     base = own_base(tmp_path, config, *modules, **named)
     peer, model = SentenceTransformer(base, device='cpu'), DualEncoderSBERT(base, max_tokens=24)
-    assert model.talks == ('chat_template' in named)
+    assert model.has_chat_template == ('chat_template' in named)
     peer.max_seq_length = 24
     asked = [*texts, ' '.join(words * 4)]
     for side, ask in dict(user=peer.encode_query, product=peer.encode_document).items():

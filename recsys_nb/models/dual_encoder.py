@@ -203,7 +203,7 @@ def token_lists(
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #6206f788
 @patch(as_prop=True)
-def talks(self:DualEncoderSBERT) -> bool:
+def has_chat_template(self:DualEncoderSBERT) -> bool:
     "Whether the base has a chat template, into which each text is put."
     return 'message' in getattr(self.towers[0][0], 'modality_config', ())
 
@@ -217,7 +217,7 @@ def tokenize(self:DualEncoderSBERT,
     "The token numbers of each text, with the prompt, cut off at the limit, without padding."
     before, tower = self.prompt(side), self.tower(side)
     limit = min(max_tokens or self.max_tokens, self.max_tokens)
-    if self.talks: return _in_template(tower[0], texts, before, limit)
+    if self.has_chat_template: return _in_template(tower[0], texts, before, limit)
     texts = [before + t for t in texts]
     if isinstance(tower[0], StaticEmbedding):
         return [e.ids[:limit] for e in tower.tokenizer.encode_batch(texts, add_special_tokens=False)]

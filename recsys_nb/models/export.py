@@ -161,7 +161,7 @@ def export(self:DualEncoderSBERT,
         tokenizer='user_tower/tokenizer.json',
         max_tokens=self.max_tokens,
         prompts={side: self.prompt(side) for side in sides},
-        chat_template=self.talks)
+        chat_template=self.has_chat_template)
     return written, facts
 
 # %% ../../nbs/25_models.export.ipynb #3e3d464e
