@@ -294,13 +294,6 @@ def test_a_review_without_a_title_is_a_pair():
     assert t.queries.lengths.tolist() == [3, 1]
 
 
-def test_reviews_without_a_word_are_no_batches(corner, tmp_path):
-    data = data_of(corner)
-    data.train = data.train.assign(title='', text='')
-    with pytest.raises(RecsysError, match='no training batches'):
-        train_encoder(data, replace(corner[1], informative=False), root=tmp_path, preset='cpu')
-
-
 @pytest.mark.parametrize('half', [torch.float16, torch.bfloat16])
 def test_a_base_in_half_precision_is_trained_in_float32(corner, tmp_path, half):
     from sentence_transformers import SentenceTransformer

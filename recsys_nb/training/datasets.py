@@ -107,15 +107,12 @@ def tokenize_pairs(
     query_tokens=96, # Tokens of a query that are read
     max_tokens=128,  # Tokens of a product that are read
 ) -> SimpleNamespace: # `Tokens` of `queries` and `products`; (pairs,) `product`, which of these, and `family`, numbers
-    "Read and tokenise pairs; a review without a word is none."
-    queries, worded, bar = [], [], progress(None, 'reading pairs', len(pairs), 'pair')
+    "Read and tokenise pairs."
+    queries, bar = [], progress(None, 'reading pairs', len(pairs), 'pair')
     for batch in row_batches(data, 'train', pairs.row.to_numpy(), ['title', 'text']):
-        texts = review_texts(batch, mask=False)
-        queries.append(Tokens.of(tokenize([t for t in texts if t], query_tokens, 'user')))
-        worded += [bool(t) for t in texts]
+        queries.append(Tokens.of(tokenize(review_texts(batch, mask=False), query_tokens, 'user')))
         bar.update(len(batch))
     bar.close()
-    pairs = pairs[np.array(worded, bool)]
     rows, product = np.unique(pairs['product'], return_inverse=True)
     texts = (list(batch.text.fillna('')) for batch in row_batches(data, 'products', rows, ['text']))
     products = [Tokens.of(tokenize(some, max_tokens, 'product')) for some in texts]
