@@ -55,11 +55,6 @@ def _first_and_last(path):
     if path is None or not len(path): return ''
     return f'{path[0]} / {path[-1]}'
 
-def _category_of(products):
-    "The category of each product, by its id."
-    p = products.drop_duplicates('product_id').set_index('product_id')
-    return p.categories.map(_first_and_last)
-
 # %% ../../nbs/24_models.product_scores.ipynb #628e83cc
 def _category_prior(means, category):
     "For each product the mean of its category's products, shrunk towards the mean of all."
@@ -83,7 +78,7 @@ def product_scores(
     if reviews.empty: raise RecsysError('product scores: no predicted reviews to average')
     stars = numbers_of(reviews, 'rating')
     scores = reviews.score + star_share*(stars - reviews.score).fillna(0)
-    category = _category_of(products)
+    category = products.set_index('product_id').categories.map(_first_and_last)
     g = scores.groupby(reviews.product_id).agg(['mean', 'count', 'var'])
     g = g.reindex(category.index)
     mean = g['mean']
