@@ -127,7 +127,8 @@ def _open_base(base):
     "The base encoder as it comes, if it reads tokens."
     path = resolve_base(str(base))
     tower = _open_tower(path)
-    told, first = Path(path)/'config_sentence_transformers.json', tower[0]
+    path, first = Path(resolve_base(path)), tower[0] # what came from the hub lies in the cache by now
+    told = path/'config_sentence_transformers.json'
     kind = read_json(told).get('model_type', '') if told.exists() else ''
     if kind not in ('', 'SentenceTransformer'):
         raise RecsysError(f'{base}: a {kind}; expected an encoder that gives a vector for a text')
