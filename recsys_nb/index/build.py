@@ -256,19 +256,6 @@ def trials_of(
     families = [[c.family_id for c in candidates] for candidates in found]
     return Trials(queries, signals, families)
 
-# %% ../../nbs/54_index.build.ipynb #ee089a8d
-def _fitted_weights(
-    index:ProductIndex, # An index that knows the training reviews, and what is to be known meanwhile
-    model,              # Its model
-    queries:dict,       # Kind -> queries that it may not know, from `fitting_queries`
-) -> dict:              # For the manifest: the weights, and what was measured
-    "Fit how much each signal counts."
-    kinds = {k: trials_of(index, model, q) for k, q in queries.items()}
-    best = fit_weights(kinds)
-    ways = dict(hybrid=best, dense=best.with_words(0), bm25=best.with_words(1))
-    shown = {way: {k: float(ts.scores(w).mean()) for k, ts in kinds.items()} for way, w in ways.items()}
-    return dict(weights=asdict(best), fit=shown | dict(queries={k: len(t) for k, t in kinds.items()}))
-
 # %% ../../nbs/54_index.build.ipynb #309fa1d8
 _review_columns = ['family_id', 'review_id', 'title', 'text', 'rating']
 
@@ -439,13 +426,14 @@ def build_index(
 
     def finish(index):
         part = index.folder
-        if not _done(part, 'weights'): _mark(part, weights=_fitted_weights(index, model, queries))
+        if not _done(part, 'weights'):
+            _mark(part, weights=fit_weights({kind: trials_of(index, model, q) for kind, q in queries.items()}))
         shown_columns(data).to_parquet(part/'products.parquet')
         if file.exists():
             made = contents(data, scores, followers, s.known, s.families)
             made.to_parquet(part/'contents.parquet')
         if source is None: model.save(part/'model')
-        index.manifest |= dict(data=data.name, model=source or 'model') | _done(part, 'weights')
+        index.manifest |= dict(data=data.name, model=source or 'model', weights=_done(part, 'weights'))
 
     file = getattr(data, 'path', Path())/'interactions.parquet' # data that only live in memory have none
     followers = count_histories(file, 'train' if s.known == 'train' else None) if file.exists() else None
