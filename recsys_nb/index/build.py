@@ -38,6 +38,7 @@ _Whose = setting(Literal['all', 'train'], "'all' or 'train'")
 _Address = setting(str|None, 'an address')
 _NumberOrAll = setting(int|None, 'a whole number of at least 0, or nothing', ge=0)
 _Limit = setting(int|None, 'a whole number of at least 8, or nothing', ge=8)
+_Preset = setting(str|None, 'a preset such as cpu:float32')
 
 @dataclass
 class IndexSettings(Settings):
@@ -51,6 +52,7 @@ class IndexSettings(Settings):
     families:_NumberOrAll=None # So many have their reviews in it, those with most; `None`: all
     tokens:_Limit=None         # Of a product's text that are read; `None`: as many as the encoder can
     known:_Whose='all'         # Whose reviews it knows: 'all' to serve, 'train' (and what the fit needs) to be measured
+    preset:_Preset=None        # What to encode on, see `find_preset`; `None`: where the model is
 
     def __post_init__(self):
         if not self.url and (self.shards, self.replicas) != (1, 1):
@@ -344,18 +346,17 @@ def contents(
 def _place_of_parts(root, name, fingerprint):
     return root_folder(root)/'outputs'/'index'/f'.{name}.encoded'/fingerprint
 
-def _shared(encode, side, folder, tokens=None, write=False):
-    "A tower that reads what is in the folder, and puts there what it encodes if it may."
-    limit = dict(max_tokens=tokens) if tokens else {}
-    def read(texts):
-        name = hashlib.sha256(json.dumps([side, *limit.values(), texts]).encode()).hexdigest()[:32]
+def _towers(model, s, folder, write=False):
+    "The product tower and the user tower; they read what is in the folder, and put there what they encode if they may."
+    def encode(texts, side, tokens=None):
+        name = hashlib.sha256(json.dumps([side, tokens, texts]).encode()).hexdigest()[:32]
         file = folder/f'{name}.npy'
         if file.exists(): return np.load(file)
-        vectors = encode(texts, side=side, **limit)
+        vectors = model.encode(texts, side=side, preset=s.preset, max_tokens=tokens)
         if write:
             with write_beside(file) as part, open(part, 'wb') as f: np.save(f, vectors)
         return vectors
-    return read
+    return partial(encode, side='product', tokens=s.tokens), partial(encode, side='user')
 
 # %% ../../nbs/54_index.build.ipynb #ef7b85f9
 def _share(batches, shard):
@@ -372,7 +373,6 @@ def encode_shard(
     shard:str='1/1',         # Which part of how many, as '3/8'
     name:str|None=None,      # Of the index; `None`: the data set's
     root:Root=None,          # See `root_folder`; shared by all who encode
-    preset:str|None=None,    # What to encode on; `None`: where the model is
     **settings,              # See `IndexSettings`; the same for all parts and for the index
 ) -> int:                    # How many products are in this part
     "Encode a part of the products and of their reviews, for `build_index` to find."
@@ -384,9 +384,7 @@ def encode_shard(
     texts = read_rows(data, 'products', np.sort(mine.row.to_numpy()), ['product_id', 'text'])
     texts = texts.set_index('product_id').text.fillna('')
     folder = _place_of_parts(root, name or data.name, model.fingerprint)
-    encode = partial(model.encode, preset=preset)
-    product_tower = _shared(encode, 'product', folder, s.tokens, write=True)
-    user_tower = _shared(encode, 'user', folder, write=True)
+    product_tower, user_tower = _towers(model, s, folder, write=True)
     finders = [_of_families(r) for r in _first_and_later(data, s, set(mine.family_id))[1:]]
     for part in progress(parts, 'encoding', unit='batch'):
         sound(product_tower(texts[part.product_id].tolist()), part.product_id)
@@ -413,7 +411,6 @@ def build_index(
     root:Root=None,             # See `root_folder`
     scores:pd.DataFrame|None=None, # product_id and predicted score, from a score run
     client=None,                # An open `QdrantClient`
-    preset:str|None=None,       # What to encode on; `None`: where the model is
     **settings,                 # See `IndexSettings`
 ) -> ProductIndex:
     "Build `outputs/index/<name>/` from a prepared data set and a model, and open it."
@@ -421,8 +418,7 @@ def build_index(
     model, source = settled(model, root)
     name, fingerprint = name or data.name, model.fingerprint
     parts = _place_of_parts(root, name, fingerprint)
-    encode = partial(model.encode, preset=preset)
-    product_tower, user_tower = _shared(encode, 'product', parts, s.tokens), _shared(encode, 'user', parts)
+    product_tower, user_tower = _towers(model, s, parts)
 
     def finish(index):
         part = index.folder
