@@ -282,12 +282,10 @@ def test_other_data_starts_anew_and_the_old_index_stays_readable(tmp_path):
     new.close()
 
 
-def test_locks(tmp_path):
+def test_what_is_being_changed_is_not_opened(tmp_path):
     products, vectors, _ = catalogue(30)
-    with index_products(tmp_path / 'idx', products, vectors, 'x'), ProductIndex.open(tmp_path / 'idx'):
-        with pytest.raises(RecsysError, match='stop that first'):
-            ProductIndex.open(tmp_path / 'idx', alone=True)
-    with ProductIndex.open(tmp_path / 'idx', alone=True):
+    with index_products(tmp_path / 'idx', products, vectors, 'x') as index:
+        qdrant._lock(index.store.lock, index.folder, alone=True)
         with pytest.raises(RecsysError, match='another program is changing'):
             ProductIndex.open(tmp_path / 'idx')
 

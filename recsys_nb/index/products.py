@@ -242,14 +242,13 @@ def read_manifest(
 def open(cls:ProductIndex,
     folder:str|Path,       # An index's folder
     url:str|None=None,     # Of the server, where it has moved
-    alone:bool=False,      # To change the index: nobody else may have it open
     client=None,           # An open `QdrantClient`
 ) -> ProductIndex:
     "Open an index; `RecsysError` where there is none."
     folder = recover_folder(folder)
     m = read_manifest(folder)
     if url and not m.get('url'): raise RecsysError(f'url={url}: {folder} is an index of its own, on no Qdrant server')
-    if not (url := url or m.get('url')): return cls(EdgeStore(folder, alone=alone), m, folder)
+    if not (url := url or m.get('url')): return cls(EdgeStore(folder), m, folder)
     store = ServerStore(url, m.get('collection'), client=client)
     if not store.exists():
         raise RecsysError(f'{url}: the collection {store.collection} is gone; build the index anew with `recsys index`')

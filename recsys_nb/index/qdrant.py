@@ -161,12 +161,12 @@ def _lock(file, folder, alone):
     except BlockingIOError: raise RecsysError(f'{folder}: {_in_use if alone else _changing}') from None
 
 # %% ../../nbs/51_index.qdrant.ipynb #25d1ba3f
-def _open_lock(folder, alone):
-    "An open file that locks the folder until it is closed, or `None` where there can be none."
+def _open_lock(folder):
+    "An open file that locks the folder with other readers until it is closed, or `None` where there can be none."
     if os.name == 'nt': return None # Windows has no such lock
     try: file = open(folder/'lock', 'a')
     except OSError: return None # a folder that nobody can write needs no lock
-    try: _lock(file, folder, alone)
+    try: _lock(file, folder, alone=False)
     except RecsysError: file.close(); raise
     return file
 
@@ -224,13 +224,11 @@ class EdgeStore(QdrantStore):
         folder:str|Path,     # Where they are
         dim:int|None=None,   # Length of the vectors, for a new one
         quantise:bool=False, # Keep int8 copies of the vectors, in a new one
-        alone:bool=False,    # To change it: nobody else may have it open
     ):
         super().__init__()
         self.folder = Path(folder)
-        self.alone = alone
         if dim: _check_room(self.folder)
-        self.lock = _open_lock(self.folder, alone)
+        self.lock = _open_lock(self.folder)
         try: self.shard = _open_shard(self.folder/'shard', dim, quantise)
         except Exception as e:
             if self.lock: self.lock.close()
@@ -248,14 +246,13 @@ def change(self:EdgeStore, what, points):
     "'upsert' points, or 'delete' them by their ids; `RecsysError` where somebody else reads the folder."
     _check_room(self.folder)
     operation = getattr(edge.UpdateOperation, f'{what}_points')(points)
-    shared = self.lock and not self.alone
     try:
-        if shared: _lock(self.lock, self.folder, alone=True)
+        if self.lock: _lock(self.lock, self.folder, alone=True)
         self.shard.update(operation)
         self.shard.flush()
         self.read = {}
     finally:
-        if shared: _lock(self.lock, self.folder, alone=False) # a lock that was refused is lost
+        if self.lock: _lock(self.lock, self.folder, alone=False) # a lock that was refused is lost
 
 # %% ../../nbs/51_index.qdrant.ipynb #b94e1c74
 @patch

@@ -144,7 +144,7 @@ def update_index(
             return done
         with replace_folder(folder) as part:
             shutil.copytree(folder, part, copy_function=_copy, dirs_exist_ok=True)
-            with ProductIndex.open(part, alone=True) as index:
+            with ProductIndex.open(part) as index:
                 if len(changed):
                     done['encoded'] = _put_all(index, data, changed, scores, followers)
                 if 10*len(changed) > len(now):
