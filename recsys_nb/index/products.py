@@ -183,20 +183,18 @@ def check_k(k):
 def search_many(self:ProductIndex,
     queries:list,           # `Query` objects
     k:int=10,               # How many products for each
-    words:float|None=None,  # Share of the words beside meaning, 0 to 1; `None`: fitted, by how it is spoken
     families:bool=False,    # Whether to return only the best product of each family
     n:int|None=None,        # Candidates by each signal; `None`: enough for `k`
     exact:bool=False,       # Compare with every vector instead of following the graph
 ) -> list:                  # A list of `Hit`s per query
     "`search` for several queries, in one request."
     check_k(k)
-    weights = self.weights if words is None else self.weights.with_words(words)
     n = n or max(100, 4*k)
     out = [None]*len(queries)
     while todo := [i for i, settled in enumerate(out) if settled is None]:
         lookups = [self.lookup(queries[i], n) for i in todo]
         for i, q, found in zip(todo, lookups, self.store.candidates(lookups, exact=exact)):
-            hits = ordered(found, q.asked, weights, how_spoken(queries[i].text))
+            hits = ordered(found, q.asked, self.weights, how_spoken(queries[i].text))
             kept = _best_of_families(hits) if families else hits
             if enough(hits, kept, k, n): out[i] = kept[:k]
         n = 4*n
@@ -209,7 +207,7 @@ def search(self:ProductIndex,
     text:str='',              # The query's words; empty: by meaning alone
     k:int=10,                 # How many products
     filters:Filters=Filters(),# What they must be
-    **how                     # `words`, `families`, `n`, `exact`, see `search_many`
+    **how                     # `families`, `n`, `exact`, see `search_many`
 ) -> list:                    # `Hit`s, best first
     "The best products for a query."
     return self.search_many([Query(vector, text or '', filters)], k, **how)[0]
