@@ -30,7 +30,7 @@ def passes(f, payload):
         return False
     if f.family and family not in f.family:
         return False
-    return brand not in keys(f.not_brand) and family not in f.not_family and payload['product_id'] not in f.exclude
+    return brand not in keys(f.not_brand) and family not in f.not_family
 
 
 class ExactStore:

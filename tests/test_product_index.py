@@ -101,7 +101,7 @@ filters = [
     Filters(category=('Mice', 'Nothing')),
     Filters(brand='acme'),
     Filters(not_brand='acme'),
-    Filters(exclude=('p0001', 'p0002', 'p0005')),
+    Filters(not_family=('f1', 'f2', 'f5')),
     Filters(not_family='f3', max_price=80),
     Filters(family=('f3', 'f4')),
     Filters(category='Nothing'),
@@ -167,7 +167,7 @@ def test_what_the_mask_says():
             Filters(category=' Mice'),
             Filters(max_price=20),
             Filters(min_score=1),
-            Filters(exclude='m1'),
+            Filters(not_family='m'),
         )
     ]
     assert met == [True, True, False, False, False]

@@ -42,7 +42,6 @@ class Filters:
     brand:tuple=()            # Any of these brands
     not_brand:tuple=()        # None of these brands
     family:tuple=()           # Any of these families
-    exclude:tuple=()          # None of these product ids
     not_family:tuple=()       # None of these families
 
     def __post_init__(self):
