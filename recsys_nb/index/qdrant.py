@@ -37,15 +37,13 @@ def _filter_of(
     must_not = any_of(brand_key=keys(f.not_brand), family_id=f.not_family)
     return lib.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
 
-# %% ../../nbs/51_index.qdrant.ipynb #1b2bed15
-def _vectors_of(point, names):
-    found = point.vector if names else {}
-    return {n: _as_arrays(found[n]) for n in names if n in found}
-
 # %% ../../nbs/51_index.qdrant.ipynb #361be4f6
 def _as_arrays(vector):
     if hasattr(vector, 'indices'): return list(vector.indices), list(vector.values)
     return np.array(vector, np.float32)
+
+def _payload_and_vectors(point):
+    return point.payload, {n: _as_arrays(v) for n, v in (point.vector or {}).items()}
 
 # %% ../../nbs/51_index.qdrant.ipynb #4f0b0610
 class QdrantStore:
@@ -57,7 +55,7 @@ class QdrantStore:
     ) -> dict:      # Product id -> (payload, dict of vectors)
         "Read products by their ids; unknown ones are left out."
         found = self.fetch([point_id(i) for i in ids], list(vectors) or False) if len(ids) else []
-        return {p.payload['product_id']: (p.payload, _vectors_of(p, vectors)) for p in found}
+        return {p.payload['product_id']: _payload_and_vectors(p) for p in found}
 
 # %% ../../nbs/51_index.qdrant.ipynb #58be91da
 @patch
@@ -92,7 +90,7 @@ def scroll(self:QdrantStore, n=1000, vectors=(), filters=Filters()):
     f = _filter_of(self.lib, filters)
     while True:
         points, at = self.page(at, n, list(vectors) or False, f)
-        if points: yield [(p.payload, _vectors_of(p, vectors)) for p in points]
+        if points: yield list(map(_payload_and_vectors, points))
         if at is None: return
 
 # %% ../../nbs/51_index.qdrant.ipynb #5a838cce
@@ -267,10 +265,12 @@ def count(self:EdgeStore, filters=Filters()) -> int:
     return self.shard.count(edge.CountRequest(filter=_filter_of(edge, filters)))
 
 # %% ../../nbs/51_index.qdrant.ipynb #e660df7d
+_most_values = 100_000 # Brands, or categories, that are counted
+
 @patch
-def facet(self:EdgeStore, key, n=100_000) -> dict:
+def facet(self:EdgeStore, key) -> dict:
     "The most frequent values of a field, with counts."
-    return {h.value: h.count for h in self.shard.facet(edge.FacetRequest(key, limit=n)).hits}
+    return {h.value: h.count for h in self.shard.facet(edge.FacetRequest(key, limit=_most_values)).hits}
 
 # %% ../../nbs/51_index.qdrant.ipynb #a735ef4d
 @patch
@@ -424,9 +424,9 @@ def count(self:ServerStore, filters=Filters()) -> int:
 
 # %% ../../nbs/51_index.qdrant.ipynb #e9884bc5
 @patch
-def facet(self:ServerStore, key, n=100_000) -> dict:
+def facet(self:ServerStore, key) -> dict:
     "The most frequent values of a field, with counts."
-    return {h.value: h.count for h in self.call('facet', key, limit=n).hits}
+    return {h.value: h.count for h in self.call('facet', key, limit=_most_values).hits}
 
 # %% ../../nbs/51_index.qdrant.ipynb #4af8f7bb
 @patch
