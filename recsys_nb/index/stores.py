@@ -27,7 +27,6 @@ def key_of(name) -> str:
 # %% ../../nbs/50_index.stores.ipynb #d68b57d6
 def _number(name, v):
     "A number that is not negative; `RecsysError` where it is something else."
-    if isinstance(v, np.generic): v = v.item()
     if isinstance(v, Real) and 0 <= v < np.inf: return v
     raise RecsysError(f'{name}={v!r}: expected a number that is not negative')
 

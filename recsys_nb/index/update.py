@@ -130,9 +130,9 @@ def update_index(
     scores:pd.DataFrame|None=None, # product_id and predicted score
 ) -> dict:                         # How many products were written, encoded and removed
     "Write into an index what has changed in its data."
-    m = read_manifest(folder)
     file = folder/'contents.parquet'
     with only_one(folder, f'index "{folder.name}"'):
+        m = read_manifest(folder)
         followers = count_histories(data.file('interactions'), 'train' if m['known'] == 'train' else None)
         now = contents(data, scores, followers, m['known'], m.get('families'))
         then = pd.read_parquet(file) if file.exists() else now[:0]
