@@ -374,6 +374,17 @@ def test_an_index_of_another_version(tmp_path):
         ProductIndex.open(tmp_path / 'idx')
 
 
+@pytest.mark.parametrize('manifest', ['[]', '{}', '7'])
+def test_a_manifest_of_another_kind_is_told_and_no_hindrance(tmp_path, manifest):
+    folder, (products, vectors, _) = tmp_path / 'index' / 'idx', catalogue(10)
+    folder.mkdir(parents=True)
+    (folder / 'manifest.json').write_text(manifest)
+    with pytest.raises(RecsysError, match='build it anew with `recsys index`'):
+        ProductIndex.open(index_folder(tmp_path))
+    index_products(folder, products, vectors, 'x').close()
+    assert index_folder(tmp_path) == folder and not list(folder.parent.glob('.*.building'))
+
+
 def encode(texts):
     "Eight numbers that depend on the words, and praise that can be told from complaints."
     out = np.full((len(texts), 8), 0.01, np.float32)

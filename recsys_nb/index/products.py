@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['index_format', 'Hit', 'signals_of', 'ordered', 'ProductIndex', 'remembered', 'followed', 'Query', 'enough', 'check_k',
-           'read_manifest', 'sound', 'with_scores']
+           'manifest_in', 'read_manifest', 'sound', 'with_scores']
 
 # %% ../../nbs/53_index.products.ipynb #2a139ec4
 from dataclasses import dataclass, field
@@ -224,12 +224,20 @@ def _learn_kinds(self:ProductIndex, names, encode):
 # 6 damping, 7 titles and categories that count more
 index_format = 7
 
+def manifest_in(
+    folder:Path, # Any folder
+) -> dict:
+    "What its manifest says, whatever wrote it; nothing where there is none, or no object in it."
+    file = folder/'manifest.json'
+    said = read_json(file) if file.exists() else {}
+    return said if isinstance(said, dict) else {}
+
 def read_manifest(
     folder:Path, # An index's folder
 ) -> dict:
     "What an index says of itself; `RecsysError` where there is none, or one from another version."
     if not (folder/'manifest.json').exists(): raise RecsysError(f'{folder}: no index here; `recsys index` builds one')
-    manifest = read_json(folder/'manifest.json')
+    manifest = manifest_in(folder)
     if manifest.get('format') != index_format:
         raise RecsysError(f'{folder}: this index was built by another version of recsys_nb (format '
                           f'{manifest.get("format", 1)}, not {index_format}); build it anew with `recsys index`')
