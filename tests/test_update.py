@@ -173,6 +173,12 @@ def test_twice_is_once_and_yesterdays_file_is_kept(shop):
     assert done['encoded'] == 1 and done['written'] >= 2
 
 
+def test_a_file_of_no_use_is_told(shop):
+    root, _ = shop
+    with pytest.warns(UserWarning, match='wrong.jsonl: none of its 1 lines can be used'):
+        update.update_data('shop', lines(root / 'wrong.jsonl', [dict(asin='', stars=5)]), root=root)
+
+
 def test_interrupted_it_leaves_the_old_index_and_goes_through_again(shop, monkeypatch):
     root, _ = shop
     arguments = ((), (), changes(root)[2])

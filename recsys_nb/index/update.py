@@ -6,7 +6,7 @@
 __all__ = ['update_data', 'update_index']
 
 # %% ../../nbs/55_index.update.ipynb #9d25dd5b
-import json, os, shutil
+import json, os, shutil, warnings
 from pathlib import Path
 import pandas as pd
 from ..core.files import (
@@ -72,7 +72,11 @@ def update_data(
         settings['updates'] = _joined(settings.get('updates') or [], [str(f) for f in new_meta])
         if split['by'] == 'time':
             settings |= dict(split='time', cuts=split['cuts'])
-        return prepare(*files, data.path.name, root, **how, **settings)
+        data = prepare(*files, data.path.name, root, **how, **settings)
+        for f in data.report['files']['reviews'] + data.report['files']['meta']:
+            if Path(f['file']) in new_reviews + new_meta and f['lines'] == f['unusable']:
+                warnings.warn(f'{f["file"]}: none of its {f["lines"]:,} lines can be used')
+        return data
 
 # %% ../../nbs/55_index.update.ipynb #a41199e6
 def _same(now, then):
