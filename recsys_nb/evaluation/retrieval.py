@@ -242,12 +242,13 @@ def about(self:Asker,
 ):               # texts -> signal -> (n_texts, n_products), NaN where a product has none; as `mix` takes them
     "What an index that knows these reviews would find, for all products at once."
     said = self.encode(heard.texts).T if heard.texts else None
-    names, kind_of = np.unique(self.kinds, return_inverse=True)
-    kinds = np.where(names[:, None] == '', np.nan, self.encode(names.tolist())).T
+    own = pd.Series(self.kinds, dtype=object)
+    kind_of, names = pd.factorize(own.where(own != ''), sort=True) # -1 of no category
+    kinds = self.encode(names).T if len(names) else None
     def ask(texts):
         asked = self.encode(texts)
         found = dict(meaning=np.round(asked @ self.products.T, 6), words=self.words(texts))
-        if any(names): found['kind'] = np.round(asked @ kinds, 6)[:, kind_of]
+        if len(names): found['kind'] = np.where(kind_of < 0, np.nan, np.round(asked @ kinds, 6)[:, kind_of])
         if heard.texts:
             found |= dict(reviews=np.round(heard.nearest(asked @ said), 6), review_words=heard.shared_words(texts))
         return found
