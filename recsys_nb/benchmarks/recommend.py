@@ -166,8 +166,8 @@ def hybrid_quality(
         text = trials.without(['reviews', 'review_words'])
         ways = dict(
             mixture=trials.scores(mixture),
-            meaning=text.scores(mixture.with_words(0)),
-            words=text.scores(mixture.with_words(1)))
+            meaning=text.without(['words']).scores(mixture),
+            words=text.without(['meaning', 'kind']).scores(mixture))
         ways['rank fusion'] = trials.ndcg(rank_fusion(trials))
         best = max(('meaning', 'words'), key=lambda w: ways[w].mean())
         for way, v in ways.items():
@@ -198,7 +198,7 @@ def fewer_tokens(
         seconds[size] = time.perf_counter() - start
         def ask(texts): return dict(meaning=np.stack([users[t] for t in texts]) @ products.T, words=words(texts))
         ts = trials(ask, queries, cat.families)
-        found[size] = dict(meaning=ts.scores(Weights().with_words(0)), mixture=ts.scores(Weights()))
+        found[size] = dict(meaning=ts.without(['words']).scores(Weights()), mixture=ts.scores(Weights()))
     for size, ways in found.items():
         row = dict(tokens=size, seconds=round(seconds[size], 1))
         for way, v in ways.items():

@@ -183,18 +183,6 @@ def of(self:Weights,
     more = self.spoken.get(signal, 0)*np.asarray(spoken)
     return 2.**np.clip(level + more, -40, 40)
 
-# %% ../../nbs/32_evaluation.fusion.ipynb #a48d66d5
-@patch
-def with_words(self:Weights,
-    share:float, # From 0, no words, to 1, nothing but words
-) -> Weights:
-    "The same with a fixed share of words beside meaning, whatever the query."
-    odds = float(np.log2(max(share, 1e-12)/max(1 - share, 1e-12)))
-    return replace(
-        self,
-        level=self.level | dict(words=odds, review_words=min(odds, self.level.get('review_words', odds))),
-        spoken=self.spoken | dict(words=0.))
-
 # %% ../../nbs/32_evaluation.fusion.ipynb #346237e8
 def mix(
     signals:dict,    # Signal -> (..., n) raw values of n candidates; NaN: this one has none; `None`: nobody has
@@ -242,7 +230,6 @@ class Trials:
         self.signals = {name: padded([own.get(name, nothing) for own in signals], np.nan) for name in names}
         self.spoken = queries['query'].map(how_spoken).to_numpy()
         self.groups = [min(r) for r in relevant] # what belongs together when errors are estimated
-    def __len__(self): return len(self.spoken)
     def without(self, names):
         "The same without some signals."
         other = copy(self)
