@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 import duckdb, numpy as np, pandas as pd
+from fastcore.basics import chunked
 from pydantic.dataclasses import dataclass
 from ..core.files import RecsysError, Root, only_one, progress, read_json
 from ..core.files import recover_folder, root_folder, swap_folder, write_beside, write_json
@@ -182,7 +183,7 @@ def _fill(index, part, products, vectors, reviews, encode, s, followers):
 def _hear(index, part, products, later, encode):
     "Add the reviews that an index must not know while its weights are fitted."
     for rows, own in _missing(part, 'later', products, later):
-        if len(own): index.add_reviews(own, encode, len(rows))
+        if len(own): index.add_reviews(own, encode)
 
 # %% ../../nbs/54_index.build.ipynb #eb73b12f
 def index_products(
@@ -254,7 +255,7 @@ def trials_of(
     "Ask the index once for each query."
     texts = queries['query'].tolist()
     lookups = [index.lookup(Query(v, t)) for v, t in zip(model.encode(texts, side='user'), texts)]
-    answers = itertools.chain.from_iterable(index.store.candidates(lookups[i:i+64]) for i in range(0, len(lookups), 64))
+    answers = [candidates for some in chunked(lookups, 64) for candidates in index.store.candidates(some)]
     found = [sorted(candidates, key=lambda c: c.product_id) for candidates in answers]
     signals = [signals_of(candidates, q.asked) for candidates, q in zip(found, lookups)]
     families = [[c.family_id for c in candidates] for candidates in found]
@@ -267,7 +268,7 @@ def _parts_of(known): return ('train', 'val', 'test') if known == 'all' else ('t
 
 def _reviews_of(data, parts, per_family, families=None, but=()):
     "The reviews that can be chosen: twice as many of each family as are searched, read some rows at a time."
-    kept = pd.DataFrame(dict.fromkeys(_review_columns, pd.Series(dtype=object)))
+    kept = pd.DataFrame(columns=_review_columns)
     for part in parts:
         for rows in read_batches(data, part, _review_columns, 200_000):
             if families is not None: rows = rows[rows.family_id.isin(families)]

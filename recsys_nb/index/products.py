@@ -350,8 +350,6 @@ def with_scores(
 
 # %% ../../nbs/53_index.products.ipynb #b9a5aa92
 def _check_columns(frame, what, needed):
-    if not isinstance(frame, pd.DataFrame):
-        raise RecsysError(f'{what}: expected a DataFrame, got {type(frame).__name__}')
     if gone := [c for c in needed if c not in frame]:
         raise RecsysError(f'{what}: no column {", ".join(gone)}; '
                           f'expected rows of a prepared table, with {", ".join(needed)}')
@@ -395,17 +393,18 @@ def note(self:ProductIndex,
     if self.folder: write_json(self.folder/'manifest.json', self.manifest)
 
 # %% ../../nbs/53_index.products.ipynb #1942d25d
+_families_at_a_time = 1000 # no fewer than are encoded together when an index is built
+
 @patch
 def add_reviews(self:ProductIndex,
     reviews:pd.DataFrame, # family_id, review_id, text; `title` and `rating` where there are such
     encode,               # Function from a list of texts to (n, dim) unit vectors, the user tower
-    batch:int=500,        # Families at a time
 ) -> int:                 # How many products know something new
     "Let products know new reviews of their families; those of unknown families are left out."
     _check_columns(reviews, 'reviews', ('family_id', 'review_id', 'text'))
     changed = 0
     families = reviews.family_id.factorize(sort=True)[0]
-    for _, some in reviews.groupby(families//batch): changed += self._add_reviews(some, encode)
+    for _, some in reviews.groupby(families//_families_at_a_time): changed += self._add_reviews(some, encode)
     self.note(has_reviews=bool(changed or self.manifest.get('has_reviews')))
     return changed
 
@@ -416,7 +415,7 @@ def _add_reviews(self:ProductIndex, reviews, encode):
     new = reviews[reviews.family_id.isin({p['family_id'] for p, _ in products})]
     m = self.manifest
     now = listen_again(said, new, encode, m.get('per_family', 4), m.get('sentences', 8))
-    kept = {f: own for f, own in now.items() if f not in said or own[0]['reviews'] != said[f][0]['reviews']}
+    kept = {f: own for f, own in now.items() if own[0]['reviews'] != said.get(f, _silent)[0]['reviews']}
     changed = [(p, v['meaning']) for p, v in products if p['family_id'] in kept]
     if changed:
         payloads, vectors = zip(*changed)

@@ -35,7 +35,7 @@ def _filter_of(
     must = between('price', f.min_price, f.max_price) + between('score', f.min_score, None)
     must += any_of(category_keys=keys(f.category), brand_key=keys(f.brand), family_id=f.family)
     must_not = any_of(brand_key=keys(f.not_brand), family_id=f.not_family)
-    return lib.Filter(must=must or None, must_not=must_not or None) if must or must_not else None
+    return lib.Filter(must=must, must_not=must_not) if must or must_not else None
 
 # %% ../../nbs/51_index.qdrant.ipynb #361be4f6
 def _as_arrays(vector):
