@@ -179,9 +179,8 @@ def of(self:Weights,
     spoken=1.,  # How much the query is spoken, see `how_spoken`, or an array of such numbers
 ) -> np.ndarray:
     "The weight of a signal in a query."
-    level = 0. if signal == 'meaning' else self.level[signal]
     more = self.spoken.get(signal, 0)*np.asarray(spoken)
-    return 2.**np.clip(level + more, -40, 40)
+    return 2.**np.clip(self.level.get(signal, 0) + more, -40, 40)
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #346237e8
 def mix(

@@ -10,7 +10,6 @@ __all__ = ['IndexSettings', 'resumable_folder', 'index_products', 'settled', 'tr
 import hashlib, itertools, json, shutil, uuid
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -211,8 +210,8 @@ def index_products(
     kind['has_kinds'] = encode is not None and any(kind_names(p))
     key = _key_of_data(p, reviews, later, followers, **kind)
     with resumable_folder(folder, key, client) as part:
-        manifest = kind | dict(name=folder.name, n_products=len(p), built_at=datetime.now(timezone.utc).isoformat())
-        manifest |= dict(has_scores='score' in p and bool(p.score.notna().any()), has_histories=len(followers) > 0)
+        manifest = kind | dict(name=folder.name, has_histories=len(followers) > 0)
+        manifest['has_scores'] = 'score' in p and bool(p.score.notna().any())
         index = _begun_index(part, manifest | _average_lengths(p, reviews, s.per_family), s, client)
         try:
             _fill(index, part, p, vectors, reviews, encode, s, followers)
@@ -222,7 +221,7 @@ def index_products(
             del p
             give_back_memory()
             index.store.finish()
-            write_json(part/'manifest.json', index.manifest)
+            index.note()
         finally: index.close()
     return ProductIndex.open(folder, client=client)
 

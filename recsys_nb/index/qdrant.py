@@ -72,8 +72,7 @@ def upsert(self:QdrantStore,
     "Add products or replace them."
     made = []
     for payload, vectors in points:
-        there = {n: v for n, v in vectors.items() if len(v) and (not isinstance(v, tuple) or len(v[0]))}
-        plain = {n: self._plain(v) for n, v in there.items()}
+        plain = {n: self._plain(v) for n, v in vectors.items() if np.size(v)}
         made.append(self.point(id=point_id(payload['product_id']), vector=plain, payload=payload))
     self.change('upsert', made)
 
