@@ -78,11 +78,6 @@ def update_data(
                 warnings.warn(f'{f["file"]}: none of its {f["lines"]:,} lines can be used')
         return data
 
-# %% ../../nbs/55_index.update.ipynb #a41199e6
-def _same(now, then):
-    "By product and kind of hash: whether it is what it was."
-    return now.eq(then.reindex(now.index, fill_value=0))
-
 # %% ../../nbs/55_index.update.ipynb #409f9755
 def _copy(source, target):
     "Copy a file; a page of nothing but zeros is a hole in the copy."
@@ -140,7 +135,7 @@ def update_index(
         followers = count_histories(data.file('interactions'), 'train' if m['known'] == 'train' else None)
         now = contents(data, scores, followers, m['known'], m.get('families'))
         then = pd.read_parquet(file) if file.exists() else now[:0]
-        same = _same(now, then)
+        same = now.eq(then.reindex(now.index, fill_value=0)) # by product and kind of hash
         changed = same[~same.all(axis=1)]
         gone = then.index.difference(now.index).tolist()
         done = dict(written=len(changed), encoded=0, removed=len(gone))
