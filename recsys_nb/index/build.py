@@ -412,7 +412,6 @@ def build_index(
     name:str|None=None,         # Of the index; `None`: the data set's
     root:Root=None,             # See `root_folder`
     scores:pd.DataFrame|None=None, # product_id and predicted score, from a score run
-    client=None,                # An open `QdrantClient`
     **settings,                 # See `IndexSettings`
 ) -> ProductIndex:
     "Build `outputs/index/<name>/` from a prepared data set and a model, and open it."
@@ -439,7 +438,7 @@ def build_index(
     model.warn_of_language(next(read_batches(data, 'products', ['text'])).text)
     index = index_products(
         root_folder(root)/'outputs'/'index'/name, _products_of(data, _indexed), product_tower, fingerprint, model.dim,
-        scores, reviews, user_tower, s, client, finish, later, followers)
+        scores, reviews, user_tower, s, finish=finish, later=later, followers=followers)
     shutil.rmtree(parts.parent, ignore_errors=True)
     return index
 
