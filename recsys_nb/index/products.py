@@ -212,13 +212,6 @@ def search(self:ProductIndex,
     "The best products for a query."
     return self.search_many([Query(vector, text or '', filters)], k, **how)[0]
 
-# %% ../../nbs/53_index.products.ipynb #cdbd0300
-@patch
-def _learn_kinds(self:ProductIndex, names, encode):
-    "Encode the names of categories that are new, if the index has kinds and somebody can"
-    new = sorted(set(names) - {'', *self.kinds})
-    if encode and new and self.manifest.get('has_kinds'): self.kinds |= zip(new, np.asarray(encode(new))[:, None])
-
 # %% ../../nbs/53_index.products.ipynb #5baf8d61
 # Of the folder: 2 has reviews in the store, 3 histories, 4 words of reviews apart, 5 weights by `how_spoken`,
 # 6 damping, 7 titles and categories that count more
@@ -281,13 +274,15 @@ def put(self:ProductIndex,
 ):
     "Write products with their reviews, and with what they follow."
     points, standing = [], {}
+    has_kinds = self.manifest.get('has_kinds')
     if after is None:
-        names = ['histories', 'kind'] if self.manifest.get('has_kinds') else ['histories']
+        names = ['histories', 'kind'] if has_kinds else ['histories']
         standing = self.store.retrieve([p['product_id'] for p in payloads], names)
         after = {i: v.get('histories', ()) for i, (_, v) in standing.items()}
     p = pd.DataFrame(payloads)
     kinds = kind_names(p)
-    self._learn_kinds(kinds, encode)
+    new = sorted(set(kinds) - {'', *self.kinds})
+    if encode and new and has_kinds: self.kinds |= zip(new, np.asarray(encode(new))[:, None])
     for payload, vector, text, kind in zip(payloads, vectors, word_documents(p), kinds):
         before, had = standing.get(payload['product_id'], ({}, {}))
         same_kind = before.get('categories', [])[-1:] == payload['categories'][-1:]

@@ -279,7 +279,7 @@ def fetch(self:EdgeStore, ids, vectors, fields=True):
 
 # %% ../../nbs/51_index.qdrant.ipynb #25180c29
 @patch
-def page(self:EdgeStore, at, n, vectors, f=None):
+def page(self:EdgeStore, at, n, vectors, f):
     "Some points, and where to go on."
     return self.shard.scroll(edge.ScrollRequest(offset=at, limit=n, filter=f, with_payload=True, with_vector=vectors))
 
@@ -435,7 +435,7 @@ def fetch(self:ServerStore, ids, vectors, fields=True):
 
 # %% ../../nbs/51_index.qdrant.ipynb #748041b1
 @patch
-def page(self:ServerStore, at, n, vectors, f=None):
+def page(self:ServerStore, at, n, vectors, f):
     "Some points, and where to go on."
     return self.call('scroll', offset=at, limit=n, scroll_filter=f, with_vectors=vectors)
 
