@@ -113,7 +113,7 @@ def _put_all(index, data, changed, scores, followers):
     after = followed(followers[followers.product_id.isin(changed.index)])
     tables = [t[t.product_id.isin(changed.index)] for t in read_batches(data, 'products', [])]
     rows = with_scores(pd.concat(tables), scores, followers).set_index('product_id', drop=False)
-    rows = rows.assign(same_text=changed.text, same_reviews=changed.reviews)
+    rows = rows.join(changed.add_prefix('same_'))
     model, m = model_of(index.folder), index.manifest
     new = set(rows.family_id[~rows.same_reviews])
     reviews = reviews_known(data, m['known'], m['per_family'], new, m.get('families'))
