@@ -229,8 +229,8 @@ def read_manifest(
     folder:Path, # An index's folder
 ) -> dict:
     "What an index says of itself; `RecsysError` where there is none, or one from another version."
-    if not (folder/'manifest.json').exists(): raise RecsysError(f'{folder}: no index here; `recsys index` builds one')
     manifest = manifest_in(folder)
+    if not manifest: raise RecsysError(f'{folder}: no index here; `recsys index` builds one')
     if manifest.get('format') != index_format:
         raise RecsysError(f'{folder}: this index was built by another version of recsys_nb (format '
                           f'{manifest.get("format", 1)}, not {index_format}); build it anew with `recsys index`')
