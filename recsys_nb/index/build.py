@@ -432,7 +432,7 @@ def build_index(
         if source is None: model.save(part/'model')
         index.manifest |= dict(data=data.name, model=source or 'model', weights=_done(part, 'weights'))
 
-    file = getattr(data, 'path', Path())/'interactions.parquet' # data that only live in memory have none
+    file = getattr(data, 'path', parts)/'interactions.parquet' # data that only live in memory have none, nor have parts
     followers = count_histories(file, 'train' if s.known == 'train' else None) if file.exists() else None
     queries, reviews, later = _first_and_later(data, s)
     model.warn_of_language(next(read_batches(data, 'products', ['text'])).text)
