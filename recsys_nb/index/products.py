@@ -289,14 +289,12 @@ def put(self:ProductIndex,
         kept, own = said.get(payload['family_id'], _silent)
         reviews = kept['reviews']
         texts = [text, *map(text_of, reviews)] if reviews else []
-        made = dict(
+        made = own | dict( # its reviews and sentences are the family's, all else is its own
             meaning=vector,
-            reviews=own.get('reviews', ()),
             words=self.keywords.document(text),
             review_words=self.review_keywords.document('\n'.join(texts)),
             histories=after.get(payload['product_id'], ()),
-            kind=self.kinds.get(kind, had.get('kind', ()) if same_kind else ()),
-            sentences=own.get('sentences', ()))
+            kind=self.kinds.get(kind, had.get('kind', ()) if same_kind else ()))
         kept = dict(reviews=reviews, n_reviews=len(reviews), sentences=kept['sentences'])
         if 'damping' in before: kept['damping'] = before['damping']
         points.append((payload | kept, made))
