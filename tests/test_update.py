@@ -175,7 +175,7 @@ def test_twice_is_once_and_yesterdays_file_is_kept(shop):
 
 def test_a_file_of_no_use_is_told(shop):
     root, _ = shop
-    with pytest.warns(UserWarning, match='wrong.jsonl: none of its 1 lines can be used'):
+    with pytest.warns(UserWarning, match='wrong.jsonl: no line of it can be used'):
         update.update_data('shop', lines(root / 'wrong.jsonl', [dict(asin='', stars=5)]), root=root)
 
 

@@ -74,8 +74,7 @@ def update_data(
             settings |= dict(split='time', cuts=split['cuts'])
         data = prepare(*files, data.path.name, root, **how, **settings)
         for f in data.report['files']['reviews'] + data.report['files']['meta']:
-            if Path(f['file']) in new_reviews + new_meta and f['lines'] == f['unusable']:
-                warnings.warn(f'{f["file"]}: none of its {f["lines"]:,} lines can be used')
+            if f['unusable'] == f['lines']: warnings.warn(f'{f["file"]}: no line of it can be used')
         return data
 
 # %% ../../nbs/55_index.update.ipynb #409f9755
