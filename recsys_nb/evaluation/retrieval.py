@@ -194,14 +194,9 @@ def short_tables(self:RetrievalReport) -> dict:
 @patch
 def closing(self:RetrievalReport) -> list:
     "Notes, and the verdicts; the main one last."
-    lines = []
-    for name, w in self.weights.items():
-        signals = ['words', 'kind'] if name == metadata else ['words', 'kind', 'reviews', 'review_words']
-        short, long = (', '.join(f'{s} {w.of(s, spoken):.2f}' for s in signals) for spoken in (0, 1))
-        lines.append(f'{name}, weights beside meaning: in keywords: {short}; in sentences: {long}')
     said = dict(self.verdicts)
     last = said.pop(('reviews', self.main), None)
-    lines += [f'{task}, {system}: {text.removeprefix("VERDICT: ")}' for (task, system), text in said.items()]
+    lines = [f'{task}, {system}: {text.removeprefix("VERDICT: ")}' for (task, system), text in said.items()]
     return self.notes + lines + ([last] if last else [])
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #cec461e6
