@@ -27,7 +27,7 @@ from recsys_nb.data.prepare import load_prepared, prepare
 from recsys_nb.data.sample_store import make_sample_store
 from recsys_nb.evaluation.certainty import bootstrap_interval
 from recsys_nb.evaluation.metrics import Catalogue, chance, rank, ranking_metrics, review_queries, top_k
-from recsys_nb.evaluation.trec import evaluate_run, read_qrels, read_queries, read_run, write_run
+from recsys_nb.evaluation.trec import evaluate_run, read_qrels, read_queries, write_run
 from recsys_nb.evaluation.retrieval import evaluate_retrieval
 
 shared = Path(__file__).parents[2] / 'shared' / 'data'
@@ -162,11 +162,10 @@ def test_runs_score_as_in_ir_measures(tmp_path_factory, qrels, run):
         return
     path = tmp_path_factory.mktemp('run') / 'a.run'
     write_run(path, run)
-    assert {q: [p for p, _ in o] for q, o in read_run(path).items()} == {q: [p for p, _ in o] for q, o in run.items()}
     theirs = ir_measures.calc_aggregate(
         [nDCG @ 10, R @ 1, R @ 10, R @ 100, RR @ 10], qrels, list(ir_measures.read_trec_run(str(path)))
     )
-    ours = evaluate_run(read_run(path), qrels)
+    ours = evaluate_run(run, qrels)
     names = {'ndcg@10': nDCG @ 10, 'recall@1': R @ 1, 'recall@10': R @ 10, 'recall@100': R @ 100, 'mrr@10': RR @ 10}
     assert {k: ours['metrics'][k] for k in names} == pytest.approx({k: theirs[m] for k, m in names.items()}, abs=1e-6)
     assert ours['n_queries'] == len(qrels)
@@ -179,9 +178,6 @@ def test_runs_score_as_in_ir_measures(tmp_path_factory, qrels, run):
         (read_qrels, 'q1 0 a 1\nq1 0 a 2\n', 'line 2: q1 a was graded 1 before'),
         (read_qrels, 'q1 0 a\n', 'line 1: expected query 0 product grade'),
         (read_qrels, 'query-id corpus-id score x\n', 'line 1: grade: expected a whole number'),
-        (read_run, 'q Q0 a 1 nan t\n', "line 1: score: expected a finite number, got 'nan'"),
-        (read_run, 'q Q0 a 1 2 t\nq Q0 a 2 1 t\n', 'line 2: a was in the list of q before'),
-        (read_run, 'q Q0 a 1 2\n', 'line 1: expected query Q0 product rank score tag'),
         (read_queries, 'q1 no tab\n', 'line 1: expected id<TAB>text'),
         (read_queries, 'q1\ta\n\nq1\tb\n', 'line 3: query q1 was there before'),
         (read_queries, b'q1\t\xff\xfe', 'not UTF-8'),
@@ -195,7 +191,7 @@ def test_bad_files_are_named_with_their_line(tmp_path, read, text, said):
 
 
 def test_missing_files_and_strangers(tmp_path):
-    for read in (read_qrels, read_run, read_queries):
+    for read in (read_qrels, read_queries):
         with pytest.raises(RecsysError, match='no such file'):
             read(tmp_path / 'nothing')
     with pytest.raises(RecsysError, match='none of its queries'):
@@ -207,7 +203,7 @@ def test_missing_files_and_strangers(tmp_path):
 def test_readers_raise_nothing_but_clear_errors(tmp_path_factory, text):
     path = tmp_path_factory.mktemp('any') / 'f'
     path.write_text(text, encoding='utf-8', errors='surrogatepass')
-    for read in (read_qrels, read_run, read_queries):
+    for read in (read_qrels, read_queries):
         try:
             read(path)
         except RecsysError:
@@ -477,16 +473,12 @@ def test_the_fitted_mixture_is_no_worse_than_its_parts(electronics):
 def test_only_whole_grades_and_names_are_written_and_read(tmp_path):
     (tmp_path / 'q').write_text('q 0 d 99999999999999999999')
     assert read_qrels(tmp_path / 'q')['q']['d'] == 10**20 - 1
-    (tmp_path / 'q').write_text('q 0 d 1' + 400 * '0')
+    (tmp_path / 'q').write_text('q 0 d 1.5')
     with pytest.raises(RecsysError, match='expected a whole number'):
         read_qrels(tmp_path / 'q')
-    for lists, tag in (
-        ({'q': [('d', float('nan'))]}, 'x'),
-        ({'q': [('d', -float('inf'))]}, 'x'),
-        ({'q': [('d', 1.0)]}, 'my system'),
-    ):
+    for score in float('nan'), -float('inf'):
         with pytest.raises(RecsysError, match='run: '):
-            write_run(tmp_path / 'r', lists, tag)
+            write_run(tmp_path / 'r', {'q': [('d', score)]})
 
 
 def test_data_in_memory_have_no_histories_whatever_lies_in_this_folder(tmp_path, monkeypatch):

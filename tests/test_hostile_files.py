@@ -10,7 +10,7 @@ from conftest import examples
 from recsys_nb.command.cli import _asked, _requests
 from recsys_nb.core.files import RecsysError
 from recsys_nb.data.reading import Columns, as_lines
-from recsys_nb.evaluation.trec import read_qrels, read_queries, read_run
+from recsys_nb.evaluation.trec import read_qrels, read_queries
 
 names = st.sampled_from(
     'parent_asin asin user_id rating text title timestamp price images product_id Score \ufeffasin'.split()
@@ -160,7 +160,7 @@ trec = st.lists(
 ).map('\n'.join)
 
 
-@pytest.mark.parametrize('read', [read_queries, read_qrels, read_run])
+@pytest.mark.parametrize('read', [read_queries, read_qrels])
 @given(content=trec | trec.map(lambda t: t.replace(' ', '\t')))
 @examples(100)
 def test_any_trec_file_is_read_or_refused(read, content):

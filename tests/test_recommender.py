@@ -11,7 +11,7 @@ from conftest import examples
 import recsys_nb.index.build as index_building
 import recsys_nb.recommend.recommender as recommending
 from recsys_nb.core.files import RecsysError
-from recsys_nb.evaluation.trec import evaluate_run, read_run, write_run
+from recsys_nb.evaluation.trec import evaluate_run, write_run
 from recsys_nb.index.build import build_index, index_products
 from recsys_nb.recommend.recommender import Recommender
 from recsys_nb.recommend.results import Recommendation, Recommendations
@@ -364,9 +364,8 @@ def test_rank_writes_a_run(rec, tmp_path):
     with pytest.raises(RecsysError, match="'over \\$50 and under \\$20': min_price=50 is above"):
         rec.rank(dict(q1='mouse', q2='over $50 and under $20'))
     write_run(tmp_path / 'x.run', found)
-    run = read_run(tmp_path / 'x.run')
-    assert set(run) >= {'q1', 'q2'}
-    assert evaluate_run(run, dict(q1={found['q1'][0][0]: 1}))['metrics']['ndcg@10'] == 1
+    assert {line.split()[0] for line in (tmp_path / 'x.run').read_text().splitlines()} >= {'q1', 'q2'}
+    assert evaluate_run(found, dict(q1={found['q1'][0][0]: 1}))['metrics']['ndcg@10'] == 1
 
 
 def test_looking_around(rec):
