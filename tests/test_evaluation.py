@@ -33,7 +33,6 @@ from recsys_nb.evaluation.retrieval import evaluate_retrieval
 shared = Path(__file__).parents[2] / 'shared' / 'data'
 fast = examples(60)
 nobody = pd.DataFrame(columns=['family_id', 'product_id', 'review_id', 'title', 'text'])  # wrote anything
-ids = st.text('abcXYZ019-_', min_size=1, max_size=6)
 
 
 @st.composite
@@ -245,9 +244,7 @@ def test_bootstrap_is_the_plain_one():
     for _ in range(4000):
         chosen = rng.integers(0, 20, 20)
         means.append(np.concatenate([values[groups == g] for g in chosen]).mean())
-    assert bootstrap_interval(values, groups, n=4000) == pytest.approx(
-        tuple(np.quantile(means, [0.025, 0.975])), abs=0.006
-    )
+    assert bootstrap_interval(values, groups) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])), abs=0.006)
     assert np.transpose(bootstrap_interval(np.c_[values, 1 - values], groups))[0] == pytest.approx(
         bootstrap_interval(values, groups)
     )

@@ -9,19 +9,19 @@ __all__ = ['bootstrap_means', 'bootstrap_interval', 'verdict']
 import numpy as np
 
 # %% ../../nbs/31_evaluation.certainty.ipynb #6d4f153a
-def bootstrap_means(values, groups=None, n=2000):
-    "(n, ...) means of resampled groups of `values` (n_queries, ...); NaN where a single group leaves nothing to draw"
+def bootstrap_means(values, groups=None):
+    "(2000, ...) means of resampled groups of `values` (n_queries, ...); NaN where a single group leaves nothing to draw"
     values = np.asarray(values, float)
     _, codes = np.unique(np.arange(len(values)) if groups is None else np.asarray(groups), return_inverse=True)
     count = np.bincount(codes)
     if len(count) < 2:
-        return np.full((n, *values.shape[1:]), np.nan)
+        return np.full((2000, *values.shape[1:]), np.nan)
     total = np.zeros((len(count), *values.shape[1:]))
     np.add.at(total, codes, values)
     rng = np.random.default_rng(0)
     means = []
-    for done in range(0, n, 100): # a hundred resamples at a time bound the memory
-        weights = rng.multinomial(len(count), np.full(len(count), 1/len(count)), min(100, n - done)).astype(float)
+    for _ in range(20): # a hundred resamples at a time bound the memory
+        weights = rng.multinomial(len(count), np.full(len(count), 1/len(count)), 100).astype(float)
         means.append(((weights @ total).T / (weights @ count)).T)
     return np.concatenate(means)
 
@@ -29,11 +29,9 @@ def bootstrap_means(values, groups=None, n=2000):
 def bootstrap_interval(
     values,      # (n_queries,) a metric of each query; or (n_queries, m) for m of them at once
     groups=None, # (n_queries,) what belongs together, such as the family; `None`: nothing does
-    n:int=2000,  # Resamples
 ) -> tuple:      # (low, high), or two lists of m
     "95% bootstrap interval of a mean; NaN where a single group leaves nothing to resample."
-    means = bootstrap_means(values, groups, n)
-    return tuple(np.quantile(means, [.025, .975], axis=0).tolist())
+    return tuple(np.quantile(bootstrap_means(values, groups), [.025, .975], axis=0).tolist())
 
 # %% ../../nbs/31_evaluation.certainty.ipynb #ccf03c32
 def verdict(
