@@ -147,7 +147,7 @@ class Catalogue:
         p = products.sort_values('product_id')
         self.ids = p.product_id.to_numpy()      # (n,) sorted
         self.texts = p.text.fillna('').tolist() # n documents for the product tower
-        self.family_ids = p.family_id.fillna(p.product_id).to_numpy() # (n,)
+        self.family_ids = p.family_id.to_numpy() # (n,)
         self.families = pd.factorize(self.family_ids)[0] # (n,) a number per family, from 0
         self.words = word_documents(p)          # n documents to look for words in
         self.kinds = kind_names(p)              # n names of what they are

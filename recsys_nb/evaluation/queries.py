@@ -58,7 +58,7 @@ def keyword_task(
 ) -> pd.DataFrame:         # A row per query: query, kind ('category' or 'attribute'), relevant (a set of families)
     "Short queries made from the catalogue, with the families that answer them."
     p = products.sort_values('product_id').drop_duplicates('family_id')
-    families = p.family_id.fillna(p.product_id).to_numpy()
+    families = p.family_id.to_numpy()
     by_leaf = p.groupby(p.categories.str[-1]).indices
     leaves = {name: members for name, members in sorted(by_leaf.items()) if len(members) >= 2}
     if not leaves and part != 'fit':
