@@ -4,18 +4,17 @@
 
 # %% auto #0
 __all__ = ['shares', 'review_words', 'bullet_words', 'title_words', 'steps', 'waited', 'lengths', 'vocabulary', 'texts_about',
-           'kind_of', 'write_raw', 'StepTook', 'watch', 'run_step', 'Growth', 'growth', 'read_growth', 'plot_growth']
+           'kind_of', 'write_raw', 'StepTook', 'watch', 'run_step', 'Growth', 'growth']
 
 # %% ../../nbs/98_benchmarks.growth.ipynb #0d3dd200
 import subprocess, sys, tempfile, threading, time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-import matplotlib.pyplot as plt, numpy as np, pandas as pd
+import numpy as np, pandas as pd
 from fastcore.basics import patch
 from .measuring import machine
 from ..core.files import RecsysError, read_json, write_beside, write_json
 from ..core.machine import resolve_base
-from ..core.plots import finish_plot, plot_style
 from ..core.tables import markdown_table
 
 # %% ../../nbs/98_benchmarks.growth.ipynb #a1dc4295
@@ -258,32 +257,3 @@ def growth(
             write_json(kept, Growth(reviews, products, list(found.values())))
             if found[step].code: break
         return Growth(reviews, products, list(found.values()))
-
-# %% ../../nbs/98_benchmarks.growth.ipynb #09ac7083
-def read_growth(
-    path:str|Path, # A JSON list of what `--json` prints, of several sizes
-) -> pd.DataFrame: # A row per size and step
-    "Kept measurements as a table."
-    sizes = read_json(path)
-    of = [dict(reviews=size['reviews'], products=size['products']) for size in sizes]
-    return pd.DataFrame([size | step for size, found in zip(of, sizes) for step in found['steps']])
-
-def plot_growth(
-    table:pd.DataFrame, # From `read_growth`
-    axes=None,          # Two axes to draw on
-):
-    "Time and memory of each step over the number of reviews; a straight line of slope 1 is linear growth."
-    if axes is None:
-        with plot_style():
-            axes = plt.subplots(1, 2, figsize=(9, 3.6), dpi=96, layout='constrained')[1]
-    sizes = sorted(table.reviews.unique())
-    for ax, column, label in zip(axes, ('seconds', 'peak_mb'), ('Seconds', 'Peak memory, MB')):
-        for step, rows in table[table.code == 0].groupby('step', sort=False):
-            rows = rows.sort_values('reviews')
-            ax.plot(rows.reviews, rows[column], marker='o', label=step)
-        ax.set(xscale='log', yscale='log')
-        ax.minorticks_off()
-        finish_plot(ax, label, xlabel='reviews', xticks=sizes, xticklabels=[f'{n:,}' for n in sizes])
-        ax.yaxis.set_major_formatter('{x:,.0f}')
-    axes[0].legend(frameon=False)
-    return axes

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['shop_words', 'brands', 'generated_vectors', 'generated_products', 'generated_queries', 'true_ids', 'recall10',
            'numpy_peer', 'faiss_peer', 'local_peer', 'recalls', 'search_times', 'folder_mb', 'open_memory', 'one_size',
-           'peer_recalls', 'search', 'size_table', 'size_axes', 'size_plot']
+           'peer_recalls', 'search', 'size_table']
 
 # %% ../../nbs/95_benchmarks.search.ipynb #2eee3d53
 import shutil, tempfile
@@ -231,35 +231,3 @@ def size_table(b:Benchmark) -> pd.DataFrame:
         ms, recall = {f'{k} ms': v for k, v in r['ms'].items()}, {f'recall@10 {k}': v for k, v in r['recall'].items()}
         return dict(products=r['n'], vectors=kind, **sizes, **ms, **recall)
     return pd.DataFrame([*(row(r, 'float32') for r in b.details['sizes']), row(b.details['int8'], 'int8')]).round(3)
-
-# %% ../../nbs/95_benchmarks.search.ipynb #dd5bbdb4
-def size_axes(ax, sizes, title):
-    "Logarithmic axes, with the measured sizes and with numbers as one says them."
-    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter, NullLocator
-    ax.set(xscale='log', yscale='log', xlabel='products', title=title)
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(sizes, map(EngFormatter(sep=''), sizes))
-    decades = np.ptp(np.log10(ax.get_ylim()))
-    numbers = 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8
-    if decades > .7: numbers = 1, 2, 5
-    if decades > 2.5: numbers = 1, # a label at each power of ten
-    ax.yaxis.set_major_locator(LogLocator(subs=numbers))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda x, pos=None: f'{x:,g}'))
-    ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.spines[['top', 'right']].set_visible(False)
-
-# %% ../../nbs/95_benchmarks.search.ipynb #abfe45a9
-def size_plot(b:Benchmark):
-    "Time, building time, room on disk and in memory over the number of products."
-    import matplotlib.pyplot as plt
-    t = size_table(b).query("vectors == 'float32'")
-    fig, axes = plt.subplots(1, 4, figsize=(14, 3.4), layout='constrained')
-    for c in ('dense ms', 'hybrid ms', 'filter rare ms', 'filter many ms'):
-        axes[0].plot(t['products'], t[c], marker='o', label=c.removesuffix(' ms'))
-    for (name, ms), mark in zip(b.peers.items(), 'xv+'):
-        axes[0].plot([b.details['products']], [ms], marker=mark, ls='', color='gray', label=name)
-    fig.legend(loc='outside lower left', ncols=4, frameon=False)
-    for ax, c in zip(axes[1:], ('build_s', 'disk_mb', 'memory_mb')): ax.plot(t['products'], t[c], marker='o')
-    titles = 'milliseconds a search', 'seconds to build', 'megabytes on disk', 'megabytes in memory'
-    for ax, title in zip(axes, titles): size_axes(ax, t['products'], title)
-    return fig
