@@ -152,7 +152,7 @@ def test_entities_and_bare_ampersands_of_reviews(tmp_path):
     )
     block = '<review>\n' + ''.join(f'<{k}>\n{v}\n</{k}>\n' for k, v in fields.items()) + '</review>\n'
     (tmp_path / 'negative.review').write_text(block * 2)
-    reviews, products = sets.read_sentiment(tmp_path / 'negative.review')
+    reviews, products = sets.read_sentiment(tmp_path)
     assert len(reviews) == 2
     assert (products[0]['title'], products[0]['main_category']) == ('Black & Decker 4-Cup', 'Kitchen')
     assert reviews[0]['text'] == 'Line one\n\nline <two>' and reviews[0]['helpful_vote'] == 0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx, pandas as pd
 
-from ..core.files import RecsysError, read_json, sha256_of, write_beside, write_json
+from ..core.files import RecsysError, read_json, write_beside, write_json
 
 # %% ../../nbs/98_benchmarks.public_sets.ipynb #d44a927b
 def hashed(
@@ -74,11 +74,11 @@ def read_sales(
 
 # %% ../../nbs/98_benchmarks.public_sets.ipynb #74615a53
 def read_sentiment(
-    path:str|Path, # A `.review` file, or a folder of them
-) -> tuple:        # Reviews and products, lists of `dict`
+    folder:str|Path, # Holds `.review` files
+) -> tuple:          # Reviews and products, lists of `dict`
     "The Multi-Domain Sentiment Dataset: reviews with stars, dates and votes."
-    path, reviews, products = Path(path), [], {}
-    for file in sorted(path.glob('*.review')) if path.is_dir() else [path]:
+    reviews, products = [], {}
+    for file in sorted(Path(folder).glob('*.review')):
         for block in re.findall(r'<review>(.*?)</review>', file.read_text(encoding='utf-8', errors='replace'), re.S):
             field = {k: html.unescape(v.strip()) for k, v in re.findall(r'<(\w+)>\n(.*?)\n</\1>', block, re.S)}
             name, _, department = field['product_name'].rpartition(': ')
@@ -172,27 +172,22 @@ public_sets = {
         read_office, 'the Amazon 2018 files of MiniOneRec (github AkaliKong/MiniOneRec, Apache-2.0)')}
 
 # %% ../../nbs/98_benchmarks.public_sets.ipynb #e780d984
-def _fetch(address, path, sha256):
-    "Fetch a file that is not here yet, whole, and with the SHA-256 that it is known to have."
-    if path.exists(): return
-    as_stored = {'Accept-Encoding': 'identity', 'User-Agent': 'recsys_nb'}
-    try: data = httpx.get(address, headers=as_stored, follow_redirects=True, timeout=60).raise_for_status().content
-    except (httpx.HTTPError, httpx.InvalidURL) as e: raise RecsysError(f'{address}: not fetched ({e})') from e
-    got = hashlib.sha256(data).hexdigest()
-    if sha256 and got != sha256:
-        raise RecsysError(f'{address}: the host sent a file with SHA-256 {got[:12]}… instead of {sha256[:12]}…')
-    with write_beside(path) as part: part.write_bytes(data)
-
-def _fetch_noted(address, path):
-    "Fetch a file; refuse it where an earlier one of that address had another SHA-256."
+def _fetch(address, path):
+    "Fetch a file that is not here yet; it must have the SHA-256 that is noted beside it, where one is."
     note = path.with_name('sources.json')
     known = read_json(note) if note.exists() else {}
-    had = known.get(path.name, {})
-    _fetch(address, path, had.get('sha256') if had.get('address') == address else None)
-    got = sha256_of(path)
-    if had and got != had['sha256']:
-        raise RecsysError(f'{path}: SHA-256 {got[:12]}… is not that in {note.name}; delete one of them')
-    write_json(note, known | {path.name: dict(address=address, sha256=got)})
+    if path.exists(): data = path.read_bytes()
+    else:
+        as_stored = {'Accept-Encoding': 'identity', 'User-Agent': 'recsys_nb'}
+        try: data = httpx.get(address, headers=as_stored, follow_redirects=True, timeout=60).raise_for_status().content
+        except (httpx.HTTPError, httpx.InvalidURL) as e: raise RecsysError(f'{address}: not fetched ({e})') from e
+    sha256 = hashlib.sha256(data).hexdigest()
+    noted = known.setdefault(path.name, dict(address=address, sha256=sha256))['sha256']
+    if sha256 != noted:
+        raise RecsysError(f'{path}: SHA-256 {sha256[:12]}… of {address} is not {noted[:12]}… as {note.name} says')
+    if not path.exists():
+        with write_beside(path) as part: part.write_bytes(data)
+    write_json(note, known)
 
 def _write_lines(path, lines):
     with write_beside(path) as part, gzip.open(part, 'wt', encoding='utf-8') as f:
@@ -208,7 +203,7 @@ def fetch_public_set(
     chosen, dest = public_sets[name], Path(dest)
     source = dest/'source' if chosen.read else dest
     source.mkdir(parents=True, exist_ok=True)
-    for file, address in chosen.files.items(): _fetch_noted(address, source/file)
+    for file, address in chosen.files.items(): _fetch(address, source/file)
     if not chosen.read: return dest
     whole = len(chosen.files) > 1
     tables = chosen.read(source if whole else source/next(iter(chosen.files)))
