@@ -46,7 +46,6 @@ def _parser():
     sizes.add_argument('--folder', help='where everything goes, and stays')
     sizes.add_argument('--only', type=lambda steps: steps.split(','), help='steps, as prepare,index')
     sizes.add_argument('--time', help='what each training may take')
-    sizes.add_argument('--limit', type=float, help='seconds after which a step is stopped')
     return parser
 
 # %% ../../nbs/99_benchmarks.command.ipynb #853dac52
@@ -65,7 +64,7 @@ def benchmark_command(
         command = [sys.executable, '-m', 'recsys_nb.benchmarks', *args]
         return subprocess.run(command, env=os.environ | held).returncode
     sizes = dict(
-        growth=('reviews', 'products', 'folder', 'only', 'time', 'limit'),
+        growth=('reviews', 'products', 'folder', 'only', 'time'),
         answers=('folder',),
         recommend=('products',))
     def given(name): return {k: v for k in sizes.get(name, ()) if (v := getattr(asked, k)) is not None}

@@ -163,7 +163,6 @@ def watch(
     step:str,        # What to call it
     command:list,    # What to run
     waited:tuple=(), # Texts whose first appearance is timed
-    limit:float=1e9, # Stop it after so many seconds
 ) -> StepTook:
     "Run a command and watch its time, its memory and what it says."
     import psutil
@@ -179,7 +178,6 @@ def watch(
         process = psutil.Process(p.pid)
         while p.poll() is None:
             peak = max(peak, _tree_mb(process))
-            if time.perf_counter() - start > limit: p.terminate()
             time.sleep(.2)
         reader.join()
     took = round(time.perf_counter() - start, 1)
@@ -200,14 +198,13 @@ def run_step(
     step:str,           # One of `steps`
     folder:str|Path,    # Holds `raw`, and becomes the root
     time:str='auto',    # What each training may take
-    limit:float=1e9,    # Stop it after so many seconds
 ) -> StepTook:
     "One step of a run in a process of its own."
     if step not in steps: raise RecsysError(f'{step}: no such step; there are {", ".join(steps)}')
     words = steps[step].format(raw=Path(folder)/'raw', time=time).split()
     if step == 'index' and not any(Path(folder).glob('outputs/sbert/*/user_tower')): words += ['--run', 'base']
     start = [sys.executable, '-c', 'from recsys_nb.command.cli import main; main()', '--root', str(folder)]
-    return watch(step, [*start, *words], waited, limit)
+    return watch(step, [*start, *words], waited)
 
 # %% ../../nbs/98_benchmarks.growth.ipynb #fdd3ea73
 @dataclass(repr=False)
@@ -240,7 +237,6 @@ def growth(
     folder:str|Path|None=None,    # Where everything goes; a temporary folder
     only:tuple=(),                # Some of `steps`; all
     time:str='auto',              # What each training may take
-    limit:float=1e9,              # Stop a step after so many seconds
 ) -> Growth:
     "Time and memory of the steps of a run on a generated data set."
     if quick: reviews, time = 2000, '10s'
@@ -253,7 +249,7 @@ def growth(
         kept = folder/'growth.json'
         found = {s['step']: StepTook(**s) for s in read_json(kept)['steps']} if kept.exists() else {}
         for step in only or steps:
-            found[step] = run_step(step, folder, time, limit)
+            found[step] = run_step(step, folder, time)
             write_json(kept, Growth(reviews, products, list(found.values())))
             if found[step].code: break
         return Growth(reviews, products, list(found.values()))

@@ -13,6 +13,7 @@ from pathlib import Path
 from fastcore.basics import patch
 from ..core.files import RecsysError, progress
 from ..core.machine import cores, cpu_name, find_preset
+from ..core.tables import markdown_table
 
 # %% ../../nbs/90_benchmarks.measuring.ipynb #3826bab0
 def machine() -> dict:
@@ -113,16 +114,14 @@ def compare(
 # %% ../../nbs/90_benchmarks.measuring.ipynb #a2f07ad6
 @patch
 def _repr_markdown_(self:Benchmark):
-    show = lambda x: f'{x:,.3g}' if abs(x) < 1000 else f'{x:,.0f}'
-    rows = [('**ours**', self.ours, self.spread['ours'], '')]
-    rows += [(k, v, self.spread[k], f'{self.ratio[k]:.2f}×' if self.ratio[k] else '') for k, v in self.peers.items()]
-    head = f'| {self.benchmark} | median ({self.unit}) | lowest to highest | ours is better by |'
-    lines = [head, '|:--|--:|--:|--:|']
-    lines += [f'| {n} | {show(m)} | {show(lo)} to {show(hi)} | {r} |' for n, m, (lo, hi), r in rows]
+    def shown(x): return f'{x:,.3g}' if abs(x) < 1000 else f'{x:,.0f}'
+    rows = []
+    for name, median in dict(ours=self.ours, **self.peers).items():
+        better = f'{self.ratio[name]:.2f}×' if self.ratio.get(name) else ''
+        rows.append([name, shown(median), ' to '.join(map(shown, self.spread[name])), better])
+    table = markdown_table(rows, [self.benchmark, f'median ({self.unit})', 'lowest to highest', 'ours is better by'])
     m = self.machine
-    runs = f'{self.repeats} run{"s"*(self.repeats != 1)} each, in turn'
-    where = f'{m.get("card") or m["cpu"]}, {m["cores"]} cores'
-    return '\n'.join(lines) + f'\n\n{runs}, on {where}.'
+    return f'{table}\nRuns of each, in turn: {self.repeats}, on {m.get("card") or m["cpu"]}, {m["cores"]} cores.'
 
 # %% ../../nbs/90_benchmarks.measuring.ipynb #3bdacc9e
 @patch
