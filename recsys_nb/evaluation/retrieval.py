@@ -298,13 +298,10 @@ def add_reviews(self:RetrievalReport,
     ranked = rank_all(ask, task.texts, len(cat))
     self.add(task, ranked, cat, rivals)
     differ = np.array([a != b for a, b in zip(task.texts, written)])
-    if not differ.any():
-        return
     for name, lists in rank_all(ask, list(compress(written, differ)), len(cat)).items():
         ranked[name][differ] = lists
     parts = {f'{k}, stars unmasked': v for k, v in task.parts.items() if 'informative' not in k}
-    table, _ = measure(replace(task, parts=parts), ranked, cat)
-    self.table = pd.concat([self.table, table], ignore_index=True)
+    self.add(replace(task, parts=parts), ranked, cat, {})
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #23bac814
 def _histories_as_task(

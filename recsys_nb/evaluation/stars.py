@@ -230,6 +230,4 @@ def plot_calibration(
         ylabel='mean stars',
         xticks=range(1, 6),
         yticks=range(1, 6),
-        aspect='equal',
-        xlim=(.8, 5.2),
-        ylim=(.8, 5.2))
+        aspect='equal')
