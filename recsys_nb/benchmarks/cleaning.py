@@ -9,8 +9,8 @@ __all__ = ['punctuation', 'columns', 'ways', 'memory_ways', 'invented_sentences'
 # %% ../../nbs/91_benchmarks.cleaning.ipynb #950e6fff
 import html, json, math, re, statistics, tempfile
 from pathlib import Path
-import numpy as np
-from .measuring import Benchmark, in_own_process, peak_memory, proc_mb, seconds
+import numpy as np, psutil
+from .measuring import Benchmark, in_own_process, peak_memory, seconds
 
 # %% ../../nbs/91_benchmarks.cleaning.ipynb #5075bb00
 def invented_sentences(
@@ -172,7 +172,7 @@ def in_turns(
     turns:int, # How often ours and Polars run
 ) -> dict:     # Name in `memory_ways` -> a dict from `measure_way` per run
     "Clean a file in every way."
-    most_mb = .7 * proc_mb('meminfo', 'MemAvailable')
+    most_mb = .7 * psutil.virtual_memory().available / 1e6
     names = list(memory_ways)[:2] * turns + list(memory_ways)[2:]
     runs = {name: [] for name in memory_ways}
     for name in names: runs[name].append(measure_way(memory_ways[name][0], path, memory_ways[name][1], most_mb))

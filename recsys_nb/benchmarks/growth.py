@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
-from .measuring import machine
+from .measuring import machine, memory_mb
 from ..core.files import RecsysError, read_json, write_beside, write_json
 from ..core.machine import resolve_base
 from ..core.tables import markdown_table
@@ -137,17 +137,6 @@ def write_raw(
     return folder
 
 # %% ../../nbs/98_benchmarks.growth.ipynb #0319c2b1
-def _tree_mb(process):
-    "The memory of a process and all below it, in MB."
-    import psutil
-    try: family = [process, *process.children(recursive=True)]
-    except psutil.Error: return 0
-    total = 0
-    for p in family:
-        try: total += p.memory_info().rss
-        except psutil.Error: pass
-    return total/1e6
-
 @dataclass
 class StepTook:
     "What a step took."
@@ -165,7 +154,6 @@ def watch(
     waited:tuple=(), # Texts whose first appearance is timed
 ) -> StepTook:
     "Run a command and watch its time, its memory and what it says."
-    import psutil
     start, peak, said, last = time.perf_counter(), 0., {}, ['']
     def read(stream):
         for line in stream:
@@ -175,9 +163,8 @@ def watch(
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as p:
         reader = threading.Thread(target=read, args=[p.stdout], daemon=True)
         reader.start()
-        process = psutil.Process(p.pid)
         while p.poll() is None:
-            peak = max(peak, _tree_mb(process))
+            peak = max(peak, memory_mb(p.pid))
             time.sleep(.2)
         reader.join()
     took = round(time.perf_counter() - start, 1)

@@ -156,12 +156,12 @@ def open_memory(
     "What an index takes in the memory of a process that only opens and searches it."
     code = ('import json, sys\n'
             'import numpy as np\n'
-            'from recsys_nb.benchmarks.measuring import proc_mb\n'
+            'from recsys_nb.benchmarks.measuring import memory_mb\n'
             'from recsys_nb.index.products import ProductIndex\n'
-            "before, rng = proc_mb('self/status', 'VmRSS'), np.random.default_rng(0)\n"
+            'before, rng = memory_mb(), np.random.default_rng(0)\n'
             'index = ProductIndex.open(sys.argv[1])\n'
             'for v in rng.standard_normal((50, index.dim)).astype(np.float32): index.search(v, k=10)\n'
-            "print(json.dumps(proc_mb('self/status', 'VmRSS') - before))")
+            'print(json.dumps(memory_mb() - before))')
     return in_own_process(code, folder)
 
 # %% ../../nbs/95_benchmarks.search.ipynb #e03a5d19

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 import numpy as np
-from .measuring import Benchmark, compare, proc_mb
+from .measuring import Benchmark, compare, memory_mb
 from ..core.files import RecsysError, progress
 
 # %% ../../nbs/97_benchmarks.service.ipynb #91632fff
@@ -132,11 +132,10 @@ def grown(
     at_once:int,   # Connections
 ) -> dict:         # MB before and after, and how many failed
     "Whether memory grows over many requests."
-    def memory(): return round(proc_mb(f'{process.pid}/status', 'VmRSS'))
-    before, failed = memory(), 0
+    before, failed = round(memory_mb(process.pid)), 0
     for i in progress(range(0, n, 1000), 'many requests'):
         failed += len(load(port, make_requests(min(1000, n - i), seed=i + 1), at_once)[1])
-    return dict(requests=n, failed=failed, before_mb=before, after_mb=memory())
+    return dict(requests=n, failed=failed, before_mb=before, after_mb=round(memory_mb(process.pid)))
 
 # %% ../../nbs/97_benchmarks.service.ipynb #c2cb00ac
 settings_of = {'ours': dict(threads=16, max_batch=64), 'one at a time': dict(threads=1, max_batch=1),
