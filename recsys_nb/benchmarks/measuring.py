@@ -145,9 +145,9 @@ def memory_mb(
 def peak_memory() -> float:
     "The most memory that this process ever had, in MB."
     status = Path('/proc/self/status') # Linux tells it as `VmHWM`
-    if status.exists(): return int(re.search(r'VmHWM:\s+(\d+)', status.read_text())[1])/1000
+    if status.exists(): return int(re.search(r'VmHWM:\s+(\d+)', status.read_text())[1])*1024/1e6
     import resource
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1e6 if sys.platform == 'darwin' else 1e3)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e6 # a Mac tells bytes
 
 # %% ../../nbs/90_benchmarks.measuring.ipynb #14a7e644
 def in_own_process(
