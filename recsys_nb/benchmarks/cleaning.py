@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['punctuation', 'columns', 'ways', 'memory_ways', 'invented_sentences', 'one_line', 'review_lines', 'write_reviews',
-           'clean_duckdb', 'clean_pandas', 'clean_polars', 'run_here', 'measure_way', 'in_turns', 'cleaning']
+           'clean_duckdb', 'clean_pandas', 'clean_polars', 'run_here', 'measure_way', 'cleaning']
 
 # %% ../../nbs/91_benchmarks.cleaning.ipynb #950e6fff
-import html, json, math, re, statistics, tempfile
+import html, json, math, re, tempfile
 from pathlib import Path
 import numpy as np, psutil
-from .measuring import Benchmark, in_own_process, peak_memory, seconds
+from .measuring import Benchmark, compare, in_own_process, peak_memory, seconds
 
 # %% ../../nbs/91_benchmarks.cleaning.ipynb #5075bb00
 def invented_sentences(
@@ -167,35 +167,28 @@ memory_ways = {
     'duckdb in 1 GB': ('duckdb', '1GB'),
     'pandas': ('pandas', '')}
 
-def in_turns(
-    path:Path, # The file to clean
-    turns:int, # How often ours and Polars run
-) -> dict:     # Name in `memory_ways` -> a dict from `measure_way` per run
-    "Clean a file in every way."
-    most_mb = .7 * psutil.virtual_memory().available / 1e6
-    names = list(memory_ways)[:2] * turns + list(memory_ways)[2:]
-    runs = {name: [] for name in memory_ways}
-    for name in names: runs[name].append(measure_way(memory_ways[name][0], path, memory_ways[name][1], most_mb))
-    return runs
-
 # %% ../../nbs/91_benchmarks.cleaning.ipynb #773ab149
 def cleaning(
     quick:bool=False,      # 0.02 GB rather than 0.2 and 2
     folder:str|Path=None,  # Where there is room for the files; a temporary folder
 ) -> Benchmark:
     "Throughput and peak memory of cleaning, beside pandas and Polars, and how both grow with the file."
-    sizes, turns = {}, 1 if quick else 3
-    def middle(found): return sorted(found, key=lambda r: r.get('seconds', 0))[len(found)//2]
+    sizes = {}
+    most_mb = .7 * psutil.virtual_memory().available / 1e6
     with tempfile.TemporaryDirectory(dir=folder) as tmp:
+        path = Path(tmp)/'reviews.jsonl'
         for gb in ((.02,) if quick else (.2, 2)):
-            lines = write_reviews(path := Path(tmp)/'reviews.jsonl', gb * 1e9)
-            runs = in_turns(path, turns)
-            sizes[f'{gb:g} GB'] = {k: middle(v) | dict(lines=lines) for k, v in runs.items()}
-    speed = {k: [r.get('mb_per_s', 0.) for r in v] for k, v in runs.items()}
-    median, ours = {k: statistics.median(v) for k, v in speed.items()}, speed.pop('duckdb')
-    turn = lambda v: ours if len(v) == len(ours) else [statistics.median(ours)]
-    ratio = {k: statistics.median(a / b for a, b in zip(turn(v), v)) if min(v) else None for k, v in speed.items()}
-    share = {k: round(runs['duckdb'][0]['peak_mb'] / v[0]['peak_mb'], 2) for k, v in runs.items()}
-    spread = {k: [min(v), max(v)] for k, v in dict(ours=ours, **speed).items()}
-    details = dict(sizes=sizes, memory=memory_ways['duckdb'][1], memory_share=share)
-    return Benchmark('cleaning', 'MB/s', median.pop('duckdb'), median, ratio, spread, turns, details=details)
+            lines = write_reviews(path, gb * 1e9)
+            found = sizes[f'{gb:g} GB'] = {}
+            def way(name):
+                library, memory = memory_ways[name]
+                def speed():
+                    found[name] = measure_way(library, path, memory, most_mb) | dict(lines=lines)
+                    return found[name].get('mb_per_s', 0)
+                return speed
+            peers = {name: way(name) for name in memory_ways if name != 'duckdb'}
+            b = compare('cleaning', 'MB/s', way('duckdb'), peers, repeats=1 if quick else 3, higher_is_better=True,
+                        warm_up=False)
+    share = {name: round(found['duckdb']['peak_mb'] / run['peak_mb'], 2) for name, run in found.items()}
+    b.details |= dict(sizes=sizes, memory=memory_ways['duckdb'][1], memory_share=share)
+    return b

@@ -105,10 +105,13 @@ def compare(
     figures = {k: [] for k in ways}
     for _ in progress(range(repeats), name):
         for k, f in ways.items(): figures[k].append(float(f()))
-    med = statistics.median
-    return Benchmark(name, unit, med(figures['ours']), {k: med(figures[k]) for k in peers},
-        {k: med(_ratio(o, p, higher_is_better) for o, p in zip(figures['ours'], figures[k])) for k in peers},
-        {k: [min(v), max(v)] for k, v in figures.items()}, repeats, details=details)
+    median = {k: statistics.median(v) for k, v in figures.items()}
+    def ratio(peer):
+        if not min(figures[peer]): return None # it could not finish
+        return statistics.median(_ratio(o, p, higher_is_better) for o, p in zip(figures['ours'], figures[peer]))
+    spread = {k: [min(v), max(v)] for k, v in figures.items()}
+    return Benchmark(
+        name, unit, median.pop('ours'), median, {k: ratio(k) for k in peers}, spread, repeats, details=details)
 
 # %% ../../nbs/90_benchmarks.measuring.ipynb #a2f07ad6
 @patch
