@@ -61,8 +61,6 @@ def keyword_task(
     families = p.family_id.to_numpy()
     by_leaf = p.groupby(p.categories.str[-1]).indices
     leaves = {name: members for name, members in sorted(by_leaf.items()) if len(members) >= 2}
-    if not leaves and part != 'fit':
-        raise RecsysError('keyword task: no category with two product families; the catalogue needs a category path')
     titles = [phrases(o) for o in p.title.fillna('')]
     found = [t | phrases('. '.join(f)) for t, f in zip(titles, p.features)]
     brands = set(re.findall(r'\w+', ' '.join(p.brand.dropna()).lower()))
@@ -76,7 +74,7 @@ def keyword_task(
         task = task[task['query'].map(_fits) == (part == 'fit')]
     if part == 'fit' or len(task):
         return task.reset_index(drop=True)
-    raise RecsysError('keyword task: too few short queries; one category is all that this catalogue can be asked for')
+    raise RecsysError('keyword task: too few short queries; it needs several categories of two product families each')
 
 # %% ../../nbs/33_evaluation.queries.ipynb #56a3c99f
 def _to_be_known(family):
