@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['shop_words', 'brands', 'generated_vectors', 'generated_products', 'generated_queries', 'true_ids', 'recall10',
            'numpy_peer', 'faiss_peer', 'local_peer', 'recalls', 'search_times', 'folder_mb', 'open_memory', 'one_size',
-           'peer_recalls', 'search', 'size_table']
+           'peer_recalls', 'search']
 
 # %% ../../nbs/95_benchmarks.search.ipynb #2eee3d53
 import shutil, tempfile
@@ -222,12 +222,3 @@ def search(
         for s in shops: s.index.close()
         return b
     finally: shutil.rmtree(home, ignore_errors=True)
-
-# %% ../../nbs/95_benchmarks.search.ipynb #2d7741fd
-def size_table(b:Benchmark) -> pd.DataFrame:
-    "A row per catalogue size, and one with int8 vectors."
-    def row(r, kind):
-        sizes = {k: r[k] for k in ('build_s', 'open_s', 'disk_mb', 'memory_mb')}
-        ms, recall = {f'{k} ms': v for k, v in r['ms'].items()}, {f'recall@10 {k}': v for k, v in r['recall'].items()}
-        return dict(products=r['n'], vectors=kind, **sizes, **ms, **recall)
-    return pd.DataFrame([*(row(r, 'float32') for r in b.details['sizes']), row(b.details['int8'], 'int8')]).round(3)
