@@ -10,7 +10,7 @@ import numpy as np
 
 # %% ../../nbs/31_evaluation.certainty.ipynb #6d4f153a
 def bootstrap_means(values, groups=None):
-    "(2000, ...) means of resampled groups of `values` (n_queries, ...); NaN where a single group leaves nothing to draw"
+    "(2000, ...) means of resampled groups of `values` (n_queries, ...); NaN where there is a single group"
     values = np.asarray(values, float)
     _, codes = np.unique(np.arange(len(values)) if groups is None else np.asarray(groups), return_inverse=True)
     count = np.bincount(codes)
