@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np, pandas as pd
 from .measuring import Benchmark, compare, milliseconds
-from .search import generated_products, generated_vectors, local_peer, shop_words
+from .search import folder_mb, generated_products, generated_vectors, local_peer, shop_words
 from ..index.build import index_products
 from ..index.products import ProductIndex
 from ..models.dual_encoder import DualEncoderSBERT
@@ -78,9 +78,7 @@ def cost_of_signals(
     def took(names):
         some = [replace(q, asked={k: v for k, v in q.asked.items() if k in names}) for q in lookups]
         return milliseconds(lambda q: rec.index.store.candidates([q]), some)()
-    def megabytes(name):
-        files = [f for part in rec.index.folder.rglob(f'vector_*-{name}') for f in part.rglob('*')]
-        return sum(f.stat().st_blocks*512 for f in files)/1e6
+    def megabytes(name): return sum(map(folder_mb, rec.index.folder.rglob(f'vector_*-{name}')))
     every = list(lookups[0].asked)
     rows = [dict(signal='all together', ms=took(every), MB=sum(map(megabytes, every)))]
     for name in every:
