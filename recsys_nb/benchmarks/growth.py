@@ -10,7 +10,7 @@ __all__ = ['shares', 'review_words', 'bullet_words', 'title_words', 'steps', 'wa
 import subprocess, sys, tempfile, threading, time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-import numpy as np, pandas as pd
+import numpy as np
 from fastcore.basics import patch
 from .measuring import machine, memory_mb
 from ..core.files import RecsysError, read_json, write_beside, write_json
