@@ -136,18 +136,16 @@ def rank(self:HistoryModel,
 def history_table(
     model:HistoryModel,  # What ranks
     asked:pd.DataFrame,  # See `read_histories`
-) -> pd.DataFrame:       # A row per system: HR@10 and NDCG@10 with their intervals
+) -> pd.DataFrame:       # A row per system: HR@10 and NDCG@10 with their intervals (`_low`, `_high`)
     "Each signal alone, without each, and all together."
     answer = [{p} if p >= 0 else set() for p in model.ids.get_indexer(asked.next)]
     rows = []
     for name, lists in model.rank(asked.history).items():
-        m = ranking_metrics(lists, answer)[['recall@10', 'ndcg@10']]
-        rows.append([name, *map(_in_words, m.mean(), *bootstrap_interval(m, asked.user_id))])
-    return pd.DataFrame(rows, columns=['system', 'HR@10', 'NDCG@10'])
-
-def _in_words(mean, low, high):
-    "A mean with its interval, which a single person leaves out."
-    return f'{mean:.4f}' + (f' ({low:.3f} to {high:.3f})' if low == low else '')
+        found = ranking_metrics(lists, answer)[['recall@10', 'ndcg@10']]
+        low, high = bootstrap_interval(found, asked.user_id)
+        rows.append([name, *np.transpose([found.mean(), low, high]).ravel()])
+    columns = [metric + end for metric in ('HR@10', 'NDCG@10') for end in ('', '_low', '_high')]
+    return pd.DataFrame(rows, columns=['system', *columns]).round(4)
 
 # %% ../../nbs/34_evaluation.histories.ipynb #c258b140
 def evaluate_histories(
