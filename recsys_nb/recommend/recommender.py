@@ -21,7 +21,7 @@ from ..evaluation.histories import recency
 from ..index.products import ProductIndex, Query, check_k, remembered
 from ..index.stores import Filters, as_tuple, key_of
 from ..models.dual_encoder import DualEncoderSBERT
-from .preferences import understand
+from .preferences import Understood, understand
 from .reasons import best_sentence, fitting_point, stems
 from .results import Recommendations, as_recommendation, spoken
 
@@ -147,44 +147,41 @@ def known(self:Recommender,
 def _given_texts(v): return [t for t in as_tuple(v) if t]
 
 # %% ../../nbs/63_recommend.recommender.ipynb #f56bc426
-def _filters_from(
-    parts, # `Understood` of each text
-    given, # Limits as arguments
-):
-    "Conditions from what was said and what was given, the stricter of what was said several times."
-    said = dict(not_brand=tuple(b for u in parts for b in u.not_brand))
-    for limit, strictest in dict(min_price=max, max_price=min, min_score=max).items():
-        values = [getattr(u, limit) for u in parts]
-        said[limit] = strictest((v for v in values if v is not None), default=None)
-    given = {k: v for k, v in given.items() if v is not None}
-    try: return Filters(**said | given)
-    except RecsysError:
-        if not {'min_price', 'max_price'} & given.keys(): raise # nothing wins over what was said
-        return Filters(**said | dict(min_price=None, max_price=None) | given)
+def _together(parts):
+    "What several texts say, the stricter of what is said several times"
+    def all_of(name): return [v for u in parts if (v := getattr(u, name)) not in (None, '')]
+    return Understood(
+        text='; '.join(all_of('text')),
+        min_price=max(all_of('min_price'), default=None),
+        max_price=min(all_of('max_price'), default=None),
+        currency=''.join(all_of('currency')[-1:]),
+        min_score=max(all_of('min_score'), default=None),
+        dislike=sum(all_of('dislike'), []),
+        not_brand=sum(all_of('not_brand'), []),
+        unclear=sum(all_of('unclear'), []))
 
 # %% ../../nbs/63_recommend.recommender.ipynb #559f1508
-def _as_understood(parts, filters):
+_limits = 'min_price', 'max_price', 'min_score'
+
+def _as_understood(said, filters):
     "What was understood beside the text itself, limits as they are applied; nothing where there was nothing else."
-    said = {}
-    for k, v in (o for u in parts for o in u.to_dict().items()):
-        if isinstance(v, list): said[k] = list(dict.fromkeys(said.get(k, []) + v))
-        else: said[k] = getattr(filters, k, v)
-    said.pop('text', None)
-    said = {k: v for k, v in said.items() if v is not None} # without a limit that was not applied
-    if not {'min_price', 'max_price'} & said.keys(): said.pop('currency', None)
-    wanted = '; '.join(u.text for u in parts if u.text)
-    if said and wanted: said['text'] = wanted
-    return said
+    heard = said.to_dict()
+    text = heard.pop('text', '')
+    applied = {name: getattr(filters, name) for name in _limits if name in heard}
+    heard = {k: v for k, v in (heard | applied).items() if v is not None}
+    return heard | dict(text=text) if heard and text else heard
 
 # %% ../../nbs/63_recommend.recommender.ipynb #39ad1e92
 _no_scores = ('This index has no predicted stars (its reviews have none to learn from), '
               'so "at least {:g} stars" was not applied.')
 
 @patch
-def _conditions(self:Recommender, parts, limits, notes):
+def _conditions(self:Recommender, said, given, notes):
     "What the products must be; a limit that cannot be applied is noted"
-    limits |= {f: tuple(_given_texts(limits.get(f))) for f in ('category', 'brand')}
-    filters = _filters_from(parts, limits)
+    given = {k: v for k, v in given.items() if v is not None}
+    given |= {f: _given_texts(given.get(f)) for f in ('category', 'brand')}
+    heard = {name: getattr(said, name) for name in (*_limits, 'not_brand')}
+    filters = Filters(**heard | given)
     if filters.min_score is None or self.index.manifest['has_scores']: return filters
     notes.append(_no_scores.format(filters.min_score))
     return replace(filters, min_score=None)
@@ -209,9 +206,10 @@ def read(self:Recommender,
     if not (isinstance(diversity, Real) and 0 <= diversity <= 1):
         raise RecsysError(f'diversity={diversity!r}: expected a number from 0 to 1')
     parts = [understand(t, self.brands.keys()) for t in _given_texts(text)]
+    said = _together(parts)
     wanted = [u.text for u in parts if u.text]
     notes = [f'“{a}” was not read as a limit; in a short text, write “under {a}” or “around {a}”.'
-             for u in parts for a in u.unclear]
+             for a in said.unclear]
     had = self.known(history, 'history', ['meaning'], notes)
     liked = self.known(like, 'like', ['meaning'], notes) + had[-_recent:]
     owned = self.known(exclude, 'exclude', notes=notes)
@@ -223,15 +221,15 @@ def read(self:Recommender,
     unwanted = [clean(d) for d in dislike if d not in against]
     seen = [*liked, *had, *owned, *against.values()]
     gone = {p['family_id'] for p, _ in seen}
-    filters = replace(self._conditions(parts, limits, notes), not_family=tuple(sorted(gone)))
+    filters = replace(self._conditions(said, limits, notes), not_family=tuple(sorted(gone)))
     return Wish(
         text=' '.join(wanted),
         wanted=wanted,
-        unwanted=unwanted + [d for u in parts for d in u.dislike],
+        unwanted=unwanted + said.dislike,
         liked=[v['meaning'] for _, v in liked],
         disliked=[v['meaning'] for _, v in against.values()],
         filters=filters,
-        understood=_as_understood(parts, filters),
+        understood=_as_understood(said, filters),
         notes=notes,
         k=k,
         diversity=diversity,
