@@ -278,7 +278,7 @@ def test_advice(rec):
     few = rec.recommend('keyboard', min_price=150, max_price=150, category='keyboards', k=9)
     assert len(few) < 9 and f'Only {len(few)} passed' in few.advice
     variants = rec.recommend('keyboard', category='keyboards', k=99)
-    assert f'Only {2 * len(variants)} passed all conditions, variants of {len(variants)}.' in variants.advice
+    assert f'Only {2 * len(variants)} passed all conditions, variants counted.' in variants.advice
     assert len(rec.recommend('keyboard', category='', brand=['']) or ()) == 5, 'nothing chosen is no condition'
     none = rec.recommend('keyboard', min_price=9000)
     assert none == [] and none.advice.endswith('Products that would pass: 120 without “min price: 9,000”.')

@@ -262,7 +262,7 @@ def misspelt(self:Recommender, filters):
 
 # %% ../../nbs/63_recommend.recommender.ipynb #62614622
 @patch
-def tightness(self:Recommender, filters, n_found):
+def tightness(self:Recommender, filters):
     "Yield how many products there would be without each condition, and without all of them."
     names = ('min_price', 'max_price', 'min_score', 'category', 'brand')
     tight = {n: v for n in names if (v := getattr(filters, n)) not in (None, ())}
@@ -270,10 +270,8 @@ def tightness(self:Recommender, filters, n_found):
     def without(*names): return self.index.count(replace(filters, **dict.fromkeys(names)))
     counts = [f'{without(n):,} without “{spoken({n: v})}”' for n, v in tight.items()]
     if len(tight) > 1: counts.append(f'{without(*tight):,} without any of these')
-    passing = without()
     so_far = 'No product passes all conditions'
-    if n_found: so_far = f'Only {passing:,} passed all conditions'
-    if n_found and passing != n_found: so_far += f', variants of {n_found:,}'
+    if passing := without(): so_far = f'Only {passing:,} passed all conditions, variants counted'
     yield f'{so_far}. Products that would pass: {", ".join(counts)}.'
 
 # %% ../../nbs/63_recommend.recommender.ipynb #542b5570
@@ -287,7 +285,7 @@ def advice(self:Recommender,
     if wish.vector is None and not wish.text:
         more = 'and these will be ordered by how well they fit.' if n_found else 'or name a product that you like.'
         notes.append(f'Say what you are looking for, {more}')
-    if n_found < wish.k: notes += self.tightness(wish.filters, n_found)
+    if n_found < wish.k: notes += self.tightness(wish.filters)
     return ' '.join(notes) or (None if n_found else 'No product of this index is left to show.')
 
 # %% ../../nbs/63_recommend.recommender.ipynb #6e995e4d
@@ -430,7 +428,7 @@ _request_fields = ('text', 'k', 'history', 'like', 'dislike', 'exclude',
 
 @patch
 def _read_request(self:Recommender, request, k):
-    name = str(request.get('id', ' '.join(map(str, as_tuple(request.get('text'))))))[:60]
+    name = str(request.get('id') or request.get('text') or '')[:60]
     given = {f: v for f, v in request.items() if f != 'id' and v is not None}
     for wrong in sorted(given.keys() - set(_request_fields)):
         raise RecsysError(f'request {name!r}: no such field {wrong!r}; there are id, {", ".join(_request_fields)}')
