@@ -123,7 +123,7 @@ class Wish(Query):
     def is_empty(self) -> bool:
         "Whether there is nothing to search for and nothing to filter by."
         asked = replace(self.filters, not_family=(), not_brand=())
-        return self.vector is None and not self.text and asked == Filters()
+        return self.vector is None and asked == Filters()
 
 # %% ../../nbs/63_recommend.recommender.ipynb #c39ea80c
 @patch
@@ -282,7 +282,7 @@ def advice(self:Recommender,
 ) -> str|None:
     "What to change when there are fewer products than wanted."
     notes = [*wish.notes, *self.misspelt(wish.filters)]
-    if wish.vector is None and not wish.text:
+    if wish.vector is None:
         more = 'and these will be ordered by how well they fit.' if n_found else 'or name a product that you like.'
         notes.append(f'Say what you are looking for, {more}')
     if n_found < wish.k: notes += self.tightness(wish.filters)

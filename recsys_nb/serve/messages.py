@@ -7,12 +7,12 @@ __all__ = ['max_text', 'max_k', 'max_body', 'Preferences', 'Batch', 'Product', '
            'FieldError', 'field_error', 'Problem', 'problem', 'Answers']
 
 # %% ../../nbs/70_serve.messages.ipynb #454bda2d
-import json, math
+import json
 from http import HTTPStatus
 from typing import Annotated
 from fastapi.responses import Response
 from pydantic import (
-    AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag,
+    AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag,
     model_validator)
 from ..data.texts import clean
 
@@ -63,8 +63,6 @@ class Preferences(BaseModel):
         limits = self.min_price, self.max_price, self.min_score
         if not asked and limits == (None, None, None):
             raise ValueError('say in `text` what you are looking for, or name products in `like`')
-        if None not in limits[:2] and self.min_price > self.max_price:
-            raise ValueError('`min_price` is above `max_price`')
         return self
 
 # %% ../../nbs/70_serve.messages.ipynb #81ed5ad1
@@ -74,12 +72,9 @@ class Batch(BaseModel):
     requests:list[Preferences] = Field(min_length=1, max_length=50, description='Each is answered by itself')
 
 # %% ../../nbs/70_serve.messages.ipynb #267a647b
-def _finite(v): return v if v is None or math.isfinite(v) else None
 def _rounded(v): return v if v is None else round(v, 2)
 
-_Number = Annotated[float|None, BeforeValidator(_finite)]
-_Whole = Annotated[int|None, BeforeValidator(_finite)]
-_Stars = Annotated[_Number, AfterValidator(_rounded)]
+_Stars = Annotated[float|None, AfterValidator(_rounded)]
 _Names = list[str]
 
 # %% ../../nbs/70_serve.messages.ipynb #44113df2
@@ -89,14 +84,14 @@ class Product(BaseModel):
     product_id:str
     title:str
     brand:str|None = None
-    price:_Number = Field(None, description='`null` where the catalogue has none')
+    price:float|None = Field(None, description='`null` where the catalogue has none')
     score:_Stars = Field(None, description='Predicted stars, 1 to 5; `null` without a score model')
     categories:_Names = Field([], description='From general to specific')
     images:_Names = Field([], description='Addresses of pictures')
     url:str|None = Field(None, description='Its page in the shop; `null` where the catalogue has none')
     family_id:str|None = Field(None, description='Variants of one product share it')
-    average_rating:_Number = Field(None, description="The shop's own average, which no model reads")
-    rating_number:_Whole = Field(None, description='Ratings in that average')
+    average_rating:float|None = Field(None, description="The shop's own average, which no model reads")
+    rating_number:int|None = Field(None, description='Ratings in that average')
 
 # %% ../../nbs/70_serve.messages.ipynb #e8655c4f
 class ProductPage(Product):
@@ -106,7 +101,7 @@ class ProductPage(Product):
 # %% ../../nbs/70_serve.messages.ipynb #81dad5fd
 class Recommended(Product):
     "A product, and why it is recommended."
-    similarity:_Number = Field(None, description='Cosine similarity of the preferences and the product')
+    similarity:float|None = Field(None, description='Cosine similarity of the preferences and the product')
     why:str|None = Field(None, description='The sentence that fits the preferences best')
     why_from:str|None = Field(None, description='Where that sentence is from: `review` or `description`')
     because:_Names = Field([], description='What brought it, strongest first: `metadata`, `review`, `words`, `history`')
