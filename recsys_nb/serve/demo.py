@@ -333,7 +333,7 @@ def mount_demo(
 
     async def refuse(): raise StarletteHTTPException(404, 'no file is taken, read or written here')
     for way in ('upload', 'process_recording', 'file={address:path}', 'deep_link'):
-        app.add_api_route(f'/demo/gradio_api/{way}', refuse, methods=['GET', 'HEAD', 'POST'], include_in_schema=False)
+        app.add_api_route(f'/demo/gradio_api/{way}', refuse, methods=['GET', 'POST'], include_in_schema=False)
 
     where = f'{app.root_path}/demo' if app.root_path else None
     gr.mount_gradio_app(

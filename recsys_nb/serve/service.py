@@ -230,11 +230,9 @@ def warm_up(
 # %% ../../nbs/72_serve.service.ipynb #ef319411
 def _add_states(app, service):
     "Add `/health`, `/ready` and `/metrics`."
-    @app.head('/health', include_in_schema=False)
     @app.get('/health', tags=['state'], summary='Whether the process lives')
     async def health() -> dict[str, str]: return dict(status='ok')
 
-    @app.head('/ready', include_in_schema=False)
     @app.get('/ready', tags=['state'], summary='Whether requests will be answered quickly',
              responses=_about(service)['responses'])
     async def ready() -> dict[str, str]:
@@ -356,6 +354,7 @@ def _door(app, metrics, frames):
     "The outermost layer of the service (ASGI): ids, limits, headers, the last resort for errors, and the log."
     async def passed(scope, receive, send):
         if scope['type'] != 'http': return await app(scope, receive, send)
+        if scope['method'] == 'HEAD': scope = scope | dict(method='GET') # the server leaves the body out
         _complete_path(scope)
         headers = Headers(scope=scope)
         seen = dict(status=0)
