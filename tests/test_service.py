@@ -152,7 +152,6 @@ def test_a_body_is_limited_with_and_without_its_length(api):
 
     assert 'KiB' in is_problem(api.post('/recommend', content=b' ' * (max_body + 1), headers=JSON), 413)['detail']
     assert 'KiB' in is_problem(api.post('/recommend', content=pieces(), headers=JSON), 413)['detail']
-    is_problem(api.post('/recommend', content=b'x', headers=JSON | {'content-length': '-5'}), 413)
 
 
 def test_bodies_that_are_too_large_leave_nothing_behind(api):
@@ -519,21 +518,11 @@ def test_prometheus_reads_what_happened():
     told = api.get('/metrics')
     assert told.headers['content-type'].startswith('text/plain')
     for line in (
-        'recsys_requests_total{method="POST",route="/recommend",status="200"} 3.0',
-        'recsys_requests_total{method="GET",route="/products/{product_id:path}",status="404"} 1.0',
-        'recsys_requests_total{method="GET",route="other",status="404"} 1.0',
+        'recsys_requests_total{route="/recommend",status="200"} 3.0',
+        'recsys_requests_total{route="/products/{product_id:path}",status="404"} 1.0',
+        'recsys_requests_total{route="other",status="404"} 1.0',
     ):
         assert line in told.text.splitlines()
-
-
-def test_methods_that_are_none_share_a_line():
-    "Or a client that invents them fills the memory, and Prometheus's."
-    api = client()
-    for i in range(3):
-        api.request(f'FETCH{i}', '/nowhere')
-    assert (
-        'recsys_requests_total{method="other",route="other",status="404"} 3.0' in api.get('/metrics').text.splitlines()
-    )
 
 
 def test_figures_are_told_while_the_qdrant_server_is_away():

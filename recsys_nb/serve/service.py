@@ -113,7 +113,7 @@ class _Metrics:
     "What Prometheus is told, in a registry of its own."
     def __init__(self):
         self.registry = r = prometheus.CollectorRegistry()
-        self.requests = prometheus.Counter('recsys_requests', 'Requests', ['method', 'route', 'status'], registry=r)
+        self.requests = prometheus.Counter('recsys_requests', 'Requests', ['route', 'status'], registry=r)
         self.stages = prometheus.Histogram(
             'recsys_stage_seconds', 'How long a stage of an answer took', ['stage'], registry=r)
         self.products = prometheus.Gauge(
@@ -297,8 +297,6 @@ def _content_policy(path, frames=()):
     return ' '.join([_policies[page], *(frames if page == 'demo' else ())])
 
 # %% ../../nbs/72_serve.service.ipynb #f8128792
-def _too_large(): return StarletteHTTPException(413, f'the request is larger than {max_body//1024} KiB')
-
 def _limited(receive):
     "`receive` that gives up when a body becomes too large."
     read = 0
@@ -306,7 +304,7 @@ def _limited(receive):
         nonlocal read
         message = await receive()
         read += len(message.get('body', b''))
-        if read > max_body: raise _too_large()
+        if read > max_body: raise StarletteHTTPException(413, f'the request is larger than {max_body//1024} KiB')
         return message
     return limited
 
@@ -327,13 +325,10 @@ def _noted(scope, send, seen, frames):
     return noted
 
 # %% ../../nbs/72_serve.service.ipynb #3e5eeb85
-_methods = 'GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS' # Others are counted as one
-
 def _write(metrics, scope, status, start, error):
     "One line in the log, and one in the figures."
     route = getattr(scope.get('route'), 'path', 'other')
-    method = scope['method'] if scope['method'] in _methods else 'other'
-    metrics.requests.labels(method, route, status).inc()
+    metrics.requests.labels(route, status).inc()
     level = logging.ERROR if error else logging.DEBUG if '/demo/' in scope['path'] else logging.INFO
     took = round((time.perf_counter() - start)*1000, 1)
     _log.log(level, 'request', exc_info=error, extra=dict(
@@ -356,19 +351,15 @@ def _door(app, metrics, frames):
         if scope['type'] != 'http': return await app(scope, receive, send)
         if scope['method'] == 'HEAD': scope = scope | dict(method='GET') # the server leaves the body out
         _complete_path(scope)
-        headers = Headers(scope=scope)
         seen = dict(status=0)
         start = time.perf_counter()
         error = None
-        asked = headers.get('x-request-id', '')
+        asked = Headers(scope=scope).get('x-request-id', '')
         scope['request_id'] = asked if re.fullmatch(r'[\w.\-]{1,64}', asked, re.ASCII) else uuid.uuid4().hex
         send = _noted(scope, send, seen, frames)
         async def refuse(status, why):
             if not seen['status']: await problem(status, why, scope['request_id']).response()(scope, receive, send)
-        length = headers.get('content-length', '0')
-        try:
-            if not length.isdigit() or int(length) > max_body: raise _too_large()
-            await app(scope, _limited(receive), send)
+        try: await app(scope, _limited(receive), send)
         except StarletteHTTPException as e: await refuse(e.status_code, e.detail)
         except Exception as e:
             error = e
