@@ -105,8 +105,6 @@ def _ask(shelf, text, low, high, category, brand, least, liked, owned, diversity
         brand=brand,
         min_score=least if least > 1 else None)
     limits = {name: v for name, v in limits.items() if v}
-    if not (clean(text) or liked or owned or limits):
-        raise RecsysError('Say above what you are looking for, in your own words, or pick a product that you like.')
     found = shelf.rec.recommend(
         text,
         k=min(int(k), max_k),
@@ -147,7 +145,7 @@ def _answer_shown(shelf, text, fields):
     took = (time.perf_counter() - start)*1000
     again = f'<a href="{safe(_link(text, fields))}">link to this question</a>'
     status = f'{len(found)} of {shelf.count:,} products, found in {took:.0f} ms · {again}'
-    return status if found else 'Nothing fits.', answer_html(found)
+    return status, answer_html(found)
 
 # %% ../../nbs/74_serve.demo.ipynb #d6de6dd0
 def _respond(shelf, text, *fields):

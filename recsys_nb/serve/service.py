@@ -221,10 +221,9 @@ def warm_up(
             rec.find('gift', 1)
             desk.state = 'ready'
             return
-        except Exception as e:
+        except Exception:
             _log.exception('warming up failed')
-            why = e if isinstance(e, RecsysError) else 'the log says why'
-            desk.state = f'warming up failed: {why}'
+            desk.state = 'warming up failed; the log says why'
         desk.closing.wait(pause)
 
 # %% ../../nbs/72_serve.service.ipynb #ef319411
