@@ -115,6 +115,7 @@ phrases = [
             "can't spend over $50",
             'not over 50',
             'nothing over 50',
+            'I cannot afford $50+',
         ]
     ),
     *(

@@ -177,11 +177,6 @@ _refused = _pattern(r"(?:\b(?:i|it|that|which|but|and)\s+)?\b(?:(?:do|does|am|is
     r"(?:(?:want|wish|like|need|plan|going|willing|able|afford|to|really|think|i|can|be|"
     r"it|spend|pay|buy|go|get|anything|something|items|products)\s+){0,6}"
     r"(?:(?:want|need|like|buy)\s+(?P<kept>an?\s+[\w-]+\s+))?$")
-_compared = _pattern(rf'{_costs}(?:over|above|more|under|below|beneath|less|cheaper)\b')
-
-def _negation_before(m):
-    "The negation before a limit, which turns it round"
-    return _compared.match(m[0]) and _refused.search(m.string[:m.start()])
 
 # %% ../../nbs/60_recommend.preferences.ipynb #d0d7f0d1
 _opposite = dict(lower='upper', upper='lower')
@@ -193,8 +188,8 @@ def take_prices(
     "Find the limits on the price."
     for kind, pattern in _limits:
         for m in reversed(list(pattern.finditer(text))):
-            no = _negation_before(m)
-            limit = _opposite[kind] if no else kind
+            no = _refused.search(text[:m.start()])
+            limit = _opposite.get(kind, kind) if no else kind
             if not _is_price(m, limit): continue
             low = min(_amounts(m))
             high = max(_amounts(m))
@@ -297,7 +292,7 @@ def take_dislikes(
         parts = re.split(r'\s*(?:\bn?or\b|,|/)\s*', degree[1] if degree else what)
         parts = [w for w in (_leading.sub('', w.strip()) for w in parts) if w]
         named = {w: n for w in parts if key_of((n := _branded.match(w))['brand']) in brands}
-        if not parts or any(len(w.split()) > 5 for w in parts): return m[0]
+        if not parts: return m[0]
         if _is_told(m) and not named: return m[0]
         u.not_brand += [n['brand'] for n in named.values()]
         u.dislike += [w for w in parts if w not in named]
