@@ -22,7 +22,7 @@ from ..data.texts import category_words, clean
 from ..data.values import read_amount
 from ..recommend.preferences import understand
 from .cards import answer_html, notice_html, safe, style
-from .messages import max_k, max_text
+from .messages import max_text
 
 # %% ../../nbs/74_serve.demo.ipynb #f30df769
 def sentences_to_try(
@@ -107,7 +107,7 @@ def _ask(shelf, text, low, high, category, brand, least, liked, owned, diversity
     limits = {name: v for name, v in limits.items() if v}
     found = shelf.rec.recommend(
         text,
-        k=min(int(k), max_k),
+        k=int(k),
         like=liked[:_most],
         history=owned[-_most:],
         diversity=diversity,
@@ -160,10 +160,9 @@ def _boxes(shelf, text, ticked):
     text = text or ''
     ticked = ticked or []
     titles = {i: i for i in ticked}
-    known = [p for p, _ in shelf.rec.index.store.retrieve(ticked).values()] if ticked else []
-    fitting = shelf.rec.find(text, 6) if len(text) > 1 else []
-    for p in known + fitting: titles[p['product_id']] = p['title']
-    choices = [(title if len(title) <= 70 else f'{title[:69]}…', i) for i, title in titles.items()]
+    known = [p for p, _ in shelf.rec.index.store.retrieve(ticked).values()]
+    for p in known + shelf.rec.find(text, 6): titles[p['product_id']] = p['title']
+    choices = [(title[:70], i) for i, title in titles.items()]
     return dict(choices=choices, visible=bool(titles))
 
 # %% ../../nbs/74_serve.demo.ipynb #b5f4aea0
