@@ -12,8 +12,7 @@ from http import HTTPStatus
 from typing import Annotated
 from fastapi.responses import Response
 from pydantic import (
-    AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag,
-    model_validator)
+    AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator)
 from ..data.texts import clean
 
 # %% ../../nbs/70_serve.messages.ipynb #13a56d55
@@ -28,10 +27,9 @@ _Ids = Annotated[list[_Id], Field(max_length=1000)]
 _Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 # %% ../../nbs/70_serve.messages.ipynb #c80b1419
-def _which(v): return 'several' if isinstance(v, list) else 'one'
+def _in_list(v): return [v] if isinstance(v, str) else v
 
-_One, _Several = Annotated[_Text, Tag('one')], Annotated[_Texts, Tag('several')]
-_OneOrMore = Annotated[_One | _Several, Discriminator(_which)]
+_OneOrMore = Annotated[_Texts, BeforeValidator(_in_list, json_schema_input_type=_Text|_Texts)]
 
 _examples = [
     dict(text='a quiet mechanical keyboard for the office', max_price=80, k=3),
@@ -42,7 +40,7 @@ class Preferences(BaseModel):
     "What somebody is looking for."
     model_config = ConfigDict(extra='forbid', strict=True, json_schema_extra=dict(examples=_examples))
     id:_Id|None = Field(None, description='Comes back with the answer')
-    text:_OneOrMore = Field('', description='Preferences in words; limits such as "under $50" are understood')
+    text:_OneOrMore = Field([], description='Preferences in words; limits such as "under $50" are understood')
     k:int = Field(5, ge=1, le=max_k, description='How many products to return')
     history:_Ids = Field([], description='Ids of products that they had, oldest first')
     like:_Ids = Field([], description='Ids of products that they like')
@@ -57,8 +55,7 @@ class Preferences(BaseModel):
 
     @model_validator(mode='after')
     def _together(self):
-        texts = [self.text] if isinstance(self.text, str) else self.text
-        self.text = [t for t in map(clean, texts) if t]
+        self.text = [t for t in map(clean, self.text) if t]
         asked = self.text or self.history or self.like or self.category or self.brand
         limits = self.min_price, self.max_price, self.min_score
         if not asked and limits == (None, None, None):
@@ -129,8 +126,8 @@ class FieldError(BaseModel):
 def field_error(
     error:dict, # One of those that pydantic found
 ) -> FieldError:
-    "A mistake in words, with its field as the sender wrote it: without the way of giving it that pydantic tried."
-    where = '.'.join(str(o) for o in error['loc'] if o not in ('one', 'several'))
+    "A mistake in words."
+    where = '.'.join(map(str, error['loc']))
     return FieldError(field=clean(where)[:100], message=clean(error['msg'].removeprefix('Value error, ')))
 
 # %% ../../nbs/70_serve.messages.ipynb #f130a0e3
