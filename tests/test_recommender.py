@@ -135,7 +135,8 @@ def test_what_is_liked_and_owned_does_not_come_back(rec):
 def test_unknown_ids_are_left_out_and_said_to_be(rec):
     found = rec.recommend('quiet keyboard', like=['p008', 'nope'], exclude=['y' * 500, *map(str, range(9))], k=3)
     assert [r.product_id for r in found] == [r.product_id for r in rec.recommend('quiet keyboard', like=['p008'], k=3)]
-    assert "left out of `like`: 'nope'." in found.advice and "'0', '1' and 7 more." in found.advice
+    assert "1 not in this index, so left out of `like`: 'nope'." in found.advice and "'0', '1'." in found.advice
+    assert '10 not in this index, so left out of `exclude`' in found.advice
     assert (
         len(rec.recommend(like=['p008', 'nope'], k=3))
         == len(rec.recommend(category='keyboards', exclude=['nope'], k=3))

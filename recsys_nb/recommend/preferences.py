@@ -125,12 +125,12 @@ _limits = [(kind, _pattern(rf'(?:(?<![\w.])|(?<=price)(?=[<>])){p}')) for kind, 
 
 # %% ../../nbs/60_recommend.preferences.ipynb #321d218d
 def _amounts(m):
-    "The one or two numbers of a match; in '1-2k' both are thousands"
+    "The two numbers of a match, or its one number twice; in '1-2k' both are thousands"
     said = m.groupdict()
     first = _to_number(said['num1'], said['k1'])
-    if 'num2' not in said: return [first]
+    if 'num2' not in said: return first, first
     if not said['k1'] and first < _to_number(said['num2']): first = _to_number(said['num1'], said['k2'])
-    return [first, _to_number(said['num2'], said['k2'])]
+    return first, _to_number(said['num2'], said['k2'])
 
 # %% ../../nbs/60_recommend.preferences.ipynb #11e2e270
 def _currency(m):
@@ -191,8 +191,7 @@ def take_prices(
             no = _refused.search(text[:m.start()])
             limit = _opposite.get(kind, kind) if no else kind
             if not _is_price(m, limit): continue
-            low = min(_amounts(m))
-            high = max(_amounts(m))
+            low, high = sorted(_amounts(m))
             if limit == 'around': low, high = .75*low, 1.25*low
             if limit != 'lower': u.max_price = high
             if limit != 'upper': u.min_price = low

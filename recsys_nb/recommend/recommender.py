@@ -138,9 +138,7 @@ def known(self:Recommender,
     found = self.index.store.retrieve(ids, vectors)
     if gone := [repr(i[:100]) for i in ids if i not in found]:
         if notes is None: raise RecsysError(f'{what}: there is no product {gone[0]} in this index')
-        some = ', '.join(gone[:3])
-        more = f' and {len(gone) - 3:,} more' if gone[3:] else ''
-        notes.append(f'Not in this index, so left out of `{what}`: {some}{more}.')
+        notes.append(f'{len(gone):,} not in this index, so left out of `{what}`: {", ".join(gone[:3])}.')
     return [found[i] for i in ids if i in found]
 
 # %% ../../nbs/63_recommend.recommender.ipynb #fe677342
