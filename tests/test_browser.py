@@ -367,14 +367,14 @@ def test_a_link_asks_the_same_again(page, site):
     page.get_by_label('Highest price').fill('60')
     say(page, 'a quiet mouse')
     expect(page.locator('.rs-card h3').first).to_contain_text('mouse')
-    page.wait_for_function('document.querySelector("#status a")?.href.includes("high=60")')
+    page.wait_for_function('document.querySelector("#status a")?.href.includes("max_price=60")')
     address, titles = page.locator('#status a').evaluate('a => a.href'), page.locator('.rs-card h3').all_inner_texts()
     page.goto(address)
     expect(page.locator('.rs-card h3').first).to_contain_text('mouse')
     expect(page.get_by_label('Your preferences')).to_have_value('a quiet mouse')
     expect(page.get_by_label('Highest price')).to_have_value('60')
     assert page.locator('.rs-card h3').all_inner_texts() == titles
-    page.goto(f'{site}/demo/?q=%3Cimg%20src=x%20onerror=window.hacked=9%3E%20mouse&least=nonsense&k=1e99')
+    page.goto(f'{site}/demo/?q=%3Cimg%20src=x%20onerror=window.hacked=9%3E%20mouse&min_score=nonsense&k=1e99')
     expect(page.locator('#status')).to_contain_text('of 96 products')
 
 
@@ -463,7 +463,7 @@ pictures = os.environ.get('RECSYS_PICTURES')
 def test_the_picture_of_the_readme_is_made_on_request(browser, width, scheme):
     r"""Writes nbs/images/demo.png, and others beside the tests' results.
     What is there was asked of the real electronics:
-    RECSYS_PICTURES=ROOT RECSYS_ASKED='q=an air fryer for a small kitchen&owned=B083GKDRKR' \
+    RECSYS_PICTURES=ROOT RECSYS_ASKED='q=an air fryer for a small kitchen&history=B083GKDRKR' \
         python -m pytest tests/test_browser.py -k picture"""
     from contextlib import contextmanager
     from recsys_nb.recommend.recommender import Recommender

@@ -83,8 +83,9 @@ def look(self:_Shelf):
     self.seen = index.manifest # nothing larger: an old index can go
 
 # %% ../../nbs/74_serve.demo.ipynb #b6d73059
-_fields = dict(low='', high='', category=None, brand=None, least=1, liked=[], owned=[], diversity=0, k=6)
-_ranges = dict(least=(1, 5), diversity=(0, 1), k=(1, 24)) # of the fields that are sliders
+_limits = dict(min_price='', max_price='', category=None, brand=None, min_score=1)
+_fields = _limits | dict(like=[], history=[], diversity=0, k=6)
+_ranges = dict(min_score=(1, 5), diversity=(0, 1), k=(1, 24)) # of the fields that are sliders
 
 def _typed_price(text, what):
     "The price that somebody typed, or `None` for nothing."
@@ -94,25 +95,17 @@ def _typed_price(text, what):
     return price
 
 # %% ../../nbs/74_serve.demo.ipynb #55968a52
-_most = 50 # Products that somebody likes, or owns
+_most = 50 # Products that a link may name as liked, or as owned
 
-def _ask(shelf, text, low, high, category, brand, least, liked, owned, diversity, k):
-    "`Recommendations` for a text and fields; what cannot be asked is a `RecsysError`."
-    limits = dict(
-        min_price=_typed_price(low, 'Lowest'),
-        max_price=_typed_price(high, 'Highest'),
-        category=category,
-        brand=brand,
-        min_score=least if least > 1 else None)
-    limits = {name: v for name, v in limits.items() if v}
-    found = shelf.rec.recommend(
-        text,
-        k=int(k),
-        like=liked[:_most],
-        history=owned[-_most:],
-        diversity=diversity,
-        **limits)
-    found.understood = found.understood | limits
+def _ask(shelf, text, fields):
+    "`Recommendations` for a text and fields (a dict); what cannot be asked is a `RecsysError`."
+    asked = fields | dict(
+        min_price=_typed_price(fields['min_price'], 'Lowest'),
+        max_price=_typed_price(fields['max_price'], 'Highest'),
+        min_score=fields['min_score'] if fields['min_score'] > 1 else None,
+        k=int(fields['k']))
+    found = shelf.rec.recommend(text, **asked)
+    found.understood = found.understood | {name: asked[name] for name in _limits if asked[name]}
     return found
 
 # %% ../../nbs/74_serve.demo.ipynb #80506138
@@ -137,7 +130,7 @@ def _from_link(params):
 def _answer_shown(shelf, text, fields):
     "A status and an answer, as HTML."
     start = time.perf_counter()
-    try: found = _ask(shelf, text, **fields)
+    try: found = _ask(shelf, text, fields)
     except RecsysError as e: return '', notice_html(str(e))
     except Exception:
         logging.getLogger('recsys_nb.serve.demo').exception('no answer')
@@ -166,18 +159,15 @@ def _boxes(shelf, text, ticked):
     return dict(choices=choices, visible=bool(titles))
 
 # %% ../../nbs/74_serve.demo.ipynb #b5f4aea0
-_field_of = dict(min_price='low', max_price='high', category='category', brand='brand', min_score='least')
-
 def _without(name, text, fields, brands=()):
     "The text and the fields (a dict) without a condition."
     heard = understand(text, brands).to_dict()
-    fields = dict(fields)
-    if field := _field_of.get(name): fields[field] = _fields[field]
+    fields = {field: _fields[field] if field == name else v for field, v in fields.items()}
     if name not in heard: return text, fields
     del heard[name]
-    for limit, field in _field_of.items():
-        if limit not in heard or fields[field] != _fields[field]: continue # typed, so it came first
-        fields[field] = heard[limit] if field == 'least' else f'{heard[limit]:.10g}'
+    for limit, empty in _limits.items():
+        if limit not in heard or fields[limit] != empty: continue # typed, so it came first
+        fields[limit] = heard[limit] if limit == 'min_score' else f'{heard[limit]:.10g}'
     unwanted = heard.get('dislike', []) + heard.get('not_brand', [])
     return ', not '.join([heard.get('text', ''), *unwanted]), fields
 
@@ -185,7 +175,7 @@ def _without(name, text, fields, brands=()):
 def _in_components(shelf, text, fields):
     "The text and the fields (a dict) as the page's components take them."
     there = dict(category=dict(choices=shelf.categories), brand=dict(choices=shelf.brands))
-    there |= {name: _boxes(shelf, '', fields[name]) for name in ('liked', 'owned')}
+    there |= {name: _boxes(shelf, '', fields[name]) for name in ('like', 'history')}
     shown = fields | {name: gr.update(value=fields[name], **what) for name, what in there.items()}
     return [text, *shown.values()]
 
@@ -194,7 +184,7 @@ def _clicked(shelf, text, *fields, does):
     "The text and the fields after a click on something that does `does`."
     now = dict(zip(_fields, fields))
     product = str(does.id)
-    field = dict(like='liked', own='owned').get(does.do)
+    field = dict(like='like', own='history').get(does.do)
     if not field: text, now = _without(product, text, now, shelf.rec.brands.keys())
     elif product not in now[field]: now[field] = [*now[field], product]
     return _in_components(shelf, text, now)
@@ -231,17 +221,17 @@ def _fields_of(shelf):
     with gr.Accordion('Narrow it down', open=True, elem_id='narrow'):
         with gr.Row():
             small = dict(placeholder='any', min_width=90, max_length=20)
-            low, high = (gr.Textbox(label=f'{o} price', **small) for o in ('Lowest', 'Highest'))
+            min_price, max_price = (gr.Textbox(label=f'{o} price', **small) for o in ('Lowest', 'Highest'))
         category = gr.Dropdown(shelf.categories, label='Category', value=None, allow_custom_value=True)
         brand = gr.Dropdown(shelf.brands, label='Brand', value=None, allow_custom_value=True)
-        least = gr.Slider(*_ranges['least'], 1, step=.1, visible=shelf.scored,
-                          label='At least this many predicted stars')
-        liked = _tickable(shelf, 'Products that you like')
-        owned = _tickable(shelf, 'Products that you own')
+        min_score = gr.Slider(*_ranges['min_score'], 1, step=.1, visible=shelf.scored,
+                              label='At least this many predicted stars')
+        like = _tickable(shelf, 'Products that you like')
+        history = _tickable(shelf, 'Products that you own')
         diversity = gr.Slider(*_ranges['diversity'], 0, step=.1, label='Diversity',
                               info='0: the closest matches; 1: as different as possible')
         k = gr.Slider(*_ranges['k'], 6, step=1, label='How many')
-    return low, high, category, brand, least, liked, owned, diversity, k
+    return min_price, max_price, category, brand, min_score, like, history, diversity, k
 
 # %% ../../nbs/74_serve.demo.ipynb #145ab7c4
 _when_narrow = '() => { if (window.innerWidth < 700) document.querySelector("#narrow .label-wrap.open")?.click() }'
@@ -250,7 +240,7 @@ def _connect(page, shelf, text, go, tried, fields, status, found):
     "What happens when."
     quiet = dict(api_visibility='private', show_progress='hidden')
     asked = [text, *fields]
-    low, high, category, brand, least, liked, owned, diversity, k = fields
+    min_price, max_price, category, brand, min_score, like, history, diversity, k = fields
     answer = dict(
         fn=partial(_respond, shelf),
         inputs=asked,
@@ -259,9 +249,9 @@ def _connect(page, shelf, text, go, tried, fields, status, found):
         show_progress_on=status,
         api_visibility='private',
         trigger_mode='always_last')
-    entered = [go.click, text.submit, low.submit, high.submit]
-    chosen = [o.input for o in (category, brand, liked, owned)]
-    let_go = [o.release for o in (least, diversity, k)]
+    entered = [go.click, text.submit, min_price.submit, max_price.submit]
+    chosen = [o.input for o in (category, brand, like, history)]
+    let_go = [o.release for o in (min_score, diversity, k)]
     gr.on([*entered, *chosen, *let_go], **answer)
     tried.load_input_event.success(**answer)
 
