@@ -259,14 +259,11 @@ _branded = _pattern(r"(?P<brand>.+?)(?:\s+(?:products?|devices?|brand|stuff|ones
                     r"laptops?|tablets?|watch(?:es)?|earbuds|earphones|headphones|printers?|cameras?)))?$")
 
 # %% ../../nbs/60_recommend.preferences.ipynb #4f1c87c7
+# A negation that belongs to what a product is, or to whom it is for, unless what follows is one of the second
 _told = _pattern(r"(?:[’']s|\b(?:do|does|did|will|would|can|could|should|must|may|is|are|was|were)|"
                  r"\b(?:someone|somebody|anyone|anybody|people|persons?|those|users?|kids|children|"
                  r"who (?:has|have|had|lives?|works?))(?: with)?)\s+(?:not|no|without)$|\b(?:is|are)n[’']?t$")
 _after_all = _pattern(r'(?:be|being|have|having|need|contain|include|come with)\b')
-
-def _is_told(m) -> bool:
-    "Whether a negation belongs to what a product is, or to whom it is for"
-    return bool(_told.search(m.string[:m.end('how')])) and not _after_all.match(m['what'])
 
 # %% ../../nbs/60_recommend.preferences.ipynb #bf9c73a3
 _listed = _pattern(r'(?<![\w-])[\w-]+(?:,\s*[\w-]+)*,?\s+(?:and|or|&)\s+[\w-]+')
@@ -291,8 +288,8 @@ def take_dislikes(
         parts = re.split(r'\s*(?:\bn?or\b|,|/)\s*', degree[1] if degree else what)
         parts = [w for w in (_leading.sub('', w.strip()) for w in parts) if w]
         named = {w: n for w in parts if key_of((n := _branded.match(w))['brand']) in brands}
-        if not parts: return m[0]
-        if _is_told(m) and not named: return m[0]
+        told = _told.search(text[:m.end('how')]) and not _after_all.match(what)
+        if not parts or told and not named: return m[0]
         u.not_brand += [n['brand'] for n in named.values()]
         u.dislike += [w for w in parts if w not in named]
         if degree: return f' {what[degree.end():]}'
