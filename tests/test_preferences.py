@@ -155,6 +155,7 @@ phrases = [
     ('no', dict(text='no')),
     ('not only for games', dict(text='not only for games', dislike=[])),
     ('no problem if it is old', dict(dislike=[])),
+    ('I have not compared it against any other 32 inch TV', dict(dislike=[])),
 ]
 
 # what a product is like, or whom it is for, stays part of what is searched

@@ -289,7 +289,8 @@ def take_dislikes(
         parts = [w for w in (_leading.sub('', w.strip()) for w in parts) if w]
         named = {w: n for w in parts if key_of((n := _branded.match(w))['brand']) in brands}
         told = _told.search(text[:m.end('how')]) and not _after_all.match(what)
-        if not parts or told and not named: return m[0]
+        if not parts or any(len(w.split()) > 5 for w in parts): return m[0]
+        if told and not named: return m[0]
         u.not_brand += [n['brand'] for n in named.values()]
         u.dislike += [w for w in parts if w not in named]
         if degree: return f' {what[degree.end():]}'
