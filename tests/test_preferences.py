@@ -99,7 +99,7 @@ phrases = [
     # two numbers that are no range
     *(
         (s, dict(text=s, min_price=None, max_price=None))
-        for s in ['iphone 12 - $400', 'Xbox 360 and $20 gift card', 'Xbox 360 and 20 dollars']
+        for s in ['iphone 12 - $400', 'Xbox 360 and $20 gift card', 'Xbox 360 and 20 dollars', 'tv for $300 and 40 in']
     ),
     *(
         (s, dict(min_price=20, max_price=40))
