@@ -1,7 +1,7 @@
 """Whatever writes may be killed at any moment: the same command again gives what it would have given,
 nothing is left over, and who reads meanwhile does not notice."""
 
-import json, multiprocessing, os, shutil, signal, time
+import json, multiprocessing, shutil, signal, time
 
 import httpx, numpy as np, pandas as pd, pytest
 
@@ -12,32 +12,12 @@ from recsys_nb.index.build import index_folder
 from recsys_nb.index.products import ProductIndex
 from recsys_nb.index.update import _copy
 from recsys_nb.serve.running import open_port
+from killable import child
 from test_training import make_tiny
 from test_update import changes, held
 
 context = multiprocessing.get_context('forkserver')
-context.set_forkserver_preload(
-    [__name__, 'recsys_nb.command.cli', 'recsys_nb.command.pipeline', 'recsys_nb.index.update']
-)
-
-
-def child(words, steps, last):
-    "Run a command; kill -9 it before a renaming or removal, the `last` one of them."
-    from recsys_nb.command.cli import main
-
-    def dying(do):
-        def step(*a, **k):
-            steps.value += 1
-            if steps.value == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return do(*a, **k)
-
-        return step
-
-    for name in ('rename', 'replace', 'unlink', 'rmdir'):
-        setattr(os, name, dying(getattr(os, name)))
-    os.environ['RECSYS_DEBUG'] = '1'
-    main(words)
+context.set_forkserver_preload(['recsys_nb.command.cli', 'recsys_nb.command.pipeline', 'recsys_nb.index.update'])
 
 
 def start(root, words, last=0):
@@ -124,18 +104,16 @@ def copied(shop, to):
     return to
 
 
-def killed(shop, tmp_path, words, same, moments=2, times=1):
-    "Run a command whole, and killed at several moments and run again; all have to end alike."
+def killed(shop, tmp_path, words, same):
+    "Run a command whole, and killed at its first step, its last but one and at half time; all have to end alike."
     whole = copied(shop, tmp_path / 'whole')
-    begun = os.times().elapsed
+    begun = time.monotonic()
     code, steps = run(whole, words(whole))
-    took = os.times().elapsed - begun
+    half = (time.monotonic() - begun) / 2
     assert code == 0
     assert not [f for f in files(whole) if any(part.startswith('.') for part in f.split('/'))]
-    last = sorted({*np.linspace(1, steps, moments - 1).astype(int).tolist(), steps - 1})
-    moments = [dict(last=n) for n in last] + [dict(seconds=took * (i + 1) / (times + 1)) for i in range(times)]
     died = 0
-    for i, moment in enumerate(moments):
+    for i, moment in enumerate([dict(last=1), dict(last=steps - 1), dict(seconds=half)]):
         root = copied(shop, tmp_path / str(i))
         code, _ = run(root, words(root), **moment)
         assert code in (0, -signal.SIGKILL)
@@ -144,7 +122,7 @@ def killed(shop, tmp_path, words, same, moments=2, times=1):
         assert files(root) == files(whole), moment
         same(root, whole)
         shutil.rmtree(root)
-    assert died >= len(moments) - times - 1
+    assert died >= 2
 
 
 def test_prepare(shop, tmp_path):
@@ -171,7 +149,7 @@ def test_update(shop, tmp_path):
         same_data(root, whole, 'shop')
         same_index(root, whole)
 
-    killed(shop, tmp_path, lambda root: update_words(root, shop), same, moments=3)
+    killed(shop, tmp_path, lambda root: update_words(root, shop), same)
 
 
 def test_an_update_while_it_is_served(shop, tmp_path):
