@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['store_data', 'first_pairs', 'texts_of', 'train_ours', 'train_peer', 'loss_of', 'operations', 'share_of_throughput',
-           'training']
+           'training', 'batch_cost']
 
 # %% ../../nbs/92_benchmarks.training.ipynb #6e83df39
 import io, tempfile, time, warnings
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import torch
 import numpy as np
-from .measuring import Benchmark, compare, matrix_throughput
+from .measuring import Benchmark, compare, in_own_process, matrix_throughput
 from ..core.machine import Preset, find_preset
 from ..models.dual_encoder import DualEncoderSBERT
 from ..models.info_nce import info_nce
@@ -172,3 +172,20 @@ def training(
     loss = dict(before=DualEncoderSBERT().eval(), **trained)
     b.details |= dict(loss={k: loss_of(m, data) for k, m in loss.items()}, throughput=share_of_throughput(data, b.ours))
     return b
+
+# %% ../../nbs/92_benchmarks.training.ipynb #88b49e05
+def batch_cost(
+    batch_size:int,     # Pairs in a batch
+    n_reviews:int=6000, # Reviews of the store; it must have enough pairs
+    pairs:int=128,      # How many go through in all; one batch at least
+) -> dict:              # batch_size, peak_mb, seconds_per_1000_pairs
+    "Peak memory and time of a step, measured in a process of its own."
+    code = ('import json, sys\n'
+            'from recsys_nb.benchmarks.measuring import peak_memory\n'
+            'from recsys_nb.benchmarks.training import *\n'
+            'n_reviews, steps, batch_size = map(int, sys.argv[1:])\n'
+            'data = first_pairs(store_data(n_reviews), steps*batch_size)\n'
+            'speed, _ = train_ours(data, steps, batch_size, piece=64, dropout=False, frozen=1)\n'
+            'print(json.dumps(dict(\n'
+            '    batch_size=batch_size, peak_mb=round(peak_memory()), seconds_per_1000_pairs=1000/speed)))')
+    return in_own_process(code, n_reviews, max(1, pairs//batch_size), batch_size)
