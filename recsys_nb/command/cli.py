@@ -339,7 +339,6 @@ def _index(
 ):
     "Compute the product vectors and store them in Qdrant."
     from recsys_nb.command.pipeline import index_data, plan_index
-    if base and run != 'base': raise RecsysError('--base: only with --run base')
     if shard: _refuse_both('shard', dict(time=time, score_run=score_run, url=url))
     prepared = _data(data)
     parts = _root()/'outputs'/'index'/f'.{prepared.name}.encoded'
