@@ -352,7 +352,7 @@ def _index(
 # %% ../../nbs/81_command.cli.ipynb #27b6b9f1
 @_command('update --name toys --reviews today.jsonl.gz --meta changed.jsonl.gz')
 def _update(
-    name:_option('A prepared data set; its index, too, is brought up to date'),
+    name:_option('A prepared data set; its index, too, is brought up to date, also where nothing is new'),
     reviews:_Paths=None,
     meta:_Paths=None,
     remove:_several('A product that is gone, by its id; may be given several times')=None,
@@ -361,7 +361,6 @@ def _update(
 ):
     "Take new reviews, new and changed products and removals into a data set and its standing index."
     from recsys_nb.command.pipeline import update_all
-    if not (reviews or meta or remove): raise RecsysError('expected --reviews, --meta or --remove')
     data, done = update_all(name, reviews or (), meta or (), remove or (), _root(), memory=memory)
     if as_json: return _print_json(dict(data=str(data.path), index=done))
     print(f'{data.path}: {data.count("products"):,} products, {data.count("interactions"):,} interactions')
