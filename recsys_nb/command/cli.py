@@ -313,14 +313,13 @@ def _compare(
 ):
     "Compare encoders as they come on validation reviews: quality, speed and size."
     from recsys_nb.evaluation.retrieval import compare_encoders
-    names = [b.strip() for b in bases.split(',') if b.strip()]
-    if not names: raise RecsysError('--bases: expected encoders, as all-MiniLM-L6-v2,FOLDER')
+    names = [b.strip() for b in bases.split(',')]
     found = compare_encoders(_data(data), names, max_tokens=max_tokens)
     rows = [row.dropna().to_dict() for _, row in found.iterrows()]
     if as_json: return _print_json(dict(data=data, bases=rows))
     title = f'{rows[0]["n_queries"]:,} validation reviews ({rows[0]["part"]}), 95% intervals'
     shown = found[list(_compared)].dropna(subset='ndcg@10').infer_objects().rename(columns=_compared)
-    _print_frame(shown, title, {'texts/s': '.3g', 'MB': '.3g'})
+    _print_frame(shown, title, {'texts/s': ',.0f', 'MB': ',.0f'})
     for row in rows:
         if 'failed' in row: print(f'{row["base"]}: {row["failed"]}')
 
@@ -463,7 +462,7 @@ def _recommend(
 # %% ../../nbs/81_command.cli.ipynb #2c3398b0
 def _answer(preferences, index, k, queries, requests, out, as_json, **filters):
     "Refuse what does not go together, and answer."
-    if preferences and queries: _refuse_both('queries', dict(preferences=preferences))
+    if queries: _refuse_both('queries', dict(preferences=preferences))
     if requests: _refuse_both('requests', dict(preferences=preferences, queries=queries))
     if as_json: _refuse_both('json', dict(out=out))
     if out and out.suffix not in _endings:
