@@ -225,15 +225,10 @@ def _train_score(
 # %% ../../nbs/81_command.cli.ipynb #96b3e886
 @_command('train-encoder --data toys --epochs 2 --set batch_size=128')
 @delegates(_train_score)
-def _train_encoder(
-    data:_Data,
-    temperature:_option('Divides the similarities in InfoNCE', kind=float)=None,
-    tied:_option('One encoder for both towers, or one each', '--tied/--untied', kind=bool)=None,
-    **kwargs,
-):
+def _train_encoder(data:_Data, **kwargs):
     "Train the two towers of DualEncoderSBERT."
     from recsys_nb.training.encoder import train_encoder
-    _trained(train_encoder, EncoderConfig, data=data, temperature=temperature, tied=tied, **kwargs)
+    _trained(train_encoder, EncoderConfig, data=data, **kwargs)
 
 # %% ../../nbs/81_command.cli.ipynb #2e407fbf
 _Run = Annotated[str, typer.Argument(help='A run: its folder, its timestamp or "latest"')]
