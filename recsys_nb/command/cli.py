@@ -518,14 +518,12 @@ def _run(
 # %% ../../nbs/81_command.cli.ipynb #ed26ec86
 @_command('demo')
 def _demo(
-    epochs:_Epochs=None,
     preset:_Preset='auto',
     quick:_option('A smaller store and one epoch, for a look', '--quick', kind=bool)=False,
 ):
     "Run the whole engine on a synthetic store of tech products."
     from recsys_nb.command.pipeline import run_demo
-    if quick and epochs is None: epochs = 1
-    _tell_result(run_demo(_root(), quick, _say, preset=preset, epochs=epochs))
+    _tell_result(run_demo(_root(), quick, _say, preset=preset, epochs=1 if quick else None))
 
 # %% ../../nbs/81_command.cli.ipynb #b19934d2
 def _tell_result(result):
