@@ -251,22 +251,21 @@ def _tell_score(result, measured):
 
 # %% ../../nbs/80_command.pipeline.ipynb #249d899d
 def _models():
-    "Each model: its name, its settings, what trains it, what tells of it, and what is done without it."
+    "Each model: its name, its settings, what trains it, and what tells of it."
     from recsys_nb.training.encoder import train_encoder
     from recsys_nb.training.score import train_score
-    return [('encoder', EncoderConfig, train_encoder, _tell_encoder,
-             'The index uses the base encoder, for no other was trained'),
-            ('score model', ScoreConfig, train_score, _tell_score, 'The score model was not trained')]
+    return [('encoder', EncoderConfig, train_encoder, _tell_encoder),
+            ('score model', ScoreConfig, train_score, _tell_score)]
 
 # %% ../../nbs/80_command.pipeline.ipynb #ee86f478
 def _train_all(result, data, root, preset, say, settings):
     "Train, export and tell of every model; what cannot be trained becomes a note."
     from recsys_nb.models.export import export_run
-    for name, config, train, tell, instead in _models():
+    for name, config, train, tell in _models():
         say(f'Training the {name} …')
         try: run = train(data, config.of(**settings), root=root, preset=preset)
         except RecsysError as e:
-            result.notes.append(f'{instead}: {e}')
+            result.notes.append(f'The {name} was not trained: {e}')
             say(result.notes[-1])
             continue
         export_run(run)
