@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['store_data', 'first_pairs', 'texts_of', 'train_ours', 'train_peer', 'loss_of', 'operations', 'share_of_throughput',
-           'training', 'batch_cost']
+           'training']
 
 # %% ../../nbs/92_benchmarks.training.ipynb #6e83df39
 import io, tempfile, time, warnings
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import torch
 import numpy as np
-from .measuring import Benchmark, compare, in_own_process, matrix_throughput
+from .measuring import Benchmark, compare, matrix_throughput
 from ..core.machine import Preset, find_preset
 from ..models.dual_encoder import DualEncoderSBERT
 from ..models.info_nce import info_nce
@@ -56,7 +56,7 @@ def texts_of(
 # %% ../../nbs/92_benchmarks.training.ipynb #a17e2aca
 def _config(batch_size, **settings):
     "What all ways have in common: dropout, all weights trained, one direction, no masking."
-    common = dict(dropout=True, frozen=0, query_tokens=128, warmup=0.)
+    common = dict(dropout=True, frozen=False, query_tokens=128, warmup=0.)
     return EncoderConfig(batch_size=batch_size, **(common | settings))
 
 # %% ../../nbs/92_benchmarks.training.ipynb #77f53c13
@@ -120,7 +120,7 @@ def loss_of(
     n:int=256,              # Pairs, in batches of 64; at most all
 ) -> float:
     "The mean InfoNCE loss, computed exactly."
-    exact = Preset('cpu', 'cpu', False)
+    exact = Preset('cpu', False)
     sides = zip(texts_of(data, n), ('user', 'product'))
     q, p = (torch.tensor(model.encode(texts, side, preset=exact)) for texts, side in sides)
     return float(np.mean([info_nce(a, b, symmetric=False) for a, b in zip(q.split(64), p.split(64))]))
@@ -161,7 +161,7 @@ def training(
         return run
     peers = {'SentenceTransformerTrainer': way('SentenceTransformerTrainer', train_peer)}
     if not quick:
-        as_it_comes = dict(as_it_comes=True, dropout=False, frozen=1)
+        as_it_comes = dict(as_it_comes=True, dropout=False, frozen=True)
         peers['ours, as it comes'] = way('ours, as it comes', train_ours, **as_it_comes)
     if find_preset().bfloat16 and not quick:
         peers['the same with bf16=True'] = way('the same with bf16=True', train_peer, bfloat16=True)
@@ -172,20 +172,3 @@ def training(
     loss = dict(before=DualEncoderSBERT().eval(), **trained)
     b.details |= dict(loss={k: loss_of(m, data) for k, m in loss.items()}, throughput=share_of_throughput(data, b.ours))
     return b
-
-# %% ../../nbs/92_benchmarks.training.ipynb #88b49e05
-def batch_cost(
-    batch_size:int,     # Pairs in a batch
-    n_reviews:int=6000, # Reviews of the store; it must have enough pairs
-    pairs:int=128,      # How many go through in all; one batch at least
-) -> dict:              # batch_size, peak_mb, seconds_per_1000_pairs
-    "Peak memory and time of a step, measured in a process of its own."
-    code = ('import json, sys\n'
-            'from recsys_nb.benchmarks.measuring import peak_memory\n'
-            'from recsys_nb.benchmarks.training import *\n'
-            'n_reviews, steps, batch_size = map(int, sys.argv[1:])\n'
-            'data = first_pairs(store_data(n_reviews), steps*batch_size)\n'
-            'speed, _ = train_ours(data, steps, batch_size, piece=64, dropout=False, frozen=1)\n'
-            'print(json.dumps(dict(\n'
-            '    batch_size=batch_size, peak_mb=round(peak_memory()), seconds_per_1000_pairs=1000/speed)))')
-    return in_own_process(code, n_reviews, max(1, pairs//batch_size), batch_size)

@@ -278,7 +278,7 @@ def _ask(index, queries, k) -> dict:
     from recsys_nb.recommend.recommender import Recommender
     with Recommender.load(index) as rec:
         if not queries:
-            from recsys_nb.serve.demo import sentences_to_try
+            from recsys_nb.serve.cards import sentences_to_try
             queries = sentences_to_try([p for p, _ in next(rec.index.store.scroll())])[:3]
         return {q: rec.recommend(q, k=k) for q in queries}
 
