@@ -16,7 +16,6 @@ import uvicorn
 from fastapi import FastAPI
 from ..core.files import RecsysError, read_json, root_folder
 from ..core.machine import cores
-from .demo import mount_demo
 from .service import ServiceSettings, create_app, loopback
 
 # %% ../../nbs/75_serve.running.ipynb #711aed5e
@@ -90,6 +89,7 @@ def served_names(
 def _opened(root, index, url, demo, settings):
     "The application on an index that is followed, closed in the end."
     from recsys_nb.recommend.recommender import Recommender
+    if demo: from recsys_nb.serve.demo import mount_demo
     rec = Recommender.load(root, index=index, url=url)
     app = create_app(rec, mount_demo if demo else None, settings)
     live, folder, stop = app.state.live, rec.index.folder, threading.Event()
