@@ -64,9 +64,9 @@ def _given(options):
     "Those options that somebody gave."
     return {name: value for name, value in options.items() if value not in (None, [])}
 
-def _refuse_both(name, others):
-    "Refuse an option that was given beside others; `others` holds their names and values."
-    for other in _given(others):
+def _refuse_both(name, value, **others):
+    "Refuse an option that was given, if any of the others was given, too."
+    for other in _given(others) if value else ():
         raise RecsysError(f'--{name} does not go with --{other.replace("_", "-")}: leave out one of them')
 
 # %% ../../nbs/81_command.cli.ipynb #a3c922d4
@@ -199,7 +199,7 @@ _Time = _option('How long each training may take, as 30m or 2h [default: auto]')
 # %% ../../nbs/81_command.cli.ipynb #6315c6fb
 def _trained(train, cls, data, preset, resume, words, **given):
     "Train on a data set, and print where the run is."
-    if resume: _refuse_both('resume', dict(set=words, **given))
+    _refuse_both('resume', resume, set=words, **given)
     config = cls.of(words, data=data, **given)
     print(train(_data(data), config, root=_root(), preset=preset, resume=resume).path)
 
@@ -287,8 +287,8 @@ def _evaluate(
     as_json:_Json=False,
 ):
     "Measure a run on its test data, or an index on given queries."
-    if data: _refuse_both('data', dict(index=index, queries=queries, qrels=qrels))
-    if index: _refuse_both('index', dict(run=run, histories=histories))
+    _refuse_both('data', data, index=index, queries=queries, qrels=qrels)
+    _refuse_both('index', index, run=run, histories=histories)
     if data: shown, found = _evaluate_run(data, run or 'latest', histories)
     elif index and queries and qrels: shown, found = _evaluate_index(index, queries, qrels)
     else: raise RecsysError('expected --data NAME, or --index NAME with --queries and --qrels')
@@ -333,7 +333,7 @@ def _index(
 ):
     "Compute the product vectors and store them in Qdrant."
     from recsys_nb.command.pipeline import index_data, plan_index
-    if shard: _refuse_both('shard', dict(time=time, score_run=score_run, url=url))
+    _refuse_both('shard', shard, time=time, score_run=score_run, url=url)
     prepared = _data(data)
     parts = _root()/'outputs'/'index'/f'.{prepared.name}.encoded'
     how = dict(run=run or 'latest', base=base, root=_root(), known=known, preset=preset)
@@ -457,14 +457,14 @@ def _recommend(
 # %% ../../nbs/81_command.cli.ipynb #2c3398b0
 def _answer(preferences, index, k, queries, requests, out, as_json, **filters):
     "Refuse what does not go together, and answer."
-    if queries: _refuse_both('queries', dict(preferences=preferences))
-    if requests: _refuse_both('requests', dict(preferences=preferences, queries=queries))
-    if as_json: _refuse_both('json', dict(out=out))
+    _refuse_both('queries', queries, preferences=preferences)
+    _refuse_both('requests', requests, preferences=preferences, queries=queries)
+    _refuse_both('json', as_json, out=out)
     if out and out.suffix not in _endings:
         raise RecsysError(f'--out {out}: expected a name ending in {", ".join(_endings)}')
     ranks = out and out.suffix == '.run'
     asked = _requests(_asked(preferences, queries, requests), _given(filters), k)
-    for one in asked.values() if ranks else (): _refuse_both('out NAME.run', dict(diversity=one.get('diversity')))
+    for one in asked.values(): _refuse_both('out NAME.run', ranks, diversity=one.get('diversity'))
     from recsys_nb.evaluation.trec import write_run
     from recsys_nb.recommend.recommender import Recommender
     with Recommender.load(_root(), index=index) as rec:
@@ -493,7 +493,7 @@ def _serve(
     "Serve the HTTP API and the demo page. With RECSYS_API_KEY set, every request needs that key."
     given = _given(locals())
     from recsys_nb.serve.running import serve
-    if not demo: _refuse_both('no-demo', dict(frames=frames))
+    _refuse_both('no-demo', not demo, frames=frames)
     serve(_root(), **given)
 
 # %% ../../nbs/81_command.cli.ipynb #acf13c04
