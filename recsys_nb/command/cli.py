@@ -157,10 +157,10 @@ def _prepared(reviews, meta, names, **settings):
     return prepare(reviews=reviews, meta=meta, root=_root(), columns=_columns_of(names), **_given(settings))
 
 # %% ../../nbs/81_command.cli.ipynb #540e0ebf
-def _tell_data(data, to=print):
+def _tell_data(data):
     "Say what was prepared and where its report is."
-    to(data._repr_markdown_())
-    to(f'The whole report: {data.path/"report.md"}')
+    print(data._repr_markdown_())
+    print(f'The whole report: {data.path/"report.md"}', flush=True)
 
 # %% ../../nbs/81_command.cli.ipynb #49e37f36
 @_command('prepare --reviews reviews.jsonl.gz --meta meta.jsonl.gz --name toys')
@@ -512,7 +512,7 @@ def _run(
     find_preset(preset) # what is wrong is told before all is cleaned
     EncoderConfig.of(epochs=epochs, time=time, seed=kwargs['seed'])
     data = _prepared(name=name, **kwargs)
-    _tell_data(data, _say)
+    _tell_data(data)
     _tell_result(run_pipeline(data, _root(), preset, say=_say, epochs=epochs, time=time, seed=kwargs['seed']))
 
 # %% ../../nbs/81_command.cli.ipynb #ed26ec86
