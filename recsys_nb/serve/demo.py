@@ -17,7 +17,6 @@ from fastapi.responses import RedirectResponse, Response
 from fastcore.basics import patch
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from ..core.files import RecsysError
-from ..data.texts import clean
 from ..data.values import read_amount
 from ..recommend.preferences import understand
 from .cards import answer_html, notice_html, safe, sentences_to_try, style
