@@ -217,8 +217,7 @@ def read(self:Recommender,
     dislike = [str(d) for d in _given_texts(dislike)]
     against = self.index.store.retrieve(dislike, ['meaning'])
     unwanted = [clean(d) for d in dislike if d not in against]
-    seen = [*liked, *had, *owned, *against.values()]
-    gone = {p['family_id'] for p, _ in seen}
+    gone = {p['family_id'] for p, _ in [*liked, *had, *owned, *against.values()]}
     filters = replace(self._conditions(said, limits, notes), not_family=tuple(sorted(gone)))
     return Wish(
         text=' '.join(wanted),
