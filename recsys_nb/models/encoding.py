@@ -89,6 +89,8 @@ def _converted(network, name, example, samples=()):
         with suppress(FileNotFoundError): # another process may tidy up as well
             kept = sorted(folder.parent.glob('[!.]*'), key=os.path.getmtime)
             for old in kept[:-8]: shutil.rmtree(old, ignore_errors=True)
+    else:
+        with suppress(OSError): os.utime(folder) # a cache that cannot be written to
     return folder/'network.xml'
 
 # %% ../../nbs/22_models.encoding.ipynb #c165be5d
