@@ -320,7 +320,8 @@ def _histories_as_task(
 # %% ../../nbs/37_evaluation.retrieval.ipynb #4067cd55
 def _askers(encoders, base, cat, preset):
     "The encoders, the untrained one before them, each with the catalogue."
-    encoders = {'base encoder': base or DualEncoderSBERT(), **encoders}
+    tokens = max([getattr(m, 'max_tokens', 128) for m in encoders.values()], default=128)
+    encoders = {'base encoder': base or DualEncoderSBERT(max_tokens=tokens), **encoders}
     device = find_preset(preset).device
     words = bm25_scorer(cat.words)
     for model in encoders.values():
@@ -353,7 +354,7 @@ def evaluate_retrieval(
     data,                     # `PreparedData`
     encoders:dict,            # name -> `DualEncoderSBERT`; the last one is the one that the verdict is about
     split:str='test',         # 'test', or 'val' while choosing
-    base=None,                # The untrained one; `None`: that of the settings
+    base=None,                # The untrained one; `None`: that of the settings, reading as many tokens as the others
     preset:str|Preset='auto', # Where the encoders compute
     signals:bool=True,        # Also measure what buyers said: encodes a few reviews of each family
 ) -> RetrievalReport:
