@@ -324,13 +324,17 @@ def _save_checkpoint(folder, model, position, optimizer=None):
 
 # %% ../../nbs/42_training.loop.ipynb #dd05a8cc
 def _load_checkpoint(folder, model, optimizer=None):
-    "Read a checkpoint into the model and the optimiser; the position."
+    "Read a checkpoint into the model and the optimiser; the position, or `RecsysError` where it does not fit."
     folder = recover_folder(folder)
-    load_model(model, folder/'model.safetensors')
+    position = _Position(**read_json(folder/'position.json'))
+    try: load_model(model, folder/'model.safetensors')
+    except (RuntimeError, ValueError) as e:
+        reason = str(e).splitlines()[0]
+        raise RecsysError(f'{folder}: these weights belong to another model ({reason})') from e
     if optimizer:
         state = torch.load(folder/'optimizer.pt', weights_only=True, map_location='cpu')
         optimizer.load_state_dict(state)
-    return _Position(**read_json(folder/'position.json'))
+    return position
 
 # %% ../../nbs/42_training.loop.ipynb #ccda57ef
 def _data_fingerprint(data):
