@@ -122,6 +122,7 @@ def pooled(folder, pooling, prompts=None, **more):
 @pytest.mark.parametrize(
     'pooling, more',
     [
+        (dict(pooling_mode='mean', include_prompt=False), {}),
         (dict(pooling_mode=('mean', 'max', 'cls')), {}),
         (dict(pooling_mode='weightedmean'), {}),
         (dict(pooling_mode='mean'), dict(truncate_dim=8)),
@@ -220,17 +221,12 @@ def kinds_of_tokens(folder):
     return own_base(folder, config, Pooling(16), template='$A:0 [SEP]:0 [CLS]:2', **names)
 
 
-def prompt_left_out(folder):
-    return pooled(folder, Pooling(16, include_prompt=False), dict(query='query : ', passage='passage : '))
-
-
 @pytest.mark.parametrize(
     'made, told',
     [
         (no_tokenizer, 'has it its weights and its tokenizer'),
         (no_numbers, 'or NaN'),
         (kinds_of_tokens, 'XLNet.* in a way of its own'),
-        (prompt_left_out, 'BertModel that reads texts in a way of its own'),
     ],
 )
 def test_vectors_that_are_not_those_of_the_base_are_told_before_work_begins(tmp_path, made, told):

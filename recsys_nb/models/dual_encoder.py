@@ -288,7 +288,17 @@ def batch_of(self:DualEncoderSBERT,
         return dict(
             input_ids=torch.as_tensor(tokens.flat.astype(np.int64), device=device),
             offsets=torch.as_tensor(tokens.starts[:-1], device=device))
-    return pad_batch(tokens, tower.tokenizer.pad_token_id or 0, device, places)
+    batch = pad_batch(tokens, tower.tokenizer.pad_token_id or 0, device, places)
+    if left_out := _prompt_left_out(tower, self.prompt(side)): batch['prompt_length'] = left_out
+    return batch
+
+# %% ../../nbs/20_models.dual_encoder.ipynb #b9328ad2
+def _prompt_left_out(tower, prompt):
+    "How many tokens of the prompt pooling leaves out; 0 for most encoders."
+    if not prompt or all(getattr(m, 'include_prompt', True) for m in tower): return 0
+    prompt_tokens = tower.tokenizer(prompt)['input_ids']
+    ends = tower.tokenizer.eos_token_id, tower.tokenizer.sep_token_id
+    return len(prompt_tokens) - (prompt_tokens[-1] in ends)
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #602a3a02
 _length_steps = 16 # tokens

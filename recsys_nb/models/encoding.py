@@ -226,10 +226,11 @@ def read_all(
     finally: model.train(was_training)
 
 # %% ../../nbs/22_models.encoding.ipynb #dfc9c523
-def _pools_by_place(module):
-    "Whether pooling weighs tokens by their places, and not by the mask alone."
+def _pools_plainly(module):
+    "Whether pooling looks at nothing but the mask: not at where the prompt ends, and not at places."
     by_place = 'weightedmean' in str(getattr(module, 'pooling_mode', ''))
-    return by_place or getattr(module, 'pooling_mode_weightedmean_tokens', False) # before version 6
+    by_place = by_place or getattr(module, 'pooling_mode_weightedmean_tokens', False) # before version 6
+    return getattr(module, 'include_prompt', True) and not by_place
 
 # %% ../../nbs/22_models.encoding.ipynb #6ac20110
 @patch
@@ -242,8 +243,8 @@ def encode(self:DualEncoderSBERT,
 ) -> np.ndarray:                    # (len(texts), dim) float32, unit length, in the order of `texts`
     "Encode texts with the tower of that side, without gradients."
     tower, tokens = self.tower(side), Tokens.of(self.tokenize(texts, max_tokens, side))
-    bound_to_torch = isinstance(tower[0], StaticEmbedding) or any(map(_pools_by_place, tower))
-    config = None if bound_to_torch else tower[0].auto_model.config
+    plain = not isinstance(tower[0], StaticEmbedding) and all(map(_pools_plainly, tower))
+    config = tower[0].auto_model.config if plain else None
     def batch(now): return self.batch_of(tokens[now], side)
     def rows(found): return F.normalize(found.float(), dim=-1)
     reader = partial(_reader, self, side)
