@@ -525,6 +525,7 @@ def test_a_row_that_makes_no_sense_is_refused_by_name(tmp_path):
         with pytest.raises(RecsysError, match=message) as e:
             index.add(row, vectors[3:])
         assert 'p0003' in str(e.value) and len(index) == 3
+    # Building an index asks the same function: one of them is enough.
     with pytest.raises(RecsysError, match=message):
         index_products(tmp_path / 'new', pd.concat([other, row]), vectors, 'x')
     for v in (np.nan, 0):

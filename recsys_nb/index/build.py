@@ -218,7 +218,7 @@ def index_products(
             _fill(index, part, p, vectors, reviews, encode, s, followers)
             index.manifest['has_reviews'] = bool(_done(part, 'reviews'))
             if finish: finish(index)
-            _hear(index, part, p, later, encode)
+            if len(later): _hear(index, part, p, later, encode)
             del p
             give_back_memory()
             index.store.finish()
