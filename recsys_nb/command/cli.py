@@ -269,8 +269,8 @@ def _evaluate_run(data, run, histories):
     found = None if run == 'base' else run_for(prepared, 'encoder' if histories else None, run, _root())
     if histories:
         table = evaluate_histories(prepared, DualEncoderSBERT.load(found or 'base'), histories)
-        shown = table.rename(columns=lambda c: 'from' if c.endswith('_low') else 'to' if c.endswith('_high') else c)
-        return shown.to_string(index=False, na_rep=''), table.to_dict('records')
+        shown = [{'low': 'from', 'high': 'to'}.get(c.rpartition('_')[2], c) for c in table]
+        return table.to_string(index=False, na_rep='', header=shown), table.to_dict('records')
     report = evaluate_model(prepared, found)
     return report, report.to_dict()
 
