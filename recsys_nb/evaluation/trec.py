@@ -38,7 +38,8 @@ def read_qrels(
     qrels = {}
     for where, (qid, _, product, text) in _fields(path, 4, 'query 0 product grade'):
         try: float(grade := int(text))
-        except (ValueError, OverflowError): raise RecsysError(f'{where}: grade: expected a whole number, got {text!r}') from None
+        except (ValueError, OverflowError):
+            raise RecsysError(f'{where}: grade: expected a whole number, got {text!r}') from None
         judged = qrels.setdefault(qid, {})
         if judged.get(product, grade) != grade:
             raise RecsysError(f'{where}: {qid} {product} was graded {judged[product]} before')
