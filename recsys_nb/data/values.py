@@ -135,6 +135,12 @@ def _with_cents_dotted(s):
 # %% ../../nbs/14_data.values.ipynb #b5bfd5a0
 _points = re.compile(_one_of(_with_points))
 
+# %% ../../nbs/14_data.values.ipynb #1259a54e
+def _in_full(numbers, times):
+    "Numbers with what they are to be multiplied by; in '1-2k' both are thousands."
+    last = times[-1]
+    return [n * _multiples.get(word or (n < numbers[-1] and last), 1) for n, word in zip(numbers, times)]
+
 # %% ../../nbs/14_data.values.ipynb #ef7f741e
 @lru_cache(100_000)
 def read_amount(
@@ -152,8 +158,8 @@ def read_amount(
         return None
     thousands = any(dashes) or _points.search(s) is not None
     amounts = zip(map(_rank_of_amount, words, words[1:]), numbers, times)
-    told = compress(amounts, money if any(money) else numbers)
-    rank, n = min((rank, _number(n, thousands) * _multiples.get(word, 1)) for rank, n, word in told)
+    ranks, numbers, times = zip(*compress(amounts, money if any(money) else numbers))
+    rank, n = min(zip(ranks, _in_full([_number(n, thousands) for n in numbers], times)))
     return n if rank < 3 and .01 <= n <= 1e9 else None
 
 # %% ../../nbs/14_data.values.ipynb #0c10ec02
@@ -240,6 +246,8 @@ _n = r'(?:rated |rating:? ?|score:? ?|[★⭐] ?)?(?P<n>\d{1,3}(?:[.,]\d+)?)'
 _stars = re.compile(
     rf'(?:5つ星のうち ?|5 yıldız üzerinden )?{_n}{_star}'
     rf'(?: ?(?:/|out of|of|von|sur|su|de|van|av|z|من) ?(?P<most>5|10|100)(?:[.,]0)?{_star})?')
+_digits = {word: str(i) for i, word in enumerate('one two three four five'.split(), 1)} | {'ten': '10', '%': '/100'}
+_in_words = re.compile('[a-z]+|%')
 
 # %% ../../nbs/14_data.values.ipynb #cf6cd93a
 @lru_cache(10_000)
@@ -247,7 +255,7 @@ def read_stars(
     text:str,      # '5.0 out of 5 stars', '4,0', '8/10', '★★★☆☆'
 ) -> float|None:   # Of five
     "The stars that a text gives."
-    s = _in_plain_characters(text).replace('%', '/100')
+    s = _in_words.sub(lambda m: _digits.get(m[0], m[0]), _in_plain_characters(text))
     if re.fullmatch('[★⭐☆✩🌟*]+', s):
         return float(len(re.sub('[☆✩]', '', s)))
     m = _stars.fullmatch(s)
