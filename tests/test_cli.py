@@ -418,7 +418,7 @@ bad = [
     ('prepare --meta {meta} --name x --spark-master spark://host:7077', '--engine spark'),
     ('train-encoder --data shop --resume latest --epochs 3', '--resume does not go with --epochs'),
     ('train-score --data shop --resume latest --set lr=1e-3', '--resume does not go with --set'),
-    ('index --data shop --base somewhere', "base: only with run='base'"),
+    ('index --data shop --base somewhere', '--run base'),
     ('index --data shop --shard 1/2 --time 10m', '--shard does not go with --time'),
     ('index --data shop --run base --shard 1/2 --url http://127.0.0.1:1', '--shard does not go with --url'),
     ('serve --no-demo --frames https://shop.example', '--no-demo does not go with --frames'),

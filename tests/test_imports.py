@@ -45,6 +45,7 @@ def test_data_loads_no_torch():
 def test_web_frameworks_are_loaded_by_their_wings_only():
     wings = 'core', 'data', 'models', 'evaluation', 'training', 'index', 'recommend'
     assert loads([n for w in wings for n in names(w)], 'fastapi', 'gradio', 'recsys_nb.serve.demo') == []
+    assert loads(['recsys_nb.serve.running', 'recsys_nb.serve.cards', 'recsys_nb.command.pipeline'], 'gradio') == []
 
 
 changes = '''

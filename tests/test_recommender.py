@@ -120,9 +120,15 @@ def test_spoken_limits_are_filters_and_arguments_win(rec):
         max_price=50.0, currency='$', dislike=['cable', 'lights'], text='mouse'
     )
     assert all(r.brand != 'Acme' for r in rec.recommend('mouse, not acme', k=30))
-    for limits in (dict(min_price=60), dict(min_price=60, max_price=50)):
-        with pytest.raises(RecsysError, match='above'):
-            rec.recommend('mouse under $30', **limits)
+    dear = rec.recommend('mouse under $30, no cable', k=20, min_price=60)
+    assert dear and all(r.price >= 60 for r in dear) and dear.understood == dict(dislike=['cable'], text='mouse'), (
+        'a limit that is not applied is not shown'
+    )
+    assert 'said of the price was not applied' in dear.advice
+    with pytest.raises(RecsysError, match='above'):
+        rec.recommend('mouse under $30', min_price=60, max_price=50)
+    with pytest.raises(RecsysError, match="^'over"):
+        rec.answer_all([dict(text=['over $50 and under $20'])])
 
 
 def test_what_is_liked_and_owned_does_not_come_back(rec):

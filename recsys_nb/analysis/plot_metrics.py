@@ -157,6 +157,7 @@ def plot_runs(
 ):             # The figure
     "Everything there is about one or more runs, over their epochs."
     runs = [find_run(r, root=root) for r in listify(runs)]
+    if not runs: raise RecsysError('no run was given, so there is nothing to plot')
     if len({r.kind for r in runs}) > 1:
         raise RecsysError('encoder and score runs have no figures in common; plot them apart')
     named = dict(zip(_labels(runs), runs))

@@ -148,7 +148,8 @@ def memory_mb(
 def peak_memory() -> float:
     "The most memory that this process ever had, in MB."
     status = Path('/proc/self/status') # Linux tells it as `VmHWM`
-    if status.exists(): return int(re.search(r'VmHWM:\s+(\d+)', status.read_text())[1])*1024/1e6
+    found = re.search(r'VmHWM:\s+(\d+)', status.read_text()) if status.exists() else None
+    if found: return int(found[1])*1024/1e6
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1e6 # a Mac tells bytes
 

@@ -334,6 +334,7 @@ def _index(
 ):
     "Compute the product vectors and store them in Qdrant."
     from recsys_nb.command.pipeline import index_data, plan_index
+    if base and run != 'base': raise RecsysError('--base: only with --run base')
     _refuse_both('shard', shard, time=time, score_run=score_run, url=url)
     prepared = _data(data)
     parts = _root()/'outputs'/'index'/f'.{prepared.name}.encoded'
@@ -373,6 +374,8 @@ def _checked(where, asked, k):
         found, value = field_error(wrong), wrong['input']
         if isinstance(value, (int, float, str)): found.message += f', got {str(value)[:40]!r}'
         raise RecsysError(': '.join(o for o in (where, found.field, found.message) if o)) from None
+    if None not in (p.min_price, p.max_price) and p.min_price > p.max_price:
+        raise RecsysError(': '.join(o for o in (where, 'min_price is above max_price') if o))
     return dict(k=k) | p.model_dump(exclude_unset=True, exclude_none=True)
 
 # %% ../../nbs/81_command.cli.ipynb #b5b7c71f

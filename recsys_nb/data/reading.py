@@ -194,7 +194,7 @@ _table_names = re.compile(r'\.(csv|tsv|tab|psv)\b', re.I)
 # %% ../../nbs/13_data.reading.ipynb #0b3c032c
 def _as_cp1252(e):
     "What stands for bytes that are no UTF-8."
-    return e.object[e.start:e.end].decode('cp1252', 'replace'), e.end
+    return e.object[e.start:e.end].decode('cp1252', 'replace') if e.encoding == 'utf-8' else '\ufffd', e.end
 
 def _encoding(head):
     "The code of a text by its beginning; '' where it is none of ours."
@@ -292,7 +292,8 @@ def _objects(path, text):
                 yield n, found
         rest = rest[at:]
     if not between.fullmatch(rest):
-        raise RecsysError(f'{path}: damaged, or not whole: no JSON after {n:,} objects')
+        most = f'{_longest//10**6} MB'
+        raise RecsysError(f'{path}: damaged, or not whole: no JSON after {n:,} objects, of at most {most} each')
 
 # %% ../../nbs/13_data.reading.ipynb #461e6cbe
 def _table_columns(path, names, columns):
@@ -370,7 +371,8 @@ def _table_lines(path, text, columns):
                 fields = _head(path, cells, columns)
                 if not _is_rating(cells): continue
             if not row[-1]: raise csv.Error('a quote is never closed')
-            if len(row) > 1: list(csv.reader(row, strict=True, **how)) # fails where a quote of a later row ended it
+            odd = len(cells) != len(fields) or re.search(f'[^"]{re.escape(how["delimiter"])}"', ''.join(row[1:]))
+            if len(row) > 1 and odd: list(csv.reader(row, strict=True, **how)) # fails where a later row's quote ends it
             if len(cells) != len(fields):
                 yield n, f'no row of a table: {len(cells)} cells, expected {len(fields)}'
                 continue

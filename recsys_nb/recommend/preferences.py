@@ -54,7 +54,7 @@ def _to_number(
     s:str,     # '1,500', '1.500,00', '29,99' or '3.5'
     times='',  # 'k', 'lakh', 'thousand' or another of its words, or nothing
 ) -> float:
-    "The number that was written, read as [prices of files](14_data.values.ipynb#amounts) are."
+    "The number that was written, read as [prices of files](14_data.values.ipynb#what-else-stands-in-a-price) are."
     return read_amount(f'{s} {times or ""} eur') or 0. # with euros, '1.500' is no one and a half
 
 # %% ../../nbs/60_recommend.preferences.ipynb #4cf6de96
@@ -177,6 +177,7 @@ _refused = _pattern(r"(?:\b(?:i|it|that|which|but|and)\s+)?\b(?:(?:do|does|am|is
     r"(?:(?:want|wish|like|need|plan|going|willing|able|afford|to|really|think|i|can|be|"
     r"it|spend|pay|buy|go|get|anything|something|items|products)\s+){0,6}"
     r"(?:(?:want|need|like|buy)\s+(?P<kept>an?\s+[\w-]+\s+))?$")
+_compared = _pattern(rf'{_costs}(?:under|below|beneath|less|cheaper)\b') # What is not under $20 is above it
 
 # %% ../../nbs/60_recommend.preferences.ipynb #d0d7f0d1
 _opposite = dict(lower='upper', upper='lower')
@@ -188,7 +189,7 @@ def take_prices(
     "Find the limits on the price."
     for kind, pattern in _limits:
         for m in reversed(list(pattern.finditer(text))):
-            no = _refused.search(text[:m.start()])
+            no = (kind != 'upper' or _compared.match(m[0])) and _refused.search(text[:m.start()])
             limit = _opposite.get(kind, kind) if no else kind
             if not _is_price(m, limit): continue
             low, high = sorted(_amounts(m))

@@ -167,6 +167,7 @@ def _as_understood(said, filters):
     text = heard.pop('text', '')
     applied = {name: getattr(filters, name) for name in _limits if name in heard}
     heard = {k: v for k, v in (heard | applied).items() if v is not None}
+    if not {'min_price', 'max_price'} & heard.keys(): heard.pop('currency', None)
     return heard | dict(text=text) if heard and text else heard
 
 # %% ../../nbs/63_recommend.recommender.ipynb #39ad1e92
@@ -179,7 +180,11 @@ def _conditions(self:Recommender, said, given, notes):
     given = {k: v for k, v in given.items() if v is not None}
     given |= {f: _given_texts(given.get(f)) for f in ('category', 'brand')}
     heard = {name: getattr(said, name) for name in (*_limits, 'not_brand')}
-    filters = Filters(**heard | given)
+    try: filters = Filters(**heard | given)
+    except RecsysError as e:
+        if not {'min_price', 'max_price'} & given.keys(): raise # nothing wins over what was said
+        notes.append(f'What was said of the price was not applied: {e}.')
+        filters = Filters(**heard | dict(min_price=None, max_price=None) | given)
     if filters.min_score is None or self.index.manifest['has_scores']: return filters
     notes.append(_no_scores.format(filters.min_score))
     return replace(filters, min_score=None)
@@ -425,7 +430,7 @@ _request_fields = ('text', 'k', 'history', 'like', 'dislike', 'exclude',
 
 @patch
 def _read_request(self:Recommender, request, k):
-    name = str(request.get('id') or request.get('text') or '')[:60]
+    name = str(request.get('id') or '; '.join(map(str, as_tuple(request.get('text')))))[:60]
     given = {f: v for f, v in request.items() if f != 'id' and v is not None}
     for wrong in sorted(given.keys() - set(_request_fields)):
         raise RecsysError(f'request {name!r}: no such field {wrong!r}; there are id, {", ".join(_request_fields)}')

@@ -27,7 +27,7 @@ _Ids = Annotated[list[_Id], Field(max_length=1000)]
 _Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 
 # %% ../../nbs/70_serve.messages.ipynb #c80b1419
-def _in_list(v): return [v] if isinstance(v, str) else v
+def _in_list(v): return v if isinstance(v, list) else [v]
 
 _OneOrMore = Annotated[_Texts, BeforeValidator(_in_list, json_schema_input_type=_Text|_Texts)]
 

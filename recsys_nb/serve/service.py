@@ -221,9 +221,9 @@ def warm_up(
             rec.find('gift', 1)
             desk.state = 'ready'
             return
-        except Exception:
+        except Exception as e:
             _log.exception('warming up failed')
-            desk.state = 'warming up failed; the log says why'
+            desk.state = f'warming up failed: {e if isinstance(e, RecsysError) else "the log says why"}'
         desk.closing.wait(pause)
 
 # %% ../../nbs/72_serve.service.ipynb #ef319411
@@ -331,7 +331,8 @@ def _write(metrics, scope, status, start, error):
     level = logging.ERROR if error else logging.DEBUG if '/demo/' in scope['path'] else logging.INFO
     took = round((time.perf_counter() - start)*1000, 1)
     _log.log(level, 'request', exc_info=error, extra=dict(
-        request_id=scope['request_id'], method=scope['method'], path=scope['path'][:200], status=status, ms=took))
+        request_id=scope['request_id'], method=scope.get('asked', scope['method']), path=scope['path'][:200],
+        status=status, ms=took))
 
 # %% ../../nbs/72_serve.service.ipynb #0de3e6b5
 def _served_path(scope):
@@ -348,7 +349,7 @@ def _door(app, metrics, frames):
     "The outermost layer of the service (ASGI): ids, limits, headers, the last resort for errors, and the log."
     async def passed(scope, receive, send):
         if scope['type'] != 'http': return await app(scope, receive, send)
-        if scope['method'] == 'HEAD': scope = scope | dict(method='GET') # the server leaves the body out
+        if scope['method'] == 'HEAD': scope = scope | dict(method='GET', asked='HEAD') # the server leaves the body out
         _complete_path(scope)
         seen = dict(status=0)
         start = time.perf_counter()
