@@ -254,7 +254,7 @@ def test_the_evaluation_runs_where_the_training_ran(corner, tmp_path, monkeypatc
         lambda *args, preset, **kwargs: seen.append(preset) or real(*args, preset=preset, **kwargs),
     )
     train_encoder(data_of(corner), corner[1], root=tmp_path, preset='cpu', max_steps=1)
-    assert [p.name for p in seen] == ['cpu']
+    assert [p.device for p in seen] == ['cpu']
 
 
 def test_what_cannot_be_trained_leaves_no_run(corner, tmp_path):

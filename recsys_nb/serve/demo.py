@@ -120,7 +120,7 @@ def _boxes(shelf, text, ticked):
     text = text or ''
     ticked = ticked or []
     titles = {i: i for i in ticked}
-    known = [p for p, _ in shelf.rec.index.store.retrieve(ticked).values()]
+    known = [p for p, _ in shelf.rec.index.store.retrieve(ticked).values()] if ticked else []
     fitting = shelf.rec.find(text, 6) if len(text) > 1 else [] # a letter is in nearly every title
     for p in known + fitting: titles[p['product_id']] = p['title']
     choices = [(title[:70], i) for i, title in titles.items()]
