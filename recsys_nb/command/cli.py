@@ -103,9 +103,9 @@ def _print_frame(
     for row in frame.itertuples(index=False):
         cells = [_terminal_cell(v, forms.get(name, '')) for name, v in zip(frame, row)]
         table.add_row(*map(Text, cells))
-    screen = Console(highlight=False, force_jupyter=False)
-    if not screen.is_terminal: screen.width = 100
-    screen.print(table)
+    screen = Console()
+    width = max(1 if screen.is_terminal else 100, min(160, screen.width))
+    Console(width=width, highlight=False, force_jupyter=False).print(table)
 
 # %% ../../nbs/81_command.cli.ipynb #e3ebe585
 def _print_recommendations(recs, query):
