@@ -411,6 +411,7 @@ bad = [
     ('recommend --requests {tmp}/photo.jsonl', 'photo.jsonl'),
     ('recommend --requests {tmp}/wrong.jsonl', 'wrong.jsonl: line 2: max_price'),
     ('recommend keyboard --min-price 9 --max-price 3', 'above'),
+    ('recommend --requests {tmp}/contrary.jsonl', 'contrary.jsonl: line 1: min_price is above max_price'),
     ('recommend --like nobody', 'nobody'),
     ('evaluate --data shop --index shop', '--index'),
     ('evaluate --index shop --run latest', '--run'),
@@ -438,6 +439,7 @@ bad = [
 def test_refusals_are_one_line_and_change_nothing(root, tmp_path, capsys, words, names):
     (tmp_path / 'empty.jsonl').touch()
     (tmp_path / 'photo.jsonl').write_bytes(bytes(range(256)) * 50)
+    (tmp_path / 'contrary.jsonl').write_text('{"text": "a mouse", "min_price": 9, "max_price": 3}\n')
     (tmp_path / 'wrong.jsonl').write_text('{"text": "a mouse"}\n{"text": "a mouse", "max_price": "cheap"}\n')
     (tmp_path / 'varied.jsonl').write_text('{"text": "a mouse", "diversity": 0.5}\n')
     before = snapshot(root)

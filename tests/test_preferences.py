@@ -124,6 +124,8 @@ phrases = [
     ),
     ('keyboard that must not cost more than $50, no RGB', dict(text='keyboard', max_price=50, dislike=['RGB'])),
     ('I do not want a phone over $50', dict(text='a phone', min_price=None, max_price=50, dislike=[])),
+    ('wireless or not max $80', dict(text='wireless or not', max_price=80)),  # what is an upper limit stays one
+    ('keyboard, no max $50', dict(min_price=None, max_price=50)),
     ('no RGB, over $50', dict(min_price=50, max_price=None, dislike=['RGB'])),
     ('I want more than $50', dict(min_price=50)),
     # stars
