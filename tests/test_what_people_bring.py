@@ -480,12 +480,27 @@ def test_a_time_of_any_program_and_language(text, wanted):
     assert read_time(text) == wanted
 
 
-@pytest.mark.parametrize('form', ['%d/%m/%Y', '%d/%m/%y %H:%M', '%m/%d/%Y', '%m-%d-%Y', '%d-%m-%Y'])
+@pytest.mark.parametrize(
+    'form', ['%d/%m/%Y', '%d/%m/%y %H:%M', '%m/%d/%Y', '%m-%d-%Y', '%d-%m-%Y', '%y.%m.%d %H:%M', '%d.%m.%y']
+)
 def test_day_and_month_stand_in_one_order_in_a_column(tmp_path, form):
     "Whichever it is, the 2nd of June is no 6th of February where a 31st is in the column."
     days = pd.date_range('2013-05-31', periods=30)
     data = prepared(tmp_path, [review(i, timestamp=day.strftime(form)) for i, day in enumerate(days)])
     assert sorted(pd.to_datetime(kept(data).timestamp, unit='ms')) == list(days)
+
+
+def test_day_and_month_stand_in_one_order_in_each_file(tmp_path):
+    "A file whose dates do not tell, such as the latest part of a table, goes with the others."
+    days, files = pd.date_range('2013-05-31', periods=30), []
+    for n, (form, some) in enumerate([('%d/%m/%Y', days), ('%d/%m/%y', days[1:12]), ('%m/%d/%Y', days[:9])]):
+        rows = [review(100 * n + i, timestamp=day.strftime(form)) for i, day in enumerate(some)]
+        files.append(tmp_path / f'{n}.jsonl')
+        files[-1].write_bytes(lines(rows))
+    (tmp_path / 'm.jsonl').write_bytes(lines(meta))
+    data = prepare(files, tmp_path / 'm.jsonl', 'x', tmp_path)
+    found = pd.to_datetime(data.interactions.timestamp, unit='ms')
+    assert set(found) <= set(days) and len(found) == 50
 
 
 def test_the_times_of_2014(tmp_path):

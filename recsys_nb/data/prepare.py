@@ -558,10 +558,12 @@ def _read_for(update, counted):
 
 # %% ../../nbs/18_data.prepare.ipynb #de750ea8
 def _in_one_order(e, r, files):
-    "Reviews; read again, with day and month turned round, if more of their dates can only be read so."
-    turn = e.ask('SELECT sum(turn) AS turn FROM raw_reviews')[0]['turn'] or 0
-    if turn <= 0: return r
-    return e.save(shape_reviews(e.read(list(files), review_fields), turned=True), 'raw_reviews', number=True)
+    "Reviews, with day and month turned round in files (or with the others) where more dates can only be read so."
+    turns = {o['file']: o['turn'] or 0 for o in e.ask('SELECT file, sum(turn) AS turn FROM raw_reviews GROUP BY file')}
+    overall = sum(turns.values())
+    turned = [file for file, turn in turns.items() if (turn or overall) > 0]
+    if not turned: return r
+    return e.save(shape_reviews(e.read(list(files), review_fields), turned), 'raw_reviews', number=True)
 
 # %% ../../nbs/18_data.prepare.ipynb #0e3a1565
 def _read_all(e, out, reviews, meta, s):

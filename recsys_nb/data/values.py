@@ -345,13 +345,16 @@ def _described(t):
         review_id=content.hexdigest('md5').left(20))
 
 # %% ../../nbs/14_data.values.ipynb #050c6245
-_day_and_month = r'^(\d\d?)([/-])(\d\d?)([/-].*)'
+_day_and_month = r'^(\d\d?)([/-]|\.\d\d?\.)(\d\d?)(\b.*)' # of 24.03.15 day and year
 _over_12 = r'(?:1[3-9]|2\d|3[01])'
+_no_year = '|'.join(map(str, range(datetime.now().year%100 + 1, 32))) # of two digits, yet
+_long_ago = r'(?:3[2-9]|[4-9]\d)'
 
 def _turn(s):
     "1 for a date that can only be read with day and month turned round, -1 for one that cannot be turned, or else 0."
-    only_turned = s.re_search(rf'^(?:{_over_12}/\d\d?/|\d\d?-{_over_12}-)\d\d')
-    never_turned = s.re_search(rf'^(?:\d\d?/{_over_12}/|{_over_12}-\d\d?-)\d\d')
+    points = rf'\d\d\.\d\d?\.(?:{_no_year})\b|{_long_ago}\.\d\d?\.\d\d\b'
+    only_turned = s.re_search(rf'^(?:{_over_12}/\d\d?/\d\d|\d\d?-{_over_12}-\d\d|{points})')
+    never_turned = s.re_search(rf'^(?:\d\d?/{_over_12}/\d\d|{_over_12}-\d\d?-\d\d|(?:{_no_year})\.\d\d?\.\d\d\b)')
     return only_turned.cast('int64') - never_turned.cast('int64')
 
 def _turned(s):
@@ -361,7 +364,7 @@ def _turned(s):
 # %% ../../nbs/14_data.values.ipynb #03c5fe6f
 def shape_reviews(
     t,                 # From `read` with `review_fields`
-    turned:bool=False, # Whether *5/6/2013* is a day of June, and *5-6-2013* one of May
+    turned:list=(), # Files in which *5/6/2013* is a day of June, *5-6-2013* one of May, and *13.06.05* one of 2013
 ):                     # What a review has, and bad_timestamp bad_rating, the texts that were not understood
     "Reviews of every format under one set of names; a line of no use has a null product_id."
     t = t.select(
@@ -373,7 +376,7 @@ def shape_reviews(
         title=ibis.coalesce(t.title, t.summary),
         text=ibis.coalesce(t.text, t.reviewText))
     t = t.mutate(turn=_turn(t.timestamp))
-    if turned: t = t.mutate(timestamp=_turned(t.timestamp))
+    if turned: t = t.mutate(timestamp=t.file.isin(turned).ifelse(_turned(t.timestamp), t.timestamp))
     t = _understood(t, timestamp=_as_time, rating=_as_stars)
     return _described(clean_texts(t, 'title', 'text'))
 
