@@ -680,6 +680,7 @@ def test_an_encoder_that_is_closed_while_it_is_asked_answers_all():
         ('http://[::1]', 'http://[::1]:6333'),
         (' http://db:6333/dashboard#/collections ', 'http://db:6333'),
         ('HTTPS://DB.EXAMPLE/', 'https://db.example:443'),
+        ('http://bücher.example', 'http://xn--bcher-kva.example:6333'),
     ],
 )
 def test_addresses_of_a_qdrant_server(written, whole):
@@ -700,6 +701,12 @@ def test_addresses_of_a_qdrant_server(written, whole):
         'http://db?x=1',
         'http:/db:6333',
         'http://db name',
+        'http://[zz]',
+        'http://[::1',
+        'http://a\u2100b',
+        'http://１２７.0.0.1',
+        'http://%zz',
+        'http://db\0',
     ],
 )
 def test_what_is_no_address_is_told(wrong):

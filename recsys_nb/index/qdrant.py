@@ -11,7 +11,6 @@ from itertools import chain
 from json import JSONDecodeError
 from pathlib import Path
 from shutil import disk_usage, rmtree
-from urllib.parse import urlsplit
 import numpy as np, qdrant_edge as edge
 from fastcore.basics import chunked, patch
 from ..core.files import RecsysError
@@ -308,7 +307,7 @@ def _server_error(e, url):
     import httpx
     server = f'{url}: the Qdrant server'
     cause = e.source if isinstance(e, ResponseHandlingException) else e
-    if isinstance(cause, (httpx.TransportError, ConnectionError, TimeoutError)):
+    if isinstance(cause, (httpx.TransportError, httpx.InvalidURL, ConnectionError, TimeoutError)):
         why = f'({str(cause) or type(cause).__name__}); is it running, and is the address right?'
         return ServerUnavailable(f'{server} does not answer {why}'), True
     if isinstance(e, (ResponseHandlingException, JSONDecodeError)):
@@ -326,16 +325,16 @@ def server_url(
     url:str, # As somebody writes it
 ) -> str:
     "The whole address of a Qdrant server; `RecsysError` where it is none."
-    parts = urlsplit(url.strip() if '://' in url else f'http://{url.strip()}')
+    from urllib3.util import Url, parse_url
+    try: parts = parse_url(url.strip() if '://' in url else f'http://{url.strip()}')
+    except ValueError: parts = Url()
     usual = dict(http=6333, https=443).get(parts.scheme)
-    try: host, port = parts.hostname, usual if parts.port is None else parts.port
-    except ValueError: host = None
-    if not host or not usual or not port or re.search(r'[\s?@]|^https?:/[^/]', url.strip()):
+    port = usual if parts.port is None else parts.port
+    if not parts.host or not usual or not port or re.search(r'[\s?@]|^https?:/[^/]', url.strip()):
         raise RecsysError(f'{url}: expected the HTTP address of a Qdrant server, such as http://db:6333 or '
                           'https://example.com/qdrant, without name and password')
-    if ':' in host: host = f'[{host}]'
-    path = parts.path.rstrip('/').removesuffix('/dashboard') # which is what a browser shows
-    return f'{parts.scheme}://{host}:{port}{path}'
+    path = (parts.path or '').rstrip('/').removesuffix('/dashboard') # which is what a browser shows
+    return f'{parts.scheme}://{parts.host}:{port}{path}'
 
 # %% ../../nbs/51_index.qdrant.ipynb #f9df3600
 class ServerStore(QdrantStore):
@@ -409,11 +408,14 @@ def change(self:ServerStore, what, points):
 # %% ../../nbs/51_index.qdrant.ipynb #ac267ff8
 @patch
 def finish(self:ServerStore):
-    "Wait until the server says that its collection is optimised, at most an hour."
-    for _ in range(3600):
-        if (status := self.call('get_collection').status) == 'green': return
+    "Wait until the server has optimised its collection, however long that takes."
+    while (found := self.call('get_collection')).status != 'green':
+        if found.status == 'red':
+            raise RecsysError(f'{self.url}: the collection {self.collection} cannot be optimised '
+                              f'({found.optimizer_status}); see the log of the server')
+        if found.status == 'grey': # it was started anew meanwhile, and waits for a change
+            self.call('update_collection', optimizers_config=self.lib.OptimizersConfigDiff())
         time.sleep(1)
-    raise RecsysError(f'{self.url}: the collection {self.collection} is still {status} after an hour')
 
 # %% ../../nbs/51_index.qdrant.ipynb #600243eb
 @patch
