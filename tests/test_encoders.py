@@ -221,9 +221,16 @@ def kinds_of_tokens(folder):
     return own_base(folder, config, Pooling(16), template='$A:0 [SEP]:0 [CLS]:2', **names)
 
 
+def padding_is_text(folder):
+    "An FNet has no mask, and what fills up a batch becomes part of every text."
+    config = tf.FNetConfig(vocab_size=40, hidden_size=16, num_hidden_layers=2, intermediate_size=32, **places)
+    return own_base(folder, config, Pooling(16), pad_token='[PAD]', model_input_names=['input_ids'])
+
+
 @pytest.mark.parametrize(
     'made, told',
     [
+        (padding_is_text, 'FNet.* fills up a batch'),
         (no_tokenizer, 'has it its weights and its tokenizer'),
         (no_numbers, 'or NaN'),
         (kinds_of_tokens, 'XLNet.* in a way of its own'),
@@ -265,9 +272,23 @@ def test_what_gives_no_vector_for_a_text_is_told(tmp_path):
         make_tower(str(base))
     weights = next(base.rglob('*.safetensors'))
     weights.write_bytes(weights.read_bytes()[:-500])
-    with pytest.raises(RecsysError, match='cannot load this encoder .* neither GGUF nor pointers') as e:
+    with pytest.raises(RecsysError, match=r'cannot load this encoder \(Safetensor.*\)$') as e:
         make_tower(str(base))
     assert '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    'head, told',
+    [(b'GGUF\3', 'is GGUF, expected the safetensors'), (b'version https://git-lfs.github', '`git lfs pull`')],
+)
+def test_weights_that_are_none_are_named(tmp_path, monkeypatch, head, told):
+    base = Path(write_base(tmp_path, 'bert', {}))
+    weights = next(base.rglob('*.safetensors'))
+    weights.write_bytes(head)
+    monkeypatch.chdir(weights.parent)
+    for given in (base, weights.name):
+        with pytest.raises(RecsysError, match=f'^{given}: cannot load this encoder .*; {weights.name} .*{told}'):
+            make_tower(str(given))
 
 
 def test_prompts_are_part_of_the_fingerprint(tmp_path):

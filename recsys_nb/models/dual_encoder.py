@@ -114,6 +114,14 @@ def _hub_is_silent(name):
     return False
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #41357e06
+def _seen_in(folder):
+    "What is wrong with the files of an encoder, where one can see it."
+    for file in filter(Path.is_file, (folder, *folder.glob('*'))):
+        with file.open('rb') as f: head = f.read(23)
+        if head.startswith(b'GGUF'): return f'; {file.name} is GGUF, expected the safetensors that it was made from'
+        if head == b'version https://git-lfs': return f'; {file.name} is a pointer, `git lfs pull` fetches the file'
+    return ''
+
 def _open_tower(folder):
     "A SentenceTransformer, by its folder or its name on the hub."
     here = Path(folder).is_dir()
@@ -121,8 +129,8 @@ def _open_tower(folder):
     try:
         with without_bars(): return SentenceTransformer(str(folder), device='cpu', local_files_only=cached)
     except Exception as e:
-        expected = '; expected weights as safetensors, neither GGUF nor pointers of Git LFS' if here else ''
-        raise RecsysError(f'{folder}: cannot load this encoder ({reason(e)}){expected}') from e
+        raise RecsysError(f'{folder}: cannot load this encoder ({reason(e)}){_seen_in(Path(folder))}') from e
+
 def _open_base(base):
     "The base encoder as it comes, if it reads tokens."
     path = resolve_base(str(base))
@@ -327,14 +335,18 @@ def check(self:DualEncoderSBERT,
         ask = tower.encode_query if side == 'user' else tower.encode_document
         try:
             alone = torch.stack([ask(text, convert_to_tensor=True) for text in _probes])
-            batches = [self.batch_of([tokens], side) for tokens in self.tokenize(_probes, side=side)]
-            with torch.no_grad(): here = torch.cat([tower(batch)['sentence_embedding'] for batch in batches])
+            tokens = self.tokenize(_probes, side=side)
+            batches = [self.batch_of(some, side) for some in (*zip(tokens), tokens)]
+            with torch.no_grad(): *each, padded = [tower(batch)['sentence_embedding'] for batch in batches]
+            here = torch.cat(each)
         except Exception as e: raise RecsysError(f'{base}: cannot encode a text ({reason(e)})') from e
         if not (alone[0] - alone[1]).abs().max() > 1e-6:
             raise RecsysError(f'{base}: gives all texts the same vector, or NaN; has it its weights and its tokenizer?')
+        kind = type(getattr(tower[0], 'auto_model', tower[0])).__name__
         if not torch.allclose(here, alone, atol=1e-3):
-            kind = type(getattr(tower[0], 'auto_model', tower[0])).__name__
             raise RecsysError(f'{base}: a {kind} that reads texts in a way of its own, which is not followed here')
+        if F.cosine_similarity(padded, here).min() < .99:
+            raise RecsysError(f'{base}: a {kind} that reads what fills up a batch as if it were text')
 
 # %% ../../nbs/20_models.dual_encoder.ipynb #0c79cbe8
 @patch
