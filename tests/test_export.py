@@ -10,7 +10,7 @@ from recsys_nb.models.encoding import quietly
 from recsys_nb.models.dual_encoder import DualEncoderSBERT, pad_batch
 from recsys_nb.models.export import export_run, same_everywhere
 from recsys_nb.models.score_model import ReviewMetadataScoreModel
-from test_encoders import write_base
+from test_encoders import Pooling, chat, families, own_base, write_base
 
 cpu = Preset('cpu', False)
 
@@ -69,6 +69,24 @@ def test_towers_equal_on_other_shapes(encoder_run):
                 wide = {k: torch.nn.functional.pad(v, (0, 7)) for k, v in b.items()}
                 with torch.no_grad():
                     np.testing.assert_allclose(f(**wide).numpy(), expected[batch], atol=1e-5)
+
+
+def test_a_base_with_a_chat_template_is_exported(tmp_path):
+    named = dict(pad_token='[PAD]', chat_template=chat)
+    model = DualEncoderSBERT(own_base(tmp_path, families['qwen3'][0], Pooling(16, 'lasttoken'), **named), max_tokens=24)
+    if not model.has_chat_template:
+        pytest.skip('older versions have no templates')
+    run = new_run(EncoderConfig(data='none'), tmp_path)
+    model.save(run.path)
+    set_state(run, 'finished')
+    texts = ['kettle', 'a quiet keyboard for the office', 'red ' * 40]
+    paths = export_run(run)
+    assert read_json(run.path / 'export.json')['chat_template']
+    for path, f in zip(paths, programs(paths)):
+        side = path.name.split('_')[0]
+        with torch.no_grad():
+            found = f(**pad_batch(model.tokenize(texts, side=side)))
+        np.testing.assert_allclose(found.numpy(), model.encode(texts, side, preset=cpu), atol=1e-5)
 
 
 def test_towers_that_are_one_are_exported_once(tiny_base, tmp_path, monkeypatch):
