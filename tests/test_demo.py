@@ -1,5 +1,7 @@
 "The demo answers before it trains, and lays the answers from before and after side by side."
 
+from types import SimpleNamespace
+
 from recsys_nb.command import pipeline
 from recsys_nb.serve import demo
 
@@ -33,3 +35,9 @@ def test_nothing_typed_is_no_price():
         8.0,
         None,
     ]
+
+
+def test_a_title_that_is_cut_says_so():
+    found = [dict(product_id='a', title='x' * 70), dict(product_id='b', title='y' * 71)]
+    shelf = SimpleNamespace(rec=SimpleNamespace(find=lambda text, n: found))
+    assert demo._boxes(shelf, 'keyboard', [])['choices'] == [('x' * 70, 'a'), ('y' * 70 + '…', 'b')]

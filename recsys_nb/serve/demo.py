@@ -123,7 +123,7 @@ def _boxes(shelf, text, ticked):
     known = [p for p, _ in shelf.rec.index.store.retrieve(ticked).values()] if ticked else []
     fitting = shelf.rec.find(text, 6) if len(text) > 1 else [] # a letter is in nearly every title
     for p in known + fitting: titles[p['product_id']] = p['title']
-    choices = [(title[:70], i) for i, title in titles.items()]
+    choices = [(title[:70] + '…'*(len(title) > 70), i) for i, title in titles.items()]
     return dict(choices=choices, visible=bool(titles))
 
 # %% ../../nbs/74_serve.demo.ipynb #b5f4aea0
