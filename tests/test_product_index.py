@@ -374,13 +374,16 @@ def test_an_index_of_another_version(tmp_path):
         ProductIndex.open(tmp_path / 'idx')
 
 
-@pytest.mark.parametrize('manifest', ['[]', '{}', '7', '{"name": "an app"}'])
+@pytest.mark.parametrize('manifest', ['[]', '{}', '7', '{"name": "an app"}', '', '{"name": "idx", "dim'])
 def test_a_manifest_of_another_kind_is_told_and_no_hindrance(tmp_path, manifest):
     folder, (products, vectors, _) = tmp_path / 'index' / 'idx', catalogue(10)
     folder.mkdir(parents=True)
     (folder / 'manifest.json').write_text(manifest)
     with pytest.raises(RecsysError, match='no index here|another version'):
         ProductIndex.open(index_folder(tmp_path))
+    part = folder.with_name('.idx.building')
+    part.mkdir()
+    (part / 'building.json').write_text(manifest)
     index_products(folder, products, vectors, 'x').close()
     assert index_folder(tmp_path) == folder and not list(folder.parent.glob('.*.building'))
 
@@ -567,6 +570,24 @@ def test_a_server_that_is_not_there(monkeypatch):
     store = ServerStore('http://127.0.0.1:9', 'nothing')
     with pytest.raises(ServerUnavailable, match='does not answer .*refused'):
         store.count()
+    with pytest.raises(ServerUnavailable, match='does not answer .*999.1.1.1.*is the address right'):
+        ServerStore('http://999.1.1.1', 'nothing').count()
+
+
+def test_a_server_is_waited_for_as_long_as_it_optimises(monkeypatch):
+    "Large collections take longer than the hour that there was; one that was started anew waits for a change."
+    monkeypatch.setattr(time, 'sleep', lambda s: None)
+    store, left, woken = in_memory('x'), ['yellow'] * 4000 + ['grey', 'yellow', 'green', 'red'], []
+
+    def info(name):
+        return SimpleNamespace(status=left.pop(0), optimizer_status='ok' if left else 'no space left')
+
+    monkeypatch.setattr(store.client, 'get_collection', info)
+    monkeypatch.setattr(store.client, 'update_collection', lambda name, **how: woken.append(len(left)))
+    store.finish()
+    assert left == ['red'] and woken == [3]
+    with pytest.raises(RecsysError, match='collection x cannot be optimised .no space left.; see the log'):
+        store.finish()
 
 
 def test_a_server_gets_no_more_at_once_than_it_takes(monkeypatch):

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from fastcore.basics import listify
 from matplotlib.ticker import MaxNLocator
 from ..core.plots import axes_or_new, finish_plot, muted, plot_style
-from ..core.files import RecsysError, read_json, write_beside
+from ..core.files import RecsysError, known_json, write_beside
 from ..core.runs import RunFolder, find_run, read_metrics
 from ..training.loop import rate_factor
 
@@ -136,8 +136,7 @@ def _plot_rate(runs, ax):
     for i, (label, run) in enumerate(runs.items()):
         c = run.config
         rates = [1e5*c.lr*rate_factor(s, 1000, c.warmup) for s in steps]
-        plan = run.path/'plan.json'
-        epochs = read_json(plan)['epochs'] if plan.exists() else c.epochs
+        epochs = known_json(run.path/'plan.json').get('epochs', c.epochs)
         ax.plot(steps*epochs/1000, rates, label=label, **_run_style(i))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return finish_plot(ax, 'Learning rate, in 10⁻⁵', xlabel='epochs done')

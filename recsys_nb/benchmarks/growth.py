@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from .measuring import machine, memory_mb
-from ..core.files import RecsysError, read_json, write_beside, write_json
+from ..core.files import RecsysError, known_json, read_json, write_beside, write_json
 from ..core.machine import resolve_base
 from ..core.tables import markdown_table
 
@@ -234,7 +234,7 @@ def growth(
         if not (raw/'reviews.jsonl').exists(): write_raw(raw, reviews, products)
         if not (raw/'new').exists(): write_raw(raw/'new', 1000, products + 100, int(.9*reviews), seed=1, first=products)
         kept = folder/'growth.json'
-        found = {s['step']: StepTook(**s) for s in read_json(kept)['steps']} if kept.exists() else {}
+        found = {s['step']: StepTook(**s) for s in known_json(kept).get('steps', ())}
         for step in only or steps:
             found[step] = run_step(step, folder, time)
             write_json(kept, Growth(reviews, products, list(found.values())))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx, pandas as pd
 
-from ..core.files import RecsysError, read_json, write_beside, write_json
+from ..core.files import RecsysError, known_json, write_beside, write_json
 
 # %% ../../nbs/98_benchmarks.public_sets.ipynb #d44a927b
 def hashed(
@@ -175,7 +175,7 @@ public_sets = {
 def _fetch(address, path):
     "Fetch a file that is not here yet; it must have the SHA-256 that is noted beside it, where one is."
     note = path.with_name('sources.json')
-    known = read_json(note) if note.exists() else {}
+    known = known_json(note)
     if path.exists(): data = path.read_bytes()
     else:
         as_stored = {'Accept-Encoding': 'identity', 'User-Agent': 'recsys_nb'}

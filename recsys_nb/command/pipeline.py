@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from timeit import timeit
 import numpy as np, pandas as pd
-from ..core.files import RecsysError, Root, read_json, recover_folder, root_folder, write_json
+from ..core.files import RecsysError, Root, known_json, read_json, recover_folder, root_folder, write_json
 from ..core.machine import find_preset
 from ..core.runs import RunFolder, all_runs, find_run
 from ..data.rows import read_column, read_rows
@@ -80,9 +80,8 @@ def _product_scores(data, score_run, root):
 # %% ../../nbs/80_command.pipeline.ipynb #dd69a23e
 def _begun_plan(plan, file, building):
     "The plan that an unfinished index was begun with, or else this one, which is kept."
-    if file.exists() and building.exists():
-        begun = IndexPlan(**read_json(file))
-        if (begun.products, begun.limit) == (plan.products, plan.limit): return begun
+    begun = known_json(file) if building.exists() else {}
+    if (begun.get('products'), begun.get('limit')) == (plan.products, plan.limit): return IndexPlan(**begun)
     write_json(file, plan)
     return plan
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Root', 'RecsysError', 'root_folder', 'writing_in', 'write_beside', 'recover_folder', 'swap_folder', 'replace_folder',
-           'as_json', 'write_json', 'read_json', 'lines_of', 'objects_of', 'only_one', 'progress', 'sha256_of']
+           'as_json', 'write_json', 'read_json', 'known_json', 'lines_of', 'objects_of', 'only_one', 'progress',
+           'sha256_of']
 
 # %% ../../nbs/00_core.files.ipynb #e8ca2ea8
 import glob, gzip, hashlib, json, os, shutil, sys, uuid, zlib
@@ -136,6 +137,14 @@ def read_json(
     try: return json.loads(Path(path).read_text(encoding='utf-8'))
     except FileNotFoundError: raise RecsysError(f'{path}: no such file') from None
     except ValueError as e: raise RecsysError(f'{path}: not valid JSON ({e})') from None # or not even UTF-8
+
+def known_json(
+    path, # A file that is written anew anyway
+) -> dict:
+    "The object in a JSON file; nothing where there is none, or a torn one."
+    try: found = read_json(path)
+    except RecsysError: found = {}
+    return found if isinstance(found, dict) else {}
 
 # %% ../../nbs/00_core.files.ipynb #5e1f0a02
 def lines_of(

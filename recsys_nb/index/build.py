@@ -16,7 +16,7 @@ from typing import Literal
 import duckdb, numpy as np, pandas as pd
 from fastcore.basics import chunked
 from pydantic.dataclasses import dataclass
-from ..core.files import RecsysError, Root, only_one, progress, read_json
+from ..core.files import RecsysError, Root, known_json, only_one, progress, read_json
 from ..core.files import recover_folder, root_folder, swap_folder, write_beside, write_json
 from ..core.machine import give_back_memory
 from ..core.runs import find_run
@@ -26,7 +26,7 @@ from ..data.reading import quoted, without_bar
 from ..evaluation.fusion import Trials, chosen_reviews, count_words, fit_weights, heard
 from ..evaluation.metrics import kind_names, word_documents
 from ..evaluation.queries import fitting_queries
-from .products import ProductIndex, Query, followed, index_format, manifest_in, read_manifest
+from .products import ProductIndex, Query, followed, index_format, read_manifest
 from .products import signals_of, sound, with_scores
 from .qdrant import EdgeStore, ServerStore
 from .reviews import listen, listen_again
@@ -88,8 +88,8 @@ def resumable_folder(
     "Yield a folder that takes the place of `path` when the block succeeds, and else waits to be resumed."
     with only_one(path, f'index "{path.name}"'):
         part = recover_folder(path).with_name(f'.{path.name}.building')
-        old = manifest_in(path)
-        begun = read_json(_state(part)) if _state(part).exists() else {}
+        old = known_json(path/'manifest.json')
+        begun = known_json(_state(part))
         if begun.get('key') != key:
             shutil.rmtree(part, ignore_errors=True)
             write_json(_state(part), dict(key=key))
@@ -454,7 +454,7 @@ def index_folder(
     home = root/'index' if (root/'index').exists() else root/'outputs'/'index'
     for p in home.glob('.*.old'): # a build was killed while it took the old one's place
         recover_folder(p.with_name(p.stem[1:]))
-    found = {m.parent.name: manifest_in(m.parent).get('built_at', '') for m in home.glob('[!.]*/manifest.json')}
+    found = {m.parent.name: known_json(m).get('built_at', '') for m in home.glob('[!.]*/manifest.json')}
     if not found: raise RecsysError(f'{home}: no index here; `recsys index` builds one')
     if name is None: name = max(found, key=lambda n: (found[n], n))
     if name not in found: raise RecsysError(f'{name}: no such index in {home}; there are: {", ".join(sorted(found))}')

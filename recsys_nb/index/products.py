@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['index_format', 'Hit', 'signals_of', 'ordered', 'ProductIndex', 'remembered', 'followed', 'Query', 'enough', 'check_k',
-           'manifest_in', 'read_manifest', 'sound', 'with_scores']
+           'read_manifest', 'sound', 'with_scores']
 
 # %% ../../nbs/53_index.products.ipynb #2a139ec4
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from numbers import Integral
 from pathlib import Path
 import numpy as np, pandas as pd
 from fastcore.basics import patch
-from ..core.files import RecsysError, read_json, recover_folder, write_json
+from ..core.files import RecsysError, known_json, recover_folder, write_json
 from ..evaluation.fusion import Keywords, Weights, chatty, how_spoken, mix
 from ..evaluation.metrics import kind_names, word_documents
 from .qdrant import EdgeStore, ServerStore
@@ -217,20 +217,12 @@ def search(self:ProductIndex,
 # 6 damping, 7 titles and categories that count more
 index_format = 7
 
-def manifest_in(
-    folder:Path, # Any folder
-) -> dict:
-    "What its manifest says, whatever wrote it; nothing where there is none, or no object in it."
-    file = folder/'manifest.json'
-    said = read_json(file) if file.exists() else {}
-    return said if isinstance(said, dict) else {}
-
 def read_manifest(
     folder:Path, # An index's folder
 ) -> dict:
     "What an index says of itself; `RecsysError` where there is none, or one from another version."
-    manifest = manifest_in(folder)
-    if not manifest: raise RecsysError(f'{folder}: no index here; `recsys index` builds one')
+    manifest = known_json(folder/'manifest.json')
+    if not manifest: raise RecsysError(f'{folder}: no index here, or a torn manifest.json; `recsys index` builds one')
     if manifest.get('format') != index_format:
         raise RecsysError(f'{folder}: this index was built by another version of recsys_nb (format '
                           f'{manifest.get("format", 1)}, not {index_format}); build it anew with `recsys index`')
