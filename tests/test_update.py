@@ -2,13 +2,15 @@
 an index is encoded in parts; sizes are fitted to the time there is."""
 
 import json, os, random, shutil
+from contextlib import nullcontext
 
 import numpy as np, pandas as pd, pytest
 
-import recsys_nb.index.build as build, recsys_nb.index.update as update
+import recsys_nb.core.machine as machine, recsys_nb.index.build as build, recsys_nb.index.update as update
 from recsys_nb.command import pipeline
 from recsys_nb.command.pipeline import IndexPlan, index_data, plan_index, update_all
 from recsys_nb.core.files import RecsysError
+from recsys_nb.core.machine import Preset
 from recsys_nb.data.prepare import load_prepared, prepare
 from recsys_nb.data.sample_store import make_sample_store
 from recsys_nb.evaluation.metrics import kind_names
@@ -341,6 +343,35 @@ def test_three_parts_and_a_plain_index(shop, monkeypatch):
             for kind in ('meaning', 'reviews', 'sentences'):
                 if kind in one[i][1]:
                     assert one[i][1][kind].tobytes() == other[i][1][kind].tobytes()
+
+
+def test_parts_in_int8_and_in_float32_are_not_joined(shop, monkeypatch):
+    root, model = shop
+    data = load_prepared('shop', root)
+    build.encode_shard(data, model, '1/2', 'mixed', root=root)
+    monkeypatch.setattr(build, 'find_preset', lambda name: Preset('cpu', False, runtime='fast'))
+    for joined in (build.encode_shard, build.build_index):
+        with pytest.raises(RecsysError, match='mixed.encoded.*encoded with another preset'):
+            joined(data, model, name='mixed', root=root, preset='cpu:fast')
+
+
+@pytest.mark.parametrize('built_on, here', [('cpu:bfloat16', True), ('mps', False)])
+def test_what_is_new_is_encoded_as_the_rest_was(shop, monkeypatch, built_on, here):
+    root, _ = shop
+    monkeypatch.setattr(machine, '_have', lambda: ['cpu'])
+    with ProductIndex.open(build.index_folder(root, 'shop')) as index:
+        index.note(preset=built_on)
+    encode, presets = DualEncoderSBERT.encode, []
+
+    def counting(self, texts, side='user', preset=None, **how):
+        presets.append(preset)
+        return encode(self, texts, side=side, **how)
+
+    monkeypatch.setattr(DualEncoderSBERT, 'encode', counting)
+    reviews, meta, gone = changes(root)
+    with nullcontext() if here else pytest.warns(UserWarning, match='mps.*machine has none.*on the cpu'):
+        update_all('shop', reviews, meta, gone, root)
+    assert set(presets) == {Preset('cpu', True) if here else None}
 
 
 @pytest.mark.parametrize('shard', ['3', '0/3', '4/3', 'a/b', '1/0', '-1/3'])

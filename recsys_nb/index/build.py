@@ -18,7 +18,7 @@ from fastcore.basics import chunked
 from pydantic.dataclasses import dataclass
 from ..core.files import RecsysError, Root, known_json, only_one, progress, read_json
 from ..core.files import recover_folder, root_folder, swap_folder, write_beside, write_json
-from ..core.machine import give_back_memory
+from ..core.machine import find_preset, give_back_memory
 from ..core.runs import find_run
 from ..core.settings import Count, Settings, Switch, WholeNumber, setting
 from ..data.histories import count_histories
@@ -346,8 +346,15 @@ def contents(
     return made
 
 # %% ../../nbs/54_index.build.ipynb #58259133
-def _place_of_parts(root, name, fingerprint):
-    return root_folder(root)/'outputs'/'index'/f'.{name}.encoded'/fingerprint
+def _place_of_parts(root, name, fingerprint, preset):
+    "Where the vectors of parts lie; `RecsysError` where there are others: in int8 where these are not, or else."
+    folder, kinds = root_folder(root)/'outputs'/'index'/f'.{name}.encoded', ['', '-int8']
+    if find_preset(preset or 'cpu').runtime == 'fast': kinds.reverse()
+    own, other = (folder/(fingerprint + kind) for kind in kinds)
+    if other.exists():
+        raise RecsysError(f'{other}: parts were encoded with another preset; give all of them and the index the same, '
+                          'or remove this folder')
+    return own
 
 def _towers(model, s, folder, write=False):
     "The product tower and the user tower; they read what is in the folder, and put there what they encode if they may."
@@ -386,7 +393,7 @@ def encode_shard(
     mine = pd.concat(parts)
     texts = read_rows(data, 'products', np.sort(mine.row.to_numpy()), ['product_id', 'text'])
     texts = texts.set_index('product_id').text.fillna('')
-    folder = _place_of_parts(root, name or data.name, model.fingerprint)
+    folder = _place_of_parts(root, name or data.name, model.fingerprint, s.preset)
     product_tower, user_tower = _towers(model, s, folder, write=True)
     finders = [_of_families(r) for r in _first_and_later(data, s, set(mine.family_id))[1:]]
     for part in progress(parts, 'encoding', unit='batch'):
@@ -419,7 +426,7 @@ def build_index(
     s = IndexSettings(**settings)
     model, source = settled(model, root)
     name, fingerprint = name or data.name, model.fingerprint
-    parts = _place_of_parts(root, name, fingerprint)
+    parts = _place_of_parts(root, name, fingerprint, s.preset)
     product_tower, user_tower = _towers(model, s, parts)
 
     def finish(index):

@@ -7,10 +7,12 @@ __all__ = ['update_data', 'update_index']
 
 # %% ../../nbs/55_index.update.ipynb #9d25dd5b
 import json, os, shutil, warnings
+from functools import partial
 from pathlib import Path
 import pandas as pd
 from ..core.files import (
     RecsysError, Root, only_one, progress, replace_folder, root_folder, sha256_of, write_beside)
+from ..core.machine import find_preset
 from ..data.histories import count_histories
 from ..data.prepare import PreparedData, load_prepared, prepare
 from ..data.reading import input_files
@@ -88,23 +90,28 @@ def _copy(source, target):
         b.truncate()
 
 # %% ../../nbs/55_index.update.ipynb #dd6291cd
-def _put(index, rows, reviews, model, after):
+def _put(index, rows, reviews, encode, after):
     "Put products of which something has changed; how many were encoded."
     m, standing = index.manifest, index.store.retrieve(rows.index, ['meaning', 'reviews', 'sentences'])
     said = {rows.family_id[i]: own for i, own in standing.items() if rows.same_reviews[i]}
     heard = reviews[reviews.family_id.isin(rows.family_id[~rows.same_reviews])]
-    said |= listen(heard, model.encode, m['per_family'], m.get('sentences', 8), known=standing) # the user tower
+    said |= listen(heard, encode, m['per_family'], m.get('sentences', 8), known=standing) # the user tower
     vectors = {i: v['meaning'] for i, (_, v) in standing.items() if rows.same_text[i]}
     new = rows.text[~rows.index.isin(vectors)]
     if len(new):
-        made = model.encode(new.fillna('').tolist(), side='product', max_tokens=m.get('tokens'))
+        made = encode(new.fillna('').tolist(), side='product', max_tokens=m.get('tokens'))
         vectors |= zip(new.index, sound(made, new.index))
     payloads = [payload_of(r) for r in rows.to_dict('records')]
-    index.put(payloads, [vectors[i] for i in rows.index], said, after, model.encode)
+    index.put(payloads, [vectors[i] for i in rows.index], said, after, encode)
     m['has_reviews'] |= any(kept['reviews'] for kept, _ in said.values())
     return len(new)
 
 # %% ../../nbs/55_index.update.ipynb #588e99fc
+def _preset_of(manifest):
+    "What an index was encoded on, if this machine can."
+    try: return find_preset(manifest.get('preset') or 'cpu')
+    except RecsysError as e: warnings.warn(f'{e}; the index was built so, and what is new is encoded on the cpu')
+
 _at_a_time = 1000 # Products
 
 def _put_all(index, data, changed, scores, followers):
@@ -113,12 +120,13 @@ def _put_all(index, data, changed, scores, followers):
     tables = [t[t.product_id.isin(changed.index)] for t in read_batches(data, 'products', [])]
     rows = with_scores(pd.concat(tables), scores, followers).set_index('product_id', drop=False)
     rows = rows.join(changed.add_prefix('same_'))
-    model, m = model_of(index.folder), index.manifest
+    m = index.manifest
+    encode = partial(model_of(index.folder).encode, preset=_preset_of(m))
     new = set(rows.family_id[~rows.same_reviews])
     reviews = reviews_known(data, m['known'], m['per_family'], new, m.get('families'))
     encoded = 0
     for i in progress(range(0, len(rows), _at_a_time), 'updating', unit='batch'):
-        encoded += _put(index, rows[i:i + _at_a_time], reviews, model, after)
+        encoded += _put(index, rows[i:i + _at_a_time], reviews, encode, after)
     return encoded
 
 # %% ../../nbs/55_index.update.ipynb #00336d13
