@@ -557,11 +557,13 @@ def _read_for(update, counted):
     raise RecsysError(f'updates: {update} is none of the files of metadata')
 
 # %% ../../nbs/18_data.prepare.ipynb #de750ea8
+_turned_files = """
+    SELECT file FROM (SELECT file, sum(turn) AS own, sum(sum(turn)) OVER () AS every FROM raw_reviews GROUP BY file)
+    WHERE coalesce(nullif(own, 0), every) > 0"""
+
 def _in_one_order(e, r, files):
     "Reviews, with day and month turned round in files (or with the others) where more dates can only be read so."
-    turns = {o['file']: o['turn'] or 0 for o in e.ask('SELECT file, sum(turn) AS turn FROM raw_reviews GROUP BY file')}
-    overall = sum(turns.values())
-    turned = [file for file, turn in turns.items() if (turn or overall) > 0]
+    turned = [o['file'] for o in e.ask(_turned_files)]
     if not turned: return r
     return e.save(shape_reviews(e.read(list(files), review_fields), turned), 'raw_reviews', number=True)
 

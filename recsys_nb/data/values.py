@@ -348,11 +348,10 @@ def _described(t):
 _day_and_month = r'^(\d\d?)([/-]|\.\d\d?\.)(\d\d?)(\b.*)' # of 24.03.15 day and year
 _over_12 = r'(?:1[3-9]|2\d|3[01])'
 _no_year = '|'.join(map(str, range(datetime.now().year%100 + 1, 32))) # of two digits, yet
-_long_ago = r'(?:3[2-9]|[4-9]\d)'
 
 def _turn(s):
     "1 for a date that can only be read with day and month turned round, -1 for one that cannot be turned, or else 0."
-    points = rf'\d\d\.\d\d?\.(?:{_no_year})\b|{_long_ago}\.\d\d?\.\d\d\b'
+    points = rf'\d\d\.\d\d?\.(?:{_no_year})\b|(?:3[2-9]|[4-9]\d)\.\d\d?\.\d\d\b'
     only_turned = s.re_search(rf'^(?:{_over_12}/\d\d?/\d\d|\d\d?-{_over_12}-\d\d|{points})')
     never_turned = s.re_search(rf'^(?:\d\d?/{_over_12}/\d\d|{_over_12}-\d\d?-\d\d|(?:{_no_year})\.\d\d?\.\d\d\b)')
     return only_turned.cast('int64') - never_turned.cast('int64')

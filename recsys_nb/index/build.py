@@ -348,12 +348,11 @@ def contents(
 # %% ../../nbs/54_index.build.ipynb #58259133
 def _place_of_parts(root, name, fingerprint, preset):
     "Where the vectors of parts lie; `RecsysError` where there are others: in int8 where these are not, or else."
-    folder, kinds = root_folder(root)/'outputs'/'index'/f'.{name}.encoded', ['', '-int8']
-    if find_preset(preset or 'cpu').runtime == 'fast': kinds.reverse()
-    own, other = (folder/(fingerprint + kind) for kind in kinds)
-    if other.exists():
-        raise RecsysError(f'{other}: parts were encoded with another preset; give all of them and the index the same, '
-                          'or remove this folder')
+    kind = '-int8' if find_preset(preset or 'cpu').runtime == 'fast' else ''
+    own = root_folder(root)/'outputs'/'index'/f'.{name}.encoded'/f'{fingerprint}{kind}'
+    if {own, *own.parent.glob(f'{fingerprint}*')} != {own}:
+        raise RecsysError(f'{own.parent}: parts were encoded with another preset; give all of them and the index the '
+                          'same, or remove this folder')
     return own
 
 def _towers(model, s, folder, write=False):
