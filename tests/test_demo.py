@@ -40,4 +40,4 @@ def test_nothing_typed_is_no_price():
 def test_a_title_that_is_cut_says_so():
     found = [dict(product_id='a', title='x' * 70), dict(product_id='b', title='y' * 71)]
     shelf = SimpleNamespace(rec=SimpleNamespace(find=lambda text, n: found))
-    assert demo._boxes(shelf, 'keyboard', [])['choices'] == [('x' * 70, 'a'), ('y' * 70 + '…', 'b')]
+    assert demo._boxes(shelf, 'keyboard', [])['choices'] == [('x' * 70, 'a'), ('y' * 69 + '…', 'b')]

@@ -73,11 +73,11 @@ def sentences_to_try(
 # %% ../../nbs/73_serve.cards.ipynb #3fe58681
 def _long_words(text): return set(re.findall(r'[^\W\d_]{4,}', text.lower()))
 
-def _most_telling(products):
+def _most_telling(products, longest):
     "What a buyer says with most of the words that are usual in the titles, or nothing"
     to_try = [
         s for p in products for s in p.get('sentences', [])
-        if 20 <= len(s) <= 90 and not re.search(r"\b(i|i'm|my|me|we)\b", s, re.I)]
+        if 20 <= len(s) <= longest and not re.search(r"\b(i|i'm|my|me|we)\b", s, re.I)]
     titled = Counter(w for p in products for w in _long_words(p['title']))
     usual = {w for w, n in titled.items() if 10*n >= len(products)}
     return max(to_try, key=lambda s: (len(usual & _long_words(s)), -len(s)), default='')
@@ -85,7 +85,7 @@ def _most_telling(products):
 def _about(kind, products, priced):
     "A sentence to try about products of a kind"
     name = clean(category_words(kind))[:60]
-    said = '' if priced else _most_telling(products)
+    said = '' if priced else _most_telling(products, 58 - len(name)) # Gradio cuts examples after 60
     if said: return f'{name}: {said}'
     prices = [p['price'] for p in products if p.get('price')]
     if not prices: return name

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 import gradio as gr
 from fastapi.responses import RedirectResponse, Response
 from fastcore.basics import patch
+from fastcore.xtras import truncstr
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from ..core.files import RecsysError
 from ..data.values import read_amount
@@ -123,7 +124,7 @@ def _boxes(shelf, text, ticked):
     known = [p for p, _ in shelf.rec.index.store.retrieve(ticked).values()] if ticked else []
     fitting = shelf.rec.find(text, 6) if len(text) > 1 else [] # a letter is in nearly every title
     for p in known + fitting: titles[p['product_id']] = p['title']
-    choices = [(title[:70] + '…'*(len(title) > 70), i) for i, title in titles.items()]
+    choices = [(truncstr(title, 70), i) for i, title in titles.items()]
     return dict(choices=choices, visible=bool(titles))
 
 # %% ../../nbs/74_serve.demo.ipynb #b5f4aea0
