@@ -73,7 +73,11 @@ def write_reviews(
     return n
 
 # %% ../../nbs/91_benchmarks.cleaning.ipynb #adce3e98
-def clean_duckdb(path, out, memory='1GB'):
+def clean_duckdb(
+    path,         # Lines of reviews
+    out,          # The Parquet file to write
+    memory='1GB', # What DuckDB may use
+):
     "Our own steps, on DuckDB."
     import ibis
     from recsys_nb.data.cleaning import has_stars, mark, mark_repeats, mark_second_reviews
@@ -96,7 +100,11 @@ def clean_duckdb(path, out, memory='1GB'):
 punctuation = ' .,!?\'"-():;'
 columns = ['rating', 'title', 'text', 'parent_asin', 'user_id', 'timestamp']
 
-def clean_pandas(path, out, memory=None):
+def clean_pandas(
+    path,        # Lines of reviews
+    out,         # The Parquet file to write
+    memory=None, # Not asked
+):
     "The same steps as one writes them in pandas."
     import pandas as pd
     tags, blanks, away = re.compile('</?[A-Za-z][^<>]{0,300}>'), re.compile(r'\s+'), str.maketrans('', '', punctuation)
@@ -110,7 +118,11 @@ def clean_pandas(path, out, memory=None):
     t.drop(columns='key').sort_values(['user_id', 'parent_asin']).to_parquet(out, compression='zstd')
 
 # %% ../../nbs/91_benchmarks.cleaning.ipynb #80292158
-def clean_polars(path, out, memory=None):
+def clean_polars(
+    path,        # Lines of reviews
+    out,         # The Parquet file to write
+    memory=None, # Not asked
+):
     "The same steps in Polars, lazily, on its streaming engine."
     import polars as pl
     types = dict(
@@ -136,7 +148,12 @@ def clean_polars(path, out, memory=None):
 ways = dict(duckdb=clean_duckdb, pandas=clean_pandas, polars=clean_polars)
 
 # %% ../../nbs/91_benchmarks.cleaning.ipynb #2c30887d
-def run_here(way, path, out, memory):
+def run_here(
+    way,    # Its name in `ways`
+    path,   # Lines of reviews
+    out,    # The Parquet file to write
+    memory, # For DuckDB
+):
     "Clean in this process and print what it took."
     import resource
     took, u = seconds(lambda: ways[way](path, out, memory))(), resource.getrusage(resource.RUSAGE_SELF)

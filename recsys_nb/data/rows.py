@@ -64,7 +64,12 @@ def row_batches(
     if held: yield pd.concat(held, ignore_index=True)
 
 # %% ../../nbs/19_data.rows.ipynb #0972132d
-def read_rows(data, part, rows, columns):
+def read_rows(
+    data,    # See `read_batches`
+    part,    # See `read_batches`
+    rows,    # (n,) their numbers, ascending
+    columns, # See `read_batches`
+):           # A data frame of n rows
     "The rows as one data frame; for as many as fit into memory."
     parts = list(row_batches(data, part, rows, columns))
     return pd.concat(parts, ignore_index=True) if parts else next(read_batches(data, part, columns))[:0]

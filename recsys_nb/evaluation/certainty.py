@@ -9,8 +9,11 @@ __all__ = ['bootstrap_means', 'bootstrap_interval', 'verdict']
 import numpy as np
 
 # %% ../../nbs/31_evaluation.certainty.ipynb #6d4f153a
-def bootstrap_means(values, groups=None):
-    "(2000, ...) means of resampled groups of `values` (n_queries, ...); NaN where there is a single group"
+def bootstrap_means(
+    values,      # (n_queries, ...) metrics
+    groups=None, # (n_queries,) what belongs together; `None`: nothing does
+):               # (2000, ...) means
+    "Means of resampled groups; NaN where there is a single group."
     values = np.asarray(values, float)
     _, codes = np.unique(np.arange(len(values)) if groups is None else np.asarray(groups), return_inverse=True)
     count = np.bincount(codes)
@@ -40,7 +43,7 @@ def verdict(
     interval:tuple,    # (low, high) of the mean of new - base, query by query, see `bootstrap_interval`
     of:str='',         # The name of the one to beat
     what:str='ndcg@10',# The metric's name
-    less_is_better:bool=False,
+    less_is_better:bool=False, # Whether the metric is an error
 ) -> str:              # 'VERDICT: WIN (ndcg@10 0.501 against 0.481 of ...)'
     "Whether a model is better than another: WIN, REGRESSION, or MARGINAL where the interval of the difference holds 0."
     low, high = interval

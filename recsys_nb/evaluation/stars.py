@@ -58,7 +58,10 @@ def _ridge(features, data, part, alphas):
     return best.predict(features(part)).clip(1, 5)
 
 # %% ../../nbs/35_evaluation.stars.ipynb #43f172cb
-def tfidf_ridge(data, part):
+def tfidf_ridge(
+    data, # `PreparedData`, or anything with `train` and `val`
+    part, # The reviews to score
+):        # (n,) scores
     "Scores of a ridge regression on words and pairs of words."
     from sklearn.feature_extraction.text import TfidfVectorizer
     words = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)

@@ -76,13 +76,19 @@ def upsert(self:QdrantStore,
     self.change('upsert', made)
 
 @patch
-def delete(self:QdrantStore, ids):
+def delete(self:QdrantStore,
+    ids, # Of products
+):
     "Remove products."
     self.change('delete', [point_id(i) for i in ids])
 
 # %% ../../nbs/51_index.qdrant.ipynb #80270d24
 @patch
-def scroll(self:QdrantStore, n=1000, vectors=(), filters=Filters()):
+def scroll(self:QdrantStore,
+    n=1000,            # Products at a time
+    vectors=(),        # Names of the vectors that are wanted
+    filters=Filters(), # Which products
+):
     "Yield products as lists of (payload, dict of vectors), in the order of the points' ids."
     at = None
     f = _filter_of(self.lib, filters)

@@ -47,7 +47,12 @@ def as_recommendation(
 # %% ../../nbs/62_recommend.results.ipynb #3ede64f6
 class Recommendations(list):
     "`Recommendation`s, best first; `understood` says how the text was read, `advice` what to change."
-    def __init__(self, items=(), understood=None, advice=None, seconds=None):
+    def __init__(self,
+        items=(),        # `Recommendation`s
+        understood=None, # How the text was read: a dict of conditions, and the text that is left
+        advice=None,     # What to change, in words
+        seconds=None,    # What each step took
+    ):
         super().__init__(items)
         self.understood = understood or {}
         self.advice = advice

@@ -67,7 +67,10 @@ class ServiceSettings(Settings):
 class Live(GetAttr):
     "The recommender in use, which can be replaced while it is asked."
     _default = 'current'
-    def __init__(self, rec, max_batch=64):
+    def __init__(self,
+        rec,          # A `Recommender`
+        max_batch=64, # Texts encoded together at most
+    ):
         self.max_batch = max_batch
         self.current = None
         self.take(rec)
@@ -85,7 +88,10 @@ def _try_later(why): return StarletteHTTPException(503, why, {'Retry-After': '1'
 # %% ../../nbs/72_serve.service.ipynb #652ee208
 class Desk:
     "Where requests wait for a thread."
-    def __init__(self, threads=16, max_waiting=1000):
+    def __init__(self,
+        threads=16,       # That answer
+        max_waiting=1000, # Requests that may wait or be worked on
+    ):
         self.threads = threads
         self.max_waiting = max_waiting
         self.waiting = 0
