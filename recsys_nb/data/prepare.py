@@ -290,12 +290,14 @@ def _unread(e, allowed):
             if n: yield dict(field=name, of=of, unreadable=n, example=example)
 
 # %% ../../nbs/18_data.prepare.ipynb #4840b825
-_first_lost = 'SELECT removed, min_by(row, review_id) AS row FROM split WHERE removed IS NOT NULL GROUP BY removed'
+_losses = '''
+    SELECT removed, count(*) AS n, min_by(row, review_id) AS row
+    FROM split WHERE removed IS NOT NULL GROUP BY removed'''
 
 # %% ../../nbs/18_data.prepare.ipynb #4887cc49
-def _examples(e, r):
+def _examples(e, r, losses):
     "One removed review per reason."
-    step_of = {lost['row']: lost['removed'] for lost in e.ask(_first_lost)}
+    step_of = {lost['row']: lost['removed'] for lost in losses}
     shown = r.filter(_.row.isin(list(step_of)))
     shown = shown.select('row', 'product_id', 'rating', 'title', text=_.text.left(160))
     return {step_of[review.pop('row')]: dict(example=review) for review in e.rows(shown)}
@@ -384,7 +386,6 @@ def _missing(e, table, names):
     return {name: round(share or 0, 4) for name, share in found.items()}
 
 # %% ../../nbs/18_data.prepare.ipynb #a93b9c58
-_losses = 'SELECT removed, count(*) AS n FROM split WHERE removed IS NOT NULL GROUP BY removed'
 _before = f"""
     SELECT (SELECT count(*) FROM raw_reviews) AS lines,
         (SELECT count(*) - count(product_id) FROM raw_reviews) AS bad_lines,
@@ -401,8 +402,9 @@ def _rows_of_steps(e, r):
     "The steps that reviews, interactions and products went through."
     lines, bad_lines, nameless, had, pages, bad_pages, listed = e.ask(_before)[0].values()
     had_in_parts, kept = e.local.ask(_after)[0].values()
+    losses = e.ask(_losses)
     of_reviews = dict(quarantined=bad_lines) | dict.fromkeys(_of_reviews, 0)
-    of_reviews |= {lost['removed']: lost['n'] for lost in e.ask(_losses)}
+    of_reviews |= {lost['removed']: lost['n'] for lost in losses}
     of_had = {step: of_reviews[step] for step in ('quarantined', *_of_the_line)} | {'unknown user': nameless}
     of_had['same moment'] = lines - sum(of_had.values()) - had
     of_had['no date'] = had - had_in_parts
@@ -411,7 +413,7 @@ def _rows_of_steps(e, r):
         'listed before': pages - bad_pages - listed,
         'other category': listed - kept}
     return dict(
-        reviews=_rows_in_and_out(lines, of_reviews, _examples(e, r)),
+        reviews=_rows_in_and_out(lines, of_reviews, _examples(e, r, losses)),
         interactions=_rows_in_and_out(lines, of_had),
         products=_rows_in_and_out(pages, of_products))
 
