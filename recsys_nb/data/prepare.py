@@ -376,14 +376,14 @@ def _distributions(e):
     return counts | {k: _quantiles(e, sql) for k, sql in _sql_of_numbers.items()}
 
 # %% ../../nbs/18_data.prepare.ipynb #d38f1544
-_absent = "avg(CASE WHEN coalesce(cast({0} AS STRING), '') IN ('', '[]') THEN 1e0 ELSE 0e0 END) AS {0}"
+_absent = """coalesce(round(
+    avg(CASE WHEN coalesce(cast({0} AS STRING), '') IN ('', '[]') THEN 1e0 ELSE 0e0 END), 4), 0) AS {0}"""
 
 # %% ../../nbs/18_data.prepare.ipynb #7d593dae
 def _missing(e, table, names):
     "The share of rows in which a field is null, or an empty text or list."
     shares = ', '.join(map(_absent.format, names.split()))
-    found = e.ask(f'SELECT {shares} FROM {table} WHERE product_id IS NOT NULL')[0]
-    return {name: round(share or 0, 4) for name, share in found.items()}
+    return e.ask(f'SELECT {shares} FROM {table} WHERE product_id IS NOT NULL')[0]
 
 # %% ../../nbs/18_data.prepare.ipynb #a93b9c58
 _before = f"""
