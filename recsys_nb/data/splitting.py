@@ -140,7 +140,7 @@ _all_parts = """
 def _show_written(engine, folder):
     "Make the files views of the engine: `all_products`, `all_interactions`, and `all_reviews` with `part` 0, 1 or 2."
     for name in ('products', 'interactions', *parts):
-        engine.con.create_view(f'all_{name}', engine.con.read_parquet(folder/f'{name}.parquet'), overwrite=True)
+        engine.con.read_parquet(folder/f'{name}.parquet', table_name=f'all_{name}')
     engine.con.raw_sql(_all_parts)
     t = engine.con.table('all_parts')
     key = letters((t.text == '').ifelse(t.title, t.text))
