@@ -416,8 +416,8 @@ def _write_lines(path, lines, torn, rng):
     for i in range(torn):
         line = '<html>503 Service Unavailable</html>' if i % 2 else text[0][:len(text[0]) // 2]
         text.insert(rng.randrange(len(text)), line)
-    with write_beside(path) as p, p.open('wb') as f, gzip.GzipFile('', 'wb', mtime=0, fileobj=f) as z:
-        z.write(('\n'.join(text) + '\n').encode())
+    packed = gzip.compress(('\n'.join(text) + '\n').encode(), mtime=0)
+    with write_beside(path) as p: p.write_bytes(packed)
 
 # %% ../../nbs/10_data.sample_store.ipynb #e551da6a
 def _review_truth(reviews):
