@@ -235,15 +235,18 @@ def _require_products(e, p, categories):
     raise RecsysError(f'categories: no product is in {wanted}; the most frequent are {there or "none"}')
 
 # %% ../../nbs/18_data.prepare.ipynb #77538740
+_what_became = """
+    SELECT sum(n) AS total, bool_or(removed IS NULL) AS kept, max(words) AS words,
+        max_by(removed, n) AS worst, max(n) AS n
+    FROM (SELECT removed, count(*) AS n, max(size) AS words FROM compared GROUP BY removed) AS steps"""
+
 def _require_rows(e):
     "Raise a `RecsysError` if there were reviews and none is left, unless none has words and there are interactions."
-    found = e.ask('SELECT count(*) AS n, removed, max(size) AS words FROM compared GROUP BY removed ORDER BY n DESC')
-    if not found or None in [r['removed'] for r in found]: return
-    silent = not any(r['words'] for r in found)
-    if silent and e.ask('SELECT 1 FROM interactions LIMIT 1'): return
-    total, worst = sum(r['n'] for r in found), found[0]
-    why = f'{worst["n"]:,} were removed because: {_of_reviews[worst["removed"]]}'
-    if worst['removed'] == 'too short' and silent:
+    total, kept, words, worst, n = e.ask(_what_became)[0].values()
+    if not total or kept: return
+    if not words and e.ask('SELECT 1 FROM interactions LIMIT 1'): return
+    why = f'{n:,} were removed because: {_of_reviews[worst]}'
+    if worst == 'too short' and not words:
         why += '; nor is a user known: name the column with --map user_id=COLUMN'
     raise RecsysError(f'no review is left of {total:,}; {why}')
 
