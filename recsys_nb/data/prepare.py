@@ -483,12 +483,6 @@ def _repr_markdown_(self:PreparedData):
 # %% ../../nbs/18_data.prepare.ipynb #5f6395b9
 _shapes = dict(reviews=(shape_reviews, review_fields, ()), meta=(shape_products, meta_fields, meta_lists))
 
-# %% ../../nbs/18_data.prepare.ipynb #9cb96aa3
-def _require_columns(named, seen):
-    "Raise a `RecsysError` if no file has a column that was named."
-    for field in sorted(named.keys() - seen):
-        raise RecsysError(f'columns: no file has a column {named[field]!r}, which was to be {field}')
-
 # %% ../../nbs/18_data.prepare.ipynb #0fde03a3
 def _save_raw(e, files, columns):
     "Read and shape all files; where DuckDB finds lines too long, or cannot unpack, of copies that Python makes."
@@ -585,7 +579,8 @@ def _read_all(e, out, reviews, meta, s):
     of_buyers, of_shop = Columns('reviews', named), Columns('meta', named)
     r, of_reviews = _read_kind(e, reviews, of_buyers, s.max_bad)
     p, of_meta = _read_kind(e, meta, of_shop, s.max_bad)
-    _require_columns(named, of_buyers.seen | of_shop.seen)
+    for field in sorted(named.keys() - of_buyers.seen - of_shop.seen):
+        raise RecsysError(f'columns: no file has a column {named[field]!r}, which was to be {field}')
     _quarantine(e, out, of_reviews | of_meta)
     r = _in_one_order(e, r, of_reviews)
     unread = list(_unread(e, s.allow_unreadable or ()))
