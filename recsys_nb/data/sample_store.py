@@ -145,8 +145,8 @@ def _invented_mood(kind, p, rng):
     "A mood, its level, and nothing mentioned."
     moods = list(_invented['moods'].values())
     mood = rng.choices(moods, _invented['mood_odds'][p['quality']])[0]
-    text = _fill_in(rng.choice(mood['texts']), rng, noun=kind['says'])
-    return text + rng.choice(['', '.', '!', '!!', ' :)']), mood['level'], []
+    text = _fill_in(rng.choice(mood['texts']) + '{|.|!|!!| :)}', rng, noun=kind['says'])
+    return text, mood['level'], []
 
 # %% ../../nbs/10_data.sample_store.ipynb #e7f26bc6
 def _invented_sentences(kind, p, brand, rng):
@@ -167,8 +167,7 @@ def _invented_sentences(kind, p, brand, rng):
 def _invented_headline(kind, level, rating, rng):
     "A title, and once in a while what the stars are."
     mood = 'good' if level >= 4.4 else 'meh' if level >= 3.2 else 'bad'
-    headlines = [*_invented['moods'][mood]['headlines'], 'my <noun>', '<noun>']
-    title = _fill_in(rng.choice(headlines), rng, noun=kind['says'])
+    title = _fill_in(rng.choice(_invented['moods'][mood]['headlines']), rng, noun=kind['says'])
     return _invented['star_titles'][rating - 1] if rng.random() < .02 else title
 
 # %% ../../nbs/10_data.sample_store.ipynb #a681adfc
