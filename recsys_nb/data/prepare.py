@@ -9,7 +9,7 @@ __all__ = ['PreparedData', 'load_prepared', 'report_text', 'PrepareSettings', 'p
 import gzip, re, shutil
 from contextlib import closing
 from dataclasses import asdict
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 import duckdb, ibis
@@ -458,22 +458,17 @@ def _named_rows(found, key):
     "Of facts by name, a row each, in which the name stands under a key."
     return [{key: name.replace('_', ' ')} | facts for name, facts in found.items()]
 
-# %% ../../nbs/18_data.prepare.ipynb #58086bee
-@cache
-def _template():
-    loader = PackageLoader('recsys_nb', 'data')
-    env = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    env.globals |= dict(table=_table, min_informative=min_informative)
-    env.filters |= dict(day=_day, number='{:,}'.format, rows=_named_rows)
-    return env.get_template('report.md')
-
 # %% ../../nbs/18_data.prepare.ipynb #71bf08cc
 def report_text(
     report:dict,      # From `prepare`
     short:bool=False, # Only the steps and the split
 ) -> str:             # Markdown
     "The report for people."
-    return _template().render(report, short=short)
+    loader = PackageLoader('recsys_nb', 'data')
+    env = Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    env.filters |= dict(day=_day, number='{:,}'.format, rows=_named_rows)
+    form = env.get_template('report.md')
+    return form.render(report, short=short, table=_table, min_informative=min_informative)
 
 # %% ../../nbs/18_data.prepare.ipynb #ab9a0fe5
 @patch
