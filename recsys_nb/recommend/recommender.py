@@ -23,7 +23,7 @@ from ..index.stores import Filters, as_tuple, key_of
 from ..models.dual_encoder import DualEncoderSBERT
 from .preferences import Understood, understand
 from .reasons import best_sentence, fitting_point, stems
-from .results import Recommendations, as_recommendation, spoken
+from .results import Recommendation, Recommendations, spoken
 
 # %% ../../nbs/63_recommend.recommender.ipynb #18d7824b
 _away = .3 # How far a query moves away from what is disliked
@@ -390,8 +390,8 @@ def answer(self:Recommender,
             why = _reason(payload, vectors, wish, common, taken)
             taken.add(why.get('why'))
             similarity = hit.signals.get('meaning')
-            items.append(as_recommendation(
-                payload,
+            items.append(Recommendation(
+                **payload,
                 similarity=similarity and round(similarity, 4),
                 value=hit.value,
                 because=list(dict.fromkeys(_brought_by[b] for b in hit.because)),

@@ -210,7 +210,7 @@ def _add_products(app, service):
 
     @app.get('/products/{product_id:path}', summary='One product', **about)
     async def product(product_id:_ProductId) -> ProductPage:
-        return ProductPage.model_validate(await asked(live.product, product_id))
+        return ProductPage(**await asked(live.product, product_id))
 
 # %% ../../nbs/72_serve.service.ipynb #da83820c
 _log = logging.getLogger('recsys_nb.serve.service')
