@@ -163,12 +163,10 @@ _limits = 'min_price', 'max_price', 'min_score'
 
 def _as_understood(said, filters):
     "What was understood beside the text itself, limits as they are applied; nothing where there was nothing else."
-    heard = said.to_dict()
-    text = heard.pop('text', '')
-    applied = {name: getattr(filters, name) for name in _limits if name in heard}
-    heard = {k: v for k, v in (heard | applied).items() if v is not None}
+    applied = {name: getattr(filters, name) for name in _limits if getattr(said, name) is not None}
+    heard = replace(said, text='', **applied).to_dict()
     if not {'min_price', 'max_price'} & heard.keys(): heard.pop('currency', None)
-    return heard | dict(text=text) if heard and text else heard
+    return heard | dict(text=said.text) if heard and said.text else heard
 
 # %% ../../nbs/63_recommend.recommender.ipynb #39ad1e92
 _no_scores = ('This index has no predicted stars (its reviews have none to learn from), '
