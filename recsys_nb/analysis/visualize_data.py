@@ -10,7 +10,6 @@ import numpy as np, pandas as pd, seaborn as sns
 from matplotlib.dates import DateFormatter
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 from ..core.plots import accent, axes_or_new, finish_plot, muted, part_colours, say_nothing, star_colours
-from ..data.prepare import PreparedData
 
 # %% ../../nbs/analysis/visualize_data.ipynb #109797df
 _number = '{x:,.10g}' # how an axis writes it: 0.05, 950, 12,300
@@ -37,8 +36,8 @@ def _gather(names, n=10):
 
 # %% ../../nbs/analysis/visualize_data.ipynb #0aa043c1
 def _all_reviews(
-    data:PreparedData, # The data set
-) -> pd.DataFrame:     # Its reviews with `part` and `category`
+    data,          # `PreparedData`
+) -> pd.DataFrame: # Its reviews with `part` and `category`
     "The reviews of all parts in one frame."
     r = pd.concat([getattr(data, p).assign(part=p) for p in part_colours], ignore_index=True)
     leaf = data.products.set_index('product_id').categories.str[-1]
@@ -46,9 +45,9 @@ def _all_reviews(
 
 # %% ../../nbs/analysis/visualize_data.ipynb #56220731
 def plot_ratings(
-    data:PreparedData, # The data set
-    ax=None,           # Axes to draw on
-):                     # The axes
+    data,    # `PreparedData`
+    ax=None, # Axes to draw on
+):           # The axes
     "Shares of one to five stars by category."
     ax = axes_or_new(ax)
     r = _all_reviews(data).dropna(subset='rating')
@@ -72,7 +71,7 @@ def plot_ratings(
 
 # %% ../../nbs/analysis/visualize_data.ipynb #e37f3be6
 def plot_lengths(
-    data:PreparedData, # The data set
+    data,              # `PreparedData`
     words_read:int=96, # Of a text (128 tokens are about 96 words)
     ax=None,           # Axes to draw on
 ):                     # The axes
@@ -97,9 +96,9 @@ def plot_lengths(
 
 # %% ../../nbs/analysis/visualize_data.ipynb #a7a0e9d4
 def plot_prices(
-    data:PreparedData, # The data set
-    ax=None,           # Axes to draw on
-):                     # The axes
+    data,    # `PreparedData`
+    ax=None, # Axes to draw on
+):           # The axes
     "Prices by category, on a logarithmic axis."
     ax = axes_or_new(ax)
     p = data.products
@@ -125,9 +124,9 @@ def plot_prices(
 
 # %% ../../nbs/analysis/visualize_data.ipynb #30b4d0ca
 def plot_activity(
-    data:PreparedData, # The data set
-    ax=None,           # Axes to draw on
-):                     # The axes
+    data,    # `PreparedData`
+    ax=None, # Axes to draw on
+):           # The axes
     "Reviews over time, by part."
     ax = axes_or_new(ax)
     r = _all_reviews(data).dropna(subset='timestamp')
@@ -153,9 +152,9 @@ def plot_activity(
 
 # %% ../../nbs/analysis/visualize_data.ipynb #eb428afe
 def plot_long_tail(
-    data:PreparedData, # The data set
-    ax=None,           # Axes to draw on
-):                     # The axes
+    data,    # `PreparedData`
+    ax=None, # Axes to draw on
+):           # The axes
     "Reviews of each product, most reviewed first."
     ax = axes_or_new(ax)
     counts = _all_reviews(data).product_id.value_counts()
@@ -180,9 +179,9 @@ def plot_long_tail(
 
 # %% ../../nbs/analysis/visualize_data.ipynb #3290a6ec
 def plot_removed(
-    data:PreparedData, # The data set
-    ax=None,           # Axes to draw on
-):                     # The axes
+    data,    # `PreparedData`
+    ax=None, # Axes to draw on
+):           # The axes
     "How many lines each step of the cleaning removed, in the order of the steps."
     ax = axes_or_new(ax)
     steps = pd.DataFrame(data.report['steps']['reviews'], columns=['step', 'removed', 'after'])
@@ -200,8 +199,8 @@ def plot_removed(
 
 # %% ../../nbs/analysis/visualize_data.ipynb #82bf3d12
 def _missing_shares(
-    data:PreparedData, # The data set
-) -> pd.Series:        # Share of missing values, by (what, field)
+    data,       # `PreparedData`
+) -> pd.Series: # Share of missing values, by (what, field)
     "How often each field of products and reviews is null or empty."
     def empty(v):
         return not len(v) if hasattr(v, '__len__') else pd.isna(v)
@@ -212,9 +211,9 @@ def _missing_shares(
 
 # %% ../../nbs/analysis/visualize_data.ipynb #59e68128
 def plot_missing(
-    data:PreparedData, # The data set
-    ax=None,           # Axes to draw on
-):                     # The axes
+    data,    # `PreparedData`
+    ax=None, # Axes to draw on
+):           # The axes
     "Share of products and reviews that lack a field."
     ax = axes_or_new(ax)
     shares = _missing_shares(data).sort_values()
