@@ -72,15 +72,12 @@ class Live(GetAttr):
         max_batch=64, # Texts encoded together at most
     ):
         self.max_batch = max_batch
-        self.current = None
         self.take(rec)
     def take(self, rec):
         "Answer from this recommender from now on."
-        old = self.current
         new = copy.copy(rec)
         new.model = SharedEncoder(rec.model, self.max_batch)
-        self.current = new
-        if old: old.model.close()
+        self.current = new # the worker of the one before ends with it
 
 # %% ../../nbs/72_serve.service.ipynb #08ea3ad4
 def _try_later(why): return StarletteHTTPException(503, why, {'Retry-After': '1'})
