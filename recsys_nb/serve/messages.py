@@ -122,7 +122,7 @@ def problem(
 ) -> Problem:
     "A problem, whose title is its status in words."
     title = HTTPStatus(status).phrase
-    return Problem(title=title, status=status, detail=detail, request_id=request_id, errors=list(errors))
+    return Problem(title=title, status=status, detail=detail, request_id=request_id, errors=errors)
 
 # %% ../../nbs/70_serve.messages.ipynb #06684b5e
 class Answers(BaseModel):

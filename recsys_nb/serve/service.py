@@ -13,7 +13,6 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from http import HTTPStatus
 from operator import attrgetter
 from typing import Annotated
 from fastapi import Depends, FastAPI, Path, Query, Response, Security
@@ -150,12 +149,12 @@ class _Service:
 
 # %% ../../nbs/72_serve.service.ipynb #a4bad6ac
 # the schema is there because a batch may answer with one
-_content = {'application/problem+json': dict(schema={'$ref': '#/components/schemas/Problem'})}
+_problem = dict(content={'application/problem+json': dict(schema={'$ref': '#/components/schemas/Problem'})})
 _keys = [Security(HTTPBearer(auto_error=False)), Security(APIKeyHeader(name='X-API-Key', auto_error=False))]
 
 def _about(service, *statuses, **about):
     "What the API's description says of an address: its problems, and that it wants the key, if there is one."
-    known = {s: dict(description=HTTPStatus(s).phrase, content=_content) for s in (401, 422, 429, 503, *statuses)}
+    known = dict.fromkeys((401, 422, 429, 503, *statuses), _problem)
     return about | dict(responses=known, dependencies=_keys if service.locked else [])
 
 # %% ../../nbs/72_serve.service.ipynb #81dd0d05
