@@ -253,6 +253,10 @@ def _told(e):
     if not isinstance(e, RecsysError): return e.status_code, str(_unread.get(type(e.__cause__), e.detail))
     return 503 if isinstance(e, ServerUnavailable) else 422, str(e)
 
+def _refusal(e, scope):
+    "The response that tells an error."
+    return problem(*_told(e), scope.get('request_id')).response(getattr(e, 'headers', None))
+
 # %% ../../nbs/72_serve.service.ipynb #03bee32e
 def _field_error(e):
     "One of pydantic's errors, in words."
@@ -278,9 +282,7 @@ def _add_problems(app):
 
     @app.exception_handler(StarletteHTTPException)
     @app.exception_handler(RecsysError)
-    async def told(request, e):
-        said = problem(*_told(e), request.scope['request_id'])
-        return said.response(getattr(e, 'headers', None))
+    async def told(request, e): return _refusal(e, request.scope)
 
 # %% ../../nbs/72_serve.service.ipynb #af00553d
 _policies = {
@@ -359,22 +361,22 @@ def _door(app, metrics, frames):
         asked = Headers(scope=scope).get('x-request-id', '')
         scope['request_id'] = asked if re.fullmatch(r'[\w.\-]{1,64}', asked, re.ASCII) else uuid.uuid4().hex
         send = _noted(scope, send, seen, frames)
-        async def refuse(status, why):
-            if not seen['status']: await problem(status, why, scope['request_id']).response()(scope, receive, send)
+        async def refuse(e):
+            if not seen['status']: await _refusal(e, scope)(scope, receive, send)
         try: await app(scope, _limited(receive), send)
-        except StarletteHTTPException as e: await refuse(e.status_code, e.detail)
+        except StarletteHTTPException as e: await refuse(e)
         except Exception as e:
             error = e
-            await refuse(500, 'an error of ours; the log has it under this id')
+            await refuse(StarletteHTTPException(500, 'an error of ours; the log has it under this id'))
         _write(metrics, scope, seen['status'], start, error)
     return passed
 
 # %% ../../nbs/72_serve.service.ipynb #d0b0472a
 def _gate(app, refusal):
-    "A layer that turns away those for whom `refusal` has a response."
+    "A layer that turns away those for whom `refusal` has an error."
     async def passed(scope, receive, send):
-        refused = None if scope['type'] == 'lifespan' else refusal(scope)
-        await (refused or app)(scope, receive, send)
+        error = None if scope['type'] == 'lifespan' else refusal(scope)
+        await (_refusal(error, scope) if error else app)(scope, receive, send)
     return passed
 
 # %% ../../nbs/72_serve.service.ipynb #1ba762ad
@@ -386,7 +388,7 @@ def _called_otherwise(names):
         host = re.fullmatch(r'(\[[\da-f:.]+\]|[\w.-]+)(:\d*)?', given.lower(), re.ASCII)
         if host and served(host[1]): return None
         why = f'host {given[:100]!r}: not served by this name; `recsys serve --hosts NAME` adds one'
-        return problem(400, why, scope.get('request_id')).response()
+        return StarletteHTTPException(400, why)
     return refusal
 
 # %% ../../nbs/72_serve.service.ipynb #4df6177c
@@ -408,7 +410,7 @@ def _without(key):
         if any(right) or path in ('/health', '/ready'): return None
         person = path in ('/', '/docs') or path.startswith('/demo')
         asks = {'WWW-Authenticate': 'Basic realm="recsys, the key is the password"' if person else 'Bearer'}
-        return problem(401, 'send the key: Authorization: Bearer KEY', scope.get('request_id')).response(asks)
+        return StarletteHTTPException(401, 'send the key: Authorization: Bearer KEY', asks)
     return refusal
 
 # %% ../../nbs/72_serve.service.ipynb #beafa900
@@ -428,7 +430,7 @@ def _beyond(rate):
         asked[who] += 1
         if asked[who] <= rate: return None
         why = f'more than {rate} requests in this minute'
-        return problem(429, why, scope.get('request_id')).response({'Retry-After': str(60 - second)})
+        return StarletteHTTPException(429, why, {'Retry-After': str(60 - second)})
     return refusal
 
 # %% ../../nbs/72_serve.service.ipynb #b9a80084
