@@ -15,8 +15,8 @@ def bootstrap_means(
 ):               # (2000, ...) means
     "Means of resampled groups; NaN where there is a single group."
     values = np.asarray(values, float)
-    _, codes = np.unique(np.arange(len(values)) if groups is None else np.asarray(groups), return_inverse=True)
-    count = np.bincount(codes)
+    if groups is None: groups = np.arange(len(values))
+    _, codes, count = np.unique(groups, return_inverse=True, return_counts=True)
     if len(count) < 2:
         return np.full((2000, *values.shape[1:]), np.nan)
     total = np.zeros((len(count), *values.shape[1:]))

@@ -36,12 +36,9 @@ def tfidf_scorer(
     bag = TfidfVectorizer(sublinear_tf=True, stop_words='english', dtype=np.float32)
     try:
         products = bag.fit_transform(texts).T.tocsr()
-    except ValueError:
-        products = None # no words in any text
-    def score(queries):
-        if products is None:
-            return np.zeros((len(queries), len(texts)), np.float32)
-        return np.round((bag.transform(queries) @ products).toarray(), 6)
+    except ValueError: # no words in any text
+        return lambda queries: np.zeros((len(queries), len(texts)), np.float32)
+    def score(queries): return np.round((bag.transform(queries) @ products).toarray(), 6)
     return score
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #0ec4a18e
@@ -232,7 +229,7 @@ class Trials:
     def without(self, names):
         "The same without some signals."
         other = copy(self)
-        other.signals = {s: v for s, v in self.signals.items() if s not in names}
+        other.signals = self.signals | dict.fromkeys(names)
         return other
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #f72e3e7b

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['top_k', 'hits', 'ndcg', 'gain_metrics', 'ranking_metrics', 'padded', 'first_place', 'chance', 'word_documents',
-           'kind_names', 'Catalogue', 'rank_all', 'rank', 'dense_scorer', 'review_queries', 'quick_validation']
+           'kind_names', 'Catalogue', 'rank_all', 'rank', 'dense_scorer', 'encode_new', 'review_queries',
+           'quick_validation']
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #15c304d4
 import numpy as np, pandas as pd
@@ -100,10 +101,9 @@ def first_place(
     k:int,          # Places of interest
 ) -> np.ndarray:    # (..., k) probability that the first wanted one stands there
     "Where the first of `m` products stands in a random order of all."
-    left = n_products - np.arange(k)
-    others = np.maximum(left - np.asarray(m)[..., None], 0)
-    none_yet = np.cumprod(others/np.maximum(left, 1), axis=-1) # none among the first ones
-    return -np.diff(none_yet, prepend=1)
+    from scipy.stats import nhypergeom
+    others = n_products - np.asarray(m)[..., None]
+    return np.nan_to_num(nhypergeom.pmf(np.arange(k), n_products, others, 1)) # so many others before the first
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #9aa80d8f
 def chance(
@@ -161,9 +161,8 @@ def positions(
 ) -> list:          # Their positions
     "Where products stand in the catalogue; one that is missing is a `RecsysError`."
     at = pd.Index(self.ids).get_indexer(product_ids)
-    if (at < 0).any():
-        unknown = list(product_ids)[int((at < 0).argmax())]
-        raise RecsysError(f'product_id {unknown}: not in the catalogue of {len(self)} products')
+    if len(unknown := np.asarray(product_ids)[at < 0]):
+        raise RecsysError(f'product_id {unknown[0]}: not in the catalogue of {len(self)} products')
     return at.tolist()
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #4221802f
@@ -209,6 +208,16 @@ def dense_scorer(
     def score(queries): return np.round(model.encode(queries, side='user') @ products.T, 6)
     return score
 
+# %% ../../nbs/30_evaluation.metrics.ipynb #da9b97d7
+def encode_new(
+    vectors:dict, # Text -> vector; those of new texts are added
+    texts,        # Any texts
+    encode,       # From a list of texts to vectors
+):
+    "Add the vectors of those of these texts that have none."
+    new = list(dict.fromkeys(t for t in texts if t not in vectors))
+    if new: vectors.update(zip(new, encode(new)))
+
 # %% ../../nbs/30_evaluation.metrics.ipynb #38b3fb23
 def review_queries(
     reviews:pd.DataFrame, # With `title` and `text`, either of which may be missing
@@ -225,5 +234,5 @@ def quick_validation(
     cat = Catalogue(data.products)
     ranked = rank(dense_scorer(model, cat.texts), review_queries(data.val), len(cat), k=10, desc='validating')
     means = ranking_metrics(ranked, cat.relevant(data.val.product_id), families=cat.families).mean()
-    found = {f'val_{m}': float(means[m]) for m in ('ndcg@10', 'recall@1', 'recall@10', 'mrr@10')}
+    found = means[['ndcg@10', 'recall@1', 'recall@10', 'mrr@10']].add_prefix('val_').to_dict()
     return found | dict(val_queries=len(data.val), val_candidates=len(cat))

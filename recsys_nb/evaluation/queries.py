@@ -136,4 +136,4 @@ def _by_name(products):
     "The first three words of each title, with the families whose titles begin so."
     begins = products.title.fillna('').str.lower().str.split().str[:3].str.join(' ')
     families = products[begins != ''].groupby(begins).family_id.agg(set)
-    return pd.DataFrame(dict(query=families.index, relevant=families.to_numpy()))
+    return families.rename_axis('query').reset_index(name='relevant')

@@ -20,7 +20,8 @@ from .certainty import bootstrap_interval, verdict
 from .fusion import (
     Heard, bm25_scorer, fit_weights, how_spoken, mix, popularity_scorer, tfidf_scorer, trials)
 from .histories import HistoryModel, histories_in
-from .metrics import Catalogue, chance, dense_scorer, rank, rank_all, ranking_metrics, review_queries
+from .metrics import (
+    Catalogue, chance, dense_scorer, encode_new, rank, rank_all, ranking_metrics, review_queries)
 from .queries import fitting_queries, keyword_task
 from ..models.dual_encoder import DualEncoderSBERT
 from ..models.score_model import mask_star_words
@@ -152,10 +153,7 @@ def to_dict(self:RetrievalReport) -> dict:
         table=[row.dropna().to_dict() for _, row in self.table.iterrows()])
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #28432fc3
-def _interval(row):
-    low = row['ndcg@10_low']
-    high = row['ndcg@10_high']
-    return f' ({low:.3f}-{high:.3f})' if low == low else ''
+def _interval(low, high): return f' ({low:.3f}-{high:.3f})' if low == low else ''
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #146ba7da
 @patch
@@ -167,7 +165,7 @@ def short_tables(self:RetrievalReport) -> dict:
         for (part, n, among), rows in t.groupby(['part', 'n_queries', 'n_candidates'], sort=False):
             if part in (_headline_part(t), 'cold', 'warm'):
                 out = rows.filter(regex=_means).map('{:.3f}'.format)
-                out['ndcg@10'] += rows.apply(_interval, axis=1)
+                out['ndcg@10'] += list(map(_interval, rows['ndcg@10_low'], rows['ndcg@10_high']))
                 title = f'{task}, {part}: {n:,} queries, all {among:,} products as candidates, 95% intervals'
                 shown[title] = out.reset_index()
     for task, t in by_task:
@@ -211,9 +209,7 @@ class Asker:
         self.products = model.encode(cat.texts, side='product')
     def encode(self, texts):
         "User vectors of texts."
-        new = list(dict.fromkeys(t for t in texts if t not in self.known))
-        if new:
-            self.known |= zip(new, self.model.encode(new, side='user'))
+        encode_new(self.known, texts, lambda new: self.model.encode(new, side='user'))
         return np.stack([self.known[t] for t in texts])
 
 # %% ../../nbs/37_evaluation.retrieval.ipynb #6ee92e52

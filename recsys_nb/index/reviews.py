@@ -11,6 +11,7 @@ import re
 import numpy as np, pandas as pd
 from ..data.texts import review_text, sentences
 from ..evaluation.fusion import Keywords, chosen_reviews, heard
+from ..evaluation.metrics import encode_new
 
 # %% ../../nbs/52_index.reviews.ipynb #b72a24b9
 _praise = '''I love it. | It works perfectly. | Great quality and very comfortable. | It does exactly what I wanted.
@@ -84,12 +85,6 @@ def _vectors_of(said):
         known |= dict(zip(map(text_of, kept['reviews']), own.get('reviews', ())))
     return known
 
-# %% ../../nbs/52_index.reviews.ipynb #62721015
-def _encode_new(vectors, texts, encode):
-    "Add the vectors of those of these texts that have none."
-    new = list(dict.fromkeys(t for t in texts if t not in vectors))
-    if new: vectors.update(zip(new, encode(new)))
-
 # %% ../../nbs/52_index.reviews.ipynb #9ade3a47
 def _speaking(reviews, vectors, judge):
     "Those that praise, by their stars or else by their vectors, the most praising first"
@@ -109,7 +104,7 @@ def _praise_of(families, least, judge, encode, vectors):
     "How much the candidates of each family praise: family -> sentence -> number"
     keywords = Keywords()
     candidates = {f: _candidates(rs, keywords, least) for f, rs in families.items()}
-    _encode_new(vectors, chain.from_iterable(candidates.values()), encode)
+    encode_new(vectors, chain.from_iterable(candidates.values()), encode)
     return {f: {s: judge(vectors[s]) for s in own} for f, own in candidates.items()}
 
 # %% ../../nbs/52_index.reviews.ipynb #0c58ceac
@@ -131,7 +126,7 @@ def listen(
     families = _reviews_by_family(reviews, n_reviews)
     judge = praise_judge(encode)
     vectors = _vectors_of(known or {})
-    _encode_new(vectors, [text_of(r) for rs in families.values() for r in rs], encode)
+    encode_new(vectors, [text_of(r) for rs in families.values() for r in rs], encode)
     praising = {f: _speaking(rs, vectors, judge)[:n_reviews] for f, rs in families.items()}
     told = {f: _warm(p, praising[f]) for f, p in _praise_of(praising, 4, judge, encode, vectors).items()}
     silent = {f: [r for r in rs if r.get('rating', 5) >= 4] for f, rs in families.items() if not told[f]}
