@@ -55,18 +55,22 @@ def _first_and_last(path):
     if path is None or not len(path): return ''
     return f'{path[0]} / {path[-1]}'
 
+# %% ../../nbs/24_models.product_scores.ipynb #6069ae5b
+def _shrunk(values, prior, otherwise=0.):
+    "The groups with their means shrunk towards a prior, and how far groups differ from it."
+    g = values.agg(['mean', 'count', 'var']).assign(prior=prior)
+    g = g.dropna(subset=['mean', 'prior'])
+    within = variance_within(g, otherwise)
+    between = variance_between(g['mean'] - g.prior, g['count'], within)
+    score, error = shrink(g['mean'], g['count'], g.prior, within, between)
+    return g.assign(score=score, error=error), between
+
 # %% ../../nbs/24_models.product_scores.ipynb #628e83cc
 def _category_prior(means, category):
     "For each product the mean of its category's products, shrunk towards the mean of all."
-    known = means.dropna()
-    g = known.groupby(category).agg(['mean', 'count', 'var'])
-    mean = g['mean']
-    count = g['count']
-    overall = known.mean()
-    within = variance_within(g)
-    between = variance_between(mean, count, within)
-    shrunk, _ = shrink(mean, count, overall, within, between)
-    return category.map(pd.Series(shrunk, g.index)).fillna(overall)
+    overall = means.mean()
+    shrunk, _ = _shrunk(means.groupby(category), overall)
+    return category.map(shrunk.score).fillna(overall)
 
 # %% ../../nbs/24_models.product_scores.ipynb #37a609c1
 def product_scores(
@@ -79,20 +83,15 @@ def product_scores(
     stars = numbers_of(reviews, 'rating')
     scores = reviews.score + star_share*(stars - reviews.score).fillna(0)
     category = products.set_index('product_id').categories.map(_first_and_last)
-    g = scores.groupby(reviews.product_id).agg(['mean', 'count', 'var'])
-    g = g.reindex(category.index)
-    mean = g['mean']
-    count = g['count'].fillna(0).astype(int)
-    known = count > 0
-    prior = _category_prior(mean, category)
-    within = variance_within(g, float(scores.var(ddof=0)))
-    apart = (mean - prior)[known]
-    between = variance_between(apart, count[known], within)
-    score, error = shrink(mean.fillna(prior), count.clip(lower=1), prior, within, between)
-    error = np.where(known, error, between**0.5)
+    values = scores.groupby(reviews.product_id)
+    prior = _category_prior(values.mean().reindex(category.index), category)
+    known, between = _shrunk(values, prior, float(scores.var(ddof=0)))
+    g = known.reindex(category.index)
+    score = g.score.fillna(prior)
+    error = g.error.fillna(between**.5)
     table = dict(
         score=score,
-        count=count,
-        low=np.clip(score - 1.96*error, 1, 5),
-        high=np.clip(score + 1.96*error, 1, 5))
-    return pd.DataFrame(table, index=g.index).reset_index()
+        count=g['count'].fillna(0).astype(int),
+        low=(score - 1.96*error).clip(1, 5),
+        high=(score + 1.96*error).clip(1, 5))
+    return pd.DataFrame(table).reset_index()
