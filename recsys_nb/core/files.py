@@ -76,11 +76,10 @@ def _remove_aside(path):
 
 # %% ../../nbs/00_core.files.ipynb #8510336b
 def swap_folder(
-    part,          # The new folder, whole
-    path,          # Whose place it takes, whatever is there
+    part:Path,     # The new folder, whole
+    path:Path,     # Whose place it takes, whatever is there
 ):
     "Rename `part` to `path`; killed at any moment, it leaves `recover_folder` the old folder or the new one to find."
-    part, path = Path(part), Path(path)
     while part.exists():
         if path.exists():
             _remove_aside(path)
@@ -189,12 +188,11 @@ def _clear_parts(path):
 # %% ../../nbs/00_core.files.ipynb #76f939c3
 @contextmanager
 def only_one(
-    path,          # What is being written
+    path:Path,     # What is being written
     what:str,      # What to call it in the message
 ):
     "Hold a lock on `path` for the block, or raise a `RecsysError` if another process holds it."
     import filelock
-    path = Path(path)
     file = path.with_name(f'.{path.name}.lock')
     lock = filelock.FileLock(file)
     with writing_in(path.parent):
