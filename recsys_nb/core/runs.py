@@ -96,7 +96,7 @@ def all_runs(
 ) -> list:                   # `RunFolder`s, oldest first
     "All runs of one kind."
     parent = root_folder(root)/'outputs'/_run_kinds[kind]
-    return [RunFolder(p) for p in sorted(parent.glob('*')) if (p/'status.json').exists()]
+    return [RunFolder(p.parent) for p in sorted(parent.glob('*/status.json'))]
 
 # %% ../../nbs/02_core.runs.ipynb #df0feb90
 @patch(as_prop=True)
