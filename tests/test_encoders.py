@@ -2,6 +2,7 @@
 
 import copy, json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np, pytest, torch
 import transformers as tf
@@ -327,10 +328,11 @@ def test_every_family_is_kept_in_a_checkpoint(tmp_path, family):
     "T5 has its table of words twice: two names, one tensor."
     model = DualEncoderSBERT(write_base(tmp_path, family, {}), max_tokens=24)
     name = model.fingerprint
-    _save_checkpoint(tmp_path / 'last', model, _Position(epoch=3))
+    task = SimpleNamespace(model=model, run=SimpleNamespace(checkpoints=tmp_path))
+    _save_checkpoint(task, 'last', _Position(epoch=3))
     with torch.no_grad():
         next(model.parameters()).add_(1)
-    assert _load_checkpoint(tmp_path / 'last', model).epoch == 3 and model.fingerprint == name
+    assert _load_checkpoint(task, 'last').epoch == 3 and model.fingerprint == name
 
 
 @pytest.mark.parametrize('half', [torch.float16, torch.bfloat16])

@@ -80,7 +80,7 @@ def train_ours(
     for i, b in enumerate(batches):
         for g in optimizer.param_groups: g['lr'] = c.lr*rate_factor(i, len(batches), c.warmup)
         seed_step(0, i)
-        train_step(task, optimizer, b, c.clip)
+        train_step(task, optimizer, b)
         seen += len(b)
     return seen/(time.perf_counter() - start), task.model.eval()
 

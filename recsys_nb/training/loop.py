@@ -208,13 +208,12 @@ def train_step(
     task,      # What is trained
     optimizer, # AdamW
     batch,     # One of `Task.train_batches`
-    clip,      # Largest norm of the gradient
 ):             # The loss, over all processes
     "One step of the optimiser; `RecsysError` when the loss or the gradient is not finite."
     loss = float(task.backward(batch))
     parameters = [p for g in optimizer.param_groups for p in g['params']]
     task.team.add_up(parameters)
-    norm = clip_grad_norm_(parameters, clip)
+    norm = clip_grad_norm_(parameters, task.config.clip)
     _check_finite(task, loss, float(norm), optimizer.param_groups[0]['lr'])
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -287,7 +286,7 @@ def measure_rate(
         parts = [b[:n] for b in batches]
         for _ in range(2): # what is new to the processor is prepared the first time
             start = clock()
-            for part in parts: train_step(task, optimizer, part, task.config.clip)
+            for part in parts: train_step(task, optimizer, part)
             took = clock() - start
         return took, sum(map(len, parts))
     if alone:
@@ -315,19 +314,19 @@ class _Position:
     done:bool=False          # Whether training has ended
 
 # %% ../../nbs/42_training.loop.ipynb #43761cff
-def _save_checkpoint(folder, model, position, optimizer=None):
+def _save_checkpoint(task, name, position, optimizer=None):
     "Write weights, position and, where it is given, the optimiser's state, all or nothing."
-    with replace_folder(folder) as part:
-        save_model(model, part/'model.safetensors') # what two layers share, once
+    with replace_folder(task.run.checkpoints/name) as part:
+        save_model(task.model, part/'model.safetensors') # what two layers share, once
         if optimizer: torch.save(optimizer.state_dict(), part/'optimizer.pt')
         write_json(part/'position.json', position)
 
 # %% ../../nbs/42_training.loop.ipynb #dd05a8cc
-def _load_checkpoint(folder, model, optimizer=None):
+def _load_checkpoint(task, name, optimizer=None):
     "Read a checkpoint into the model and the optimiser; the position, or `RecsysError` where it does not fit."
-    folder = recover_folder(folder)
+    folder = recover_folder(task.run.checkpoints/name)
     position = _Position(**read_json(folder/'position.json'))
-    try: load_model(model, folder/'model.safetensors')
+    try: load_model(task.model, folder/'model.safetensors')
     except (RuntimeError, ValueError) as e:
         reason = str(e).splitlines()[0]
         raise RecsysError(f'{folder}: these weights belong to another model ({reason})') from e
@@ -400,7 +399,7 @@ def _train_epoch(task, optimizer, at, save, max_steps):
         factor = rate_factor(at.step, len(batches)*task.plan.epochs, config.warmup)
         for g in optimizer.param_groups: g['lr'] = g['peak']*factor
         seed_step(config.seed, at.step, task.team.index)
-        try: at.loss_sum += train_step(task, optimizer, batch, config.clip)
+        try: at.loss_sum += train_step(task, optimizer, batch)
         except RecsysError as e: raise RecsysError(f'epoch {at.epoch}, step {at.step + 1}: {e}') from e
         at.batch += 1
         at.step += 1
@@ -432,7 +431,7 @@ def _judge(task, at, epoch, screen):
         at.best = value
         at.best_epoch = epoch
         at.stale = 0
-        if leads: _save_checkpoint(task.run.checkpoints/'best', task.model, at)
+        if leads: _save_checkpoint(task, 'best', at)
     else: at.stale += 1
 
 # %% ../../nbs/42_training.loop.ipynb #0c085a4b
@@ -450,7 +449,7 @@ def _end_epoch(task, at, screen):
     "Evaluate, and go on to the next epoch."
     if at.best is None:
         with keeping_weights(task.model):
-            if task.team.leads: _load_checkpoint(task.run.checkpoints/'first', task.model)
+            if task.team.leads: _load_checkpoint(task, 'first')
             _judge(task, at, 0, screen)
     _judge(task, at, at.epoch, screen)
     at.epoch += 1
@@ -467,8 +466,8 @@ def _begin(task):
     last = recover_folder(folder/'last')
     if team.leads:
         for leftover in folder.glob('.*.part'): shutil.rmtree(leftover, ignore_errors=True)
-    if team.told(last.exists()): return optimizer, _load_checkpoint(last, task.model, optimizer)
-    if team.leads: _save_checkpoint(folder/'first', task.model, _Position())
+    if team.told(last.exists()): return optimizer, _load_checkpoint(task, 'last', optimizer)
+    if team.leads: _save_checkpoint(task, 'first', _Position())
     return optimizer, _Position()
 
 # %% ../../nbs/42_training.loop.ipynb #b341a3fb
@@ -487,11 +486,10 @@ def _watched(run, team):
 
 # %% ../../nbs/42_training.loop.ipynb #c6a2b322
 def _fit(task, save_steps, max_steps, screen):
-    "Train from the run's position to its end; the leading process gets the best epoch, and the model its weights."
+    "Train from the run's position to its end."
     optimizer, at = _begin(task)
     def save(every=save_steps):
-        if task.team.leads and at.step % every == 0:
-            _save_checkpoint(task.run.checkpoints/'last', task.model, at, optimizer)
+        if task.team.leads and at.step % every == 0: _save_checkpoint(task, 'last', at, optimizer)
     while not at.done:
         _train_epoch(task, optimizer, at, save, max_steps)
         _end_epoch(task, at, screen)
@@ -499,7 +497,6 @@ def _fit(task, save_steps, max_steps, screen):
         save(1)
         shutil.rmtree(task.run.checkpoints/'first', ignore_errors=True)
     task.model.eval()
-    if task.team.leads: return _load_checkpoint(task.run.checkpoints/'best', task.model)
 
 # %% ../../nbs/42_training.loop.ipynb #50931ae5
 def train(
@@ -522,8 +519,8 @@ def train(
     task.run = task.team.told(_open_run(run, task, root) if task.team.leads else None)
     if task.team.leads: tell(task.run, f'plan: {task.plan}', screen)
     with _watched(task.run, task.team):
-        best = _fit(task, save_steps, max_steps, screen)
-        if task.team.leads: _finish(task, best, screen)
+        _fit(task, save_steps, max_steps, screen)
+        if task.team.leads: _finish(task, screen)
     return task.run
 
 # %% ../../nbs/42_training.loop.ipynb #43af2e95
@@ -565,9 +562,9 @@ The best of {tried} epochs was number {best.best_epoch} (0 is before training): 
 {markdown_table(asdict(config).items(), ['setting', 'value'])}"""
 
 # %% ../../nbs/42_training.loop.ipynb #658e9a3e
-def _finish(task, best, screen):
-    "Write the model, what it is worth, and its card; then the run is finished."
-    run = task.run
+def _finish(task, screen):
+    "Write the model of the best epoch, what it is worth, and its card; then the run is finished."
+    run, best = task.run, _load_checkpoint(task, 'best')
     give_back_memory()
     task.save(run)
     figures, tables, verdict = task.measure(run)
