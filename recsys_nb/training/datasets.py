@@ -108,11 +108,11 @@ def tokenize_pairs(
     max_tokens=128,  # Tokens of a product that are read
 ) -> SimpleNamespace: # `Tokens` of `queries` and `products`; (pairs,) `product`, which of these, and `family`, numbers
     "Read and tokenise pairs."
-    queries, bar = [], progress(None, 'reading pairs', len(pairs), 'pair')
-    for batch in row_batches(data, 'train', pairs.row.to_numpy(), ['title', 'text']):
-        queries.append(Tokens.of(tokenize(review_texts(batch, mask=False), query_tokens, 'user')))
-        bar.update(len(batch))
-    bar.close()
+    queries = []
+    with progress(None, 'reading pairs', len(pairs), 'pair') as bar:
+        for batch in row_batches(data, 'train', pairs.row.to_numpy(), ['title', 'text']):
+            queries.append(Tokens.of(tokenize(review_texts(batch, mask=False), query_tokens, 'user')))
+            bar.update(len(batch))
     rows, product = np.unique(pairs['product'], return_inverse=True)
     texts = (list(batch.text.fillna('')) for batch in row_batches(data, 'products', rows, ['text']))
     products = [Tokens.of(tokenize(some, max_tokens, 'product')) for some in texts]

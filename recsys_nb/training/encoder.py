@@ -141,7 +141,7 @@ def load(self:EncoderTask, n, share=1.):
     if share < 1:
         sizes = (max(100, int(len(rows)*share)) for rows in (self.asked.val, self.asked.products))
         self.asked = validation_sample(self.data, c.seed, *sizes)
-    drawn = draw_evenly(p.family.to_numpy(), p.informative.to_numpy(), n, c.seed)
+    drawn = draw_evenly(p.family, p.informative, n, c.seed)
     self.pairs = tokenize_pairs(self.data, p.iloc[drawn], self.model.tokenize, c.query_tokens, c.max_tokens)
 
 # %% ../../nbs/43_training.encoder.ipynb #9073dd3c
