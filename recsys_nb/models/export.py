@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from ..core.files import RecsysError, write_beside, write_json
 from ..core.machine import reason
 from .dual_encoder import DualEncoderSBERT, StaticEmbedding, pad_batch, sides
-from .encoding import ExportedTower, quietly
+from .encoding import ExportedTower, arrays_of, quietly
 from .score_model import ReviewMetadataScoreModel, ScoreInputs, score_and_spread
 
 # %% ../../nbs/25_models.export.ipynb #658d4fd8
@@ -64,7 +64,7 @@ def same_everywhere(
 # %% ../../nbs/25_models.export.ipynb #9e0af95a
 def _write_jit(script, path, outputs):
     "TorchScript, as it will be run."
-    script.save(str(path))
+    script.save(path)
     return script
 
 # %% ../../nbs/25_models.export.ipynb #f8bf0f51
@@ -79,10 +79,10 @@ def _write_onnx(program, path, outputs):
     import onnxruntime
     with quietly(), torch.no_grad():
         found = torch.onnx.export(program, dynamo=True, output_names=outputs, verbose=False)
-    found.save(str(path), external_data=False)
-    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    found.save(path, external_data=False)
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     def run(**inputs):
-        arrays = session.run(outputs, {k: v.numpy() for k, v in inputs.items()})
+        arrays = session.run(outputs, arrays_of(inputs))
         tensors = [torch.tensor(o) for o in arrays]
         return tensors if len(outputs) > 1 else tensors[0]
     return run
