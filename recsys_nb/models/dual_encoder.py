@@ -108,7 +108,7 @@ def _limit(tower):
 # %% ../../nbs/20_models.dual_encoder.ipynb #3af8c952
 def _hub_is_silent(name):
     "Whether only the cache can have a model; the hub would be asked again and again for each file, for a minute."
-    try: model_info(str(name), timeout=10)
+    try: model_info(name, timeout=10)
     except HfHubHTTPError: return False # an answer, such as that there is no such model
     except Exception: return True
     return False
@@ -133,7 +133,7 @@ def _open_tower(folder):
 
 def _open_base(base):
     "The base encoder as it comes, if it reads tokens."
-    path = resolve_base(str(base))
+    path = resolve_base(base)
     tower = _open_tower(path)
     path, first = Path(resolve_base(path)), tower[0] # what came from the hub lies in the cache by now
     told = path/'config_sentence_transformers.json'
