@@ -323,7 +323,7 @@ def test_little_time_means_few_validation_reviews(tiny_base):
     sizes = []
     for share in (1.0, 0.1):
         task.load(20, share)
-        sizes.append(len(task.val))
+        sizes.append(len(task.val.reviews))
     assert sizes == [300, 100]
 
 

@@ -101,7 +101,7 @@ def model_rows(
 ) -> dict:                   # name -> (n,) scores; the last one is the model as it is meant
     "Scores of the model, whole and with parts of its input taken away."
     x = model.inputs(part, products)
-    n = len(x)
+    n = len(x.price)
     other = np.random.default_rng(0).permutation(n)
     cases = {
         'metadata only': ScoreInputs([[r[0], r[-1]] for r in x.reviews], x.products, x.price),

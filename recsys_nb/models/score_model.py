@@ -14,6 +14,7 @@ from fastcore.basics import patch
 from safetensors.torch import load_model, save, save_model
 from torch import nn
 from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 from ..core.files import RecsysError, read_json, recover_folder, replace_folder, write_json
 from ..core.machine import base_encoder, reason, resolve_base
 from ..core.runs import find_run
@@ -154,7 +155,6 @@ class ReviewMetadataScoreModel(nn.Module):
 
 # %% ../../nbs/23_models.score_model.ipynb #a94c7d58
 def _load_encoder(base):
-    from transformers import AutoModel, AutoTokenizer
     path = resolve_base(base)
     try:
         with without_bars(): encoder, tokenizer = AutoModel.from_pretrained(path), AutoTokenizer.from_pretrained(path)
@@ -211,18 +211,16 @@ def forget(self:ReviewMetadataScoreModel, review, product, price):
 class ScoreInputs:
     "Tokenised reviews with their products' tokens, prices and stars; `batch` makes tensors of some of them."
     def __init__(self,
-        reviews,  # `Tokens`, or token ids per review
-        products, # The same for each review's product
-        price,         # (n,), NaN where not known
-        rating=None,   # (n,), NaN where there is none
+        reviews,   # `Tokens`, or token ids per review
+        products,  # The same for each review's product
+        price,     # (n,), NaN where not known
+        rating=(), # (n,), NaN where there is none; nothing where nobody asks for them
     ):
         self.reviews = Tokens.of(reviews)
         self.products = Tokens.of(products)
-        if rating is None: rating = np.full(len(reviews), np.nan)
         self.price = np.asarray(price, np.float32)
         self.rating = np.asarray(rating, np.float32)
         self.lengths = self.reviews.lengths
-    def __len__(self): return len(self.reviews)
 
 # %% ../../nbs/23_models.score_model.ipynb #659270b4
 @patch
@@ -278,10 +276,10 @@ def _reader(self:ReviewMetadataScoreModel, way, samples):
 # %% ../../nbs/23_models.score_model.ipynb #06bb56ee
 @patch
 def predict_inputs(self:ReviewMetadataScoreModel,
-    inputs:ScoreInputs,        # Tokenised reviews
-    batch_size:int|None=None,  # Reviews at once; `None`: what the preset says
-    preset=None,               # What to run on; `None` for the model's own device
-) -> tuple:                    # Scores (n,) and spreads (n,)
+    inputs:ScoreInputs, # Tokenised reviews
+    batch_size=None,    # Reviews at once; `None`: what the preset says
+    preset=None,        # What to run on; `None` for the model's own device
+) -> tuple:             # Scores (n,) and spreads (n,)
     "Scores of tokenised reviews, in their order."
     def batch(now): return inputs.batch(now, self.device)
     def rows(found): return torch.stack(score_and_spread(found), 1)
@@ -294,7 +292,7 @@ def predict_inputs(self:ReviewMetadataScoreModel,
 def predict(self:ReviewMetadataScoreModel,
     reviews:pd.DataFrame,    # `review_id product_id title text`
     products:pd.DataFrame,   # `product_id text price`
-    batch_size:int|None=None,# Reviews at once, see `predict_inputs`
+    batch_size=None,         # Reviews at once, see `predict_inputs`
     preset=None,             # What to run on; `None` for the model's own device
 ) -> pd.DataFrame:           # `review_id score spread`, in the order of the reviews
     "Predicted stars of reviews."
@@ -322,7 +320,6 @@ def load(cls:ReviewMetadataScoreModel,
     root=None,               # Where runs are looked up, see `root_folder`
 ) -> ReviewMetadataScoreModel:
     "Read a saved model, ready to predict."
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
     folder = recover_folder(source)
     if not (folder/'model.safetensors').exists(): folder = recover_folder(find_run(source, 'score', root).path/'model')
     c = read_json(folder/'config.json')
