@@ -139,14 +139,14 @@ def _score_all(task):
     parts = ('train', 'val', 'test')
     owners = pd.concat([pd.DataFrame(dict(part=p, product=read_column(task.data, p, 'product_id'))) for p in parts])
     drawn = draw_evenly(owners['product'].to_numpy(), True, limit, task.config.seed)
-    found, bar = [], progress(None, 'scoring the reviews', len(drawn), 'review')
-    for part, rows in owners.iloc[drawn].groupby('part', sort=False):
-        for reviews, products in _with_products(task.data, part, rows.index.to_numpy()):
-            predicted = task.model.predict(reviews, products, preset=task.on)
-            kept = reviews.drop(columns=['title', 'text'])
-            found.append(kept.assign(score=predicted.score.to_numpy()))
-            bar.update(len(reviews))
-    bar.close()
+    found = []
+    with progress(None, 'scoring the reviews', len(drawn), 'review') as bar:
+        for part, rows in owners.iloc[drawn].groupby('part', sort=False):
+            for reviews, products in _with_products(task.data, part, rows.index.to_numpy()):
+                predicted = task.model.predict(reviews, products, preset=task.on)
+                kept = reviews.drop(columns=['title', 'text'])
+                found.append(kept.assign(score=predicted.score.to_numpy()))
+                bar.update(len(reviews))
     products = pd.concat(read_batches(task.data, 'products', ['product_id', 'categories']))
     return product_scores(pd.concat(found, ignore_index=True), products, task.config.star_share)
 
