@@ -22,11 +22,18 @@ from .reviews import listen_again, text_of
 from .stores import Candidate, Filters, Lookup, as_tuple, payload_of, point_id, vector_kinds
 
 # %% ../../nbs/53_index.products.ipynb #c484faf0
+_brought = 10 # A signal brought what is among its first ten
+
 @dataclass
 class Hit(Candidate):
     "A product found, with the value that orders it."
     value:float=0. # What the list is ordered by
-    because:list=field(default_factory=list) # The signals that brought it, the strongest first
+    places:list=field(default_factory=list, repr=False) # Pairs: how many are higher by a signal, and its name
+    @property
+    def because(self) -> list:
+        "The signals that have it among their first ones, the strongest first, or else the one that has it highest."
+        best = sorted(o for o in self.places if o[0] < np.inf)
+        return [name for place, name in best if place < _brought] or [name for _, name in best[:1]]
 
 # %% ../../nbs/53_index.products.ipynb #b1275837
 def signals_of(
@@ -41,17 +48,10 @@ def signals_of(
     return signals | dict(stars=np.array([c.score for c in found], float)) # `None` becomes NaN
 
 # %% ../../nbs/53_index.products.ipynb #cc7ce0de
-_brought = 10 # A signal brought what is among its first ten
-
-def _brought_by(names, places):
-    "The signals that have a candidate among their first ones, or else the one that has it highest"
-    best = sorted((place, name) for place, name in zip(places, names) if place < np.inf)
-    return [name for place, name in best if place < _brought] or [name for _, name in best[:1]]
-
-def _places(values):
-    "How many are higher than each; without end where there is no value"
+def _places(name, values):
+    "For each candidate, how many are higher, without end where there is no value, and the name of the signal"
     higher = np.searchsorted(np.sort(-values), -values) # what is no number comes last
-    return np.where(values > 0, higher, np.inf).tolist()
+    return [(place, name) for place in np.where(values > 0, higher, np.inf).tolist()]
 
 # %% ../../nbs/53_index.products.ipynb #b62f0bc9
 def ordered(
@@ -64,8 +64,8 @@ def ordered(
     signals = signals_of(found, asked)
     values = mix(signals, weights, spoken)
     searched = [name for name in asked if vector_kinds[name] != 'kept'] # the others bring nothing
-    rows = zip(found, values.tolist(), *(_places(signals[name]) for name in searched))
-    hits = [Hit(**vars(c), value=v, because=_brought_by(searched, places)) for c, v, *places in rows]
+    rows = zip(found, values.tolist(), *(_places(name, signals[name]) for name in searched))
+    hits = [Hit(**vars(c), value=v, places=places) for c, v, *places in rows]
     return sorted(hits, key=lambda h: (-h.value, h.product_id))
 
 # %% ../../nbs/53_index.products.ipynb #b8078d7e
