@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 import duckdb, ibis
-import pandas as pd, pyarrow.parquet as pq
+import numpy as np, pandas as pd, pyarrow.parquet as pq
 from fastcore.basics import patch
 from ibis import _
 from jinja2 import Environment, PackageLoader
@@ -347,26 +347,20 @@ _sql_of_numbers = dict(
     reviews_per_product="SELECT count(*) AS v FROM all_reviews WHERE product_id <> '' GROUP BY product_id",
     reviews_per_user="SELECT count(*) AS v FROM all_reviews WHERE user_id <> '' GROUP BY user_id",
     price='SELECT price AS v FROM all_products WHERE price IS NOT NULL')
-_told_of_numbers = """
-    WITH counted AS (SELECT round(v::DOUBLE, 2) AS v, count(*) AS n FROM ({}) GROUP BY 1),
-        placed AS (SELECT v, sum(n) OVER (ORDER BY v) AS upto FROM counted),
-        whole AS (SELECT coalesce(sum(n), 0)::BIGINT AS n, round(sum(v * n) / sum(n), 2) AS mean FROM counted),
-        asked AS (
-            SELECT share, name, share * (n - 1) AS place
-            FROM whole, (VALUES (0, 'min'), (.25, '25%'), (.5, '50%'), (.75, '75%'), (.95, '95%'), (1, 'max'))
-                AS shares(share, name)),
-        around AS (
-            SELECT share, name, place - floor(place) AS beyond,
-                min(v) FILTER (upto > floor(place)) AS low, min(v) FILTER (upto > ceil(place)) AS high
-            FROM asked LEFT JOIN placed ON true GROUP BY share, name, place)
-    SELECT n, -1 AS share, 'mean' AS name, mean AS value FROM whole
-    UNION ALL SELECT n, share, name, round(low + (high - low) * beyond, 2) FROM around, whole ORDER BY share"""
+_told_of_numbers = 'mean min 25% 50% 75% 95% max'.split()
+_shares = np.array([0, .25, .5, .75, .95, 1])
 
 # %% ../../nbs/18_data.prepare.ipynb #78a2fe0e
 def _quantiles(e, numbers):
     "How many, their mean, smallest, quartiles, 95% and largest, from how often there is each value."
-    found = e.ask(_told_of_numbers.format(numbers))
-    return dict(n=found[0]['n']) | {told['name']: told['value'] for told in found}
+    rows = e.ask(f'SELECT round(v::DOUBLE, 2) AS v, count(*) AS n FROM ({numbers}) GROUP BY 1 ORDER BY 1')
+    if not rows:
+        return dict(n=0) | dict.fromkeys(_told_of_numbers)
+    v, n = pd.DataFrame(rows).to_numpy().T
+    ends = n.cumsum()
+    places = np.ravel([ends - n, ends - 1], order='F') # of the first and the last of each value
+    found = [np.average(v, weights=n), *np.interp(_shares * (ends[-1] - 1), places, v.repeat(2))]
+    return dict(n=int(ends[-1])) | {k: round(float(x), 2) for k, x in zip(_told_of_numbers, found)}
 
 # %% ../../nbs/18_data.prepare.ipynb #971ae3d3
 _sql_of_counts = dict(
