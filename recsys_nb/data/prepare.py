@@ -237,15 +237,15 @@ def _require_products(e, p, categories):
 # %% ../../nbs/18_data.prepare.ipynb #77538740
 _what_became = """
     SELECT sum(n) AS total, bool_or(removed IS NULL) AS kept, max(words) AS words,
-        max_by(removed, n) AS worst, max(n) AS n
+        max_by(removed, n) AS worst, max(n) AS most
     FROM (SELECT removed, count(*) AS n, max(size) AS words FROM compared GROUP BY removed) AS steps"""
 
 def _require_rows(e):
     "Raise a `RecsysError` if there were reviews and none is left, unless none has words and there are interactions."
-    total, kept, words, worst, n = e.ask(_what_became)[0].values()
+    total, kept, words, worst, most = e.ask(_what_became)[0].values()
     if not total or kept: return
     if not words and e.ask('SELECT 1 FROM interactions LIMIT 1'): return
-    why = f'{n:,} were removed because: {_of_reviews[worst]}'
+    why = f'{most:,} were removed because: {_of_reviews[worst]}'
     if worst == 'too short' and not words:
         why += '; nor is a user known: name the column with --map user_id=COLUMN'
     raise RecsysError(f'no review is left of {total:,}; {why}')
