@@ -380,7 +380,9 @@ from recsys_nb.serve.running import run_app
 from recsys_nb.serve.service import create_app
 class Slow(Shop):
     def recommend(self, text, **kw):
-        if 'slow' in text[0]: time.sleep(1)
+        if 'slow' in text[0]:
+            print('asked', flush=True)
+            time.sleep(1)
         return super().recommend(text, **kw)
 run_app(create_app(Slow()), port=0)'''
 
@@ -398,7 +400,8 @@ def test_it_finishes_what_it_was_doing_before_it_goes(stop):
         address = re.search(r'http://[\d.:]+', p.stdout.readline())[0]
         with ThreadPoolExecutor(1) as pool:
             late = pool.submit(httpx.post, f'{address}/recommend', json=dict(text='slow'), timeout=20)
-            time.sleep(0.4)
+            while p.stdout.readline().strip() not in ('asked', ''):
+                pass
             p.send_signal(stop)
             assert late.result().status_code == 200
         out, err = p.communicate(timeout=15)
