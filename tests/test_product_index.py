@@ -500,7 +500,7 @@ def test_many_equals_are_not_fetched_all():
             assert asked[-1] < 100_000
             return [[Candidate(f'{i:06d}', f'{i:06d}', None, {}) for i in range(q.n)] for q in looks]
 
-    found = ProductIndex(Equals(), dict(avg_len=4.0, dim=8)).search(filters=Filters(brand='acme'), k=3)
+    found = ProductIndex(Equals(), dict(avg_len=4.0, dim=8, fingerprint='x')).search(filters=Filters(brand='acme'), k=3)
     assert [h.product_id for h in found] == ['000000', '000001', '000002'] and max(asked) < 10_000
 
 

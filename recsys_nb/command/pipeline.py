@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 from ..core.files import RecsysError, Root, known_json, read_json, recover_folder, root_folder, write_json
 from ..core.machine import find_preset
 from ..core.runs import RunFolder, all_runs, find_run
-from ..data.rows import read_column, read_rows
+from ..data.rows import read_rows
 from ..training.settings import EncoderConfig, ScoreConfig, lasting, seconds_of
 
 # %% ../../nbs/80_command.pipeline.ipynb #97b78535
@@ -169,16 +169,14 @@ def plan_index(
     known:str='all',   # Whose reviews the index is to know, see `IndexSettings`
 ) -> IndexPlan:
     "As many reviews as there is time for; what the products take beyond the limit goes off theirs, down to a third."
+    from recsys_nb.index.build import review_counts, settled
     limit = seconds_of(time, find_preset(preset).device)
-    parts = ['train'] if known == 'train' else ['train', 'val', 'test']
-    said = np.concatenate([read_column(data, part, 'family_id') for part in parts])
-    sizes = pd.Series(said, dtype=object).value_counts().to_numpy() # the largest first
+    sizes = review_counts(data, known).to_numpy() # the largest first
     n = data.count('products')
     plan = IndexPlan(n, None, None, 4, 8, limit=limit)
     work = _reviews_to_encode(sizes, 4).sum()
     if rates is None:
         if n + work <= 5000: return plan
-        from recsys_nb.index.build import settled
         rates = _encoding_rates(data, settled(_encoder_of(data, run, base, root), root)[0], preset)
     products, reviews = rates
     took, limit = n/products, limit or np.inf

@@ -144,8 +144,8 @@ def history_table(
         found = ranking_metrics(lists, answer)[['recall@10', 'ndcg@10']]
         low, high = bootstrap_interval(found, asked.user_id)
         rows.append([name, *np.transpose([found.mean(), low, high]).ravel()])
-    columns = [metric + end for metric in ('HR@10', 'NDCG@10') for end in ('', '_low', '_high')]
-    return pd.DataFrame(rows, columns=['system', *columns]).round(4)
+    columns = 'system HR@10 HR@10_low HR@10_high NDCG@10 NDCG@10_low NDCG@10_high'.split()
+    return pd.DataFrame(rows, columns=columns).round(4)
 
 # %% ../../nbs/34_evaluation.histories.ipynb #c258b140
 def evaluate_histories(

@@ -79,19 +79,13 @@ class ProductIndex:
         self.store = store
         self.manifest = manifest
         self.folder = folder
+        self.fingerprint = manifest['fingerprint'] # of the model that made the vectors
+        self.dim = manifest['dim'] # length of the vectors
         self.keywords = Keywords(manifest['avg_len'])
         self.review_keywords = Keywords(manifest.get('review_avg_len', 100), **chatty)
         self.weights = Weights(**manifest.get('weights', {}))
         self.kinds = {} # name of a category -> its vector
-    @property
-    def fingerprint(self) -> str:
-        "Of the model that made the vectors."
-        return self.manifest['fingerprint']
-    @property
-    def dim(self) -> int:
-        "Length of the vectors."
-        return self.manifest['dim']
-    def __len__(self): return self.store.count()
+    def __len__(self): return self.count()
     def count(self, filters=Filters()) -> int:
         "How many products pass."
         return self.store.count(filters)

@@ -72,11 +72,10 @@ def upsert(self:QdrantStore,
     points:list, # Pairs of a payload and a dict of vectors; empty ones are left out
 ):
     "Add products or replace them."
-    made = []
-    for payload, vectors in points:
-        plain = {n: self._plain(v) for n, v in vectors.items() if np.size(v)}
-        made.append(self.point(id=point_id(payload['product_id']), vector=plain, payload=payload))
-    self.change('upsert', made)
+    self.change('upsert', [self.point(
+        id=point_id(payload['product_id']),
+        vector={n: self._plain(v) for n, v in vectors.items() if np.size(v)},
+        payload=payload) for payload, vectors in points])
 
 @patch
 def delete(self:QdrantStore,

@@ -10,7 +10,7 @@ from itertools import chain, zip_longest
 import re
 import numpy as np, pandas as pd
 from ..data.texts import review_text, sentences
-from ..evaluation.fusion import Keywords, chosen_reviews, heard
+from ..evaluation.fusion import Keywords, chosen_reviews
 from ..evaluation.metrics import encode_new
 
 # %% ../../nbs/52_index.reviews.ipynb #b72a24b9
@@ -62,7 +62,7 @@ def says_something(
 # %% ../../nbs/52_index.reviews.ipynb #5c3a45e1
 def _reviews_by_family(reviews, n):
     "The chosen reviews of each family, as dicts"
-    kept = chosen_reviews(reviews, heard*n)
+    kept = chosen_reviews(reviews, n)
     families = {}
     rows = kept.filter(['review_id', 'title', 'text', 'rating']).to_dict('records')
     for family, row in zip(kept.family_id, rows):
@@ -81,8 +81,8 @@ def _vectors_of(said):
     known = {}
     for kept, own in said.values():
         # in half precision, so what is also a review comes from there
-        known |= dict(zip(kept['sentences'], own.get('sentences', ())))
-        known |= dict(zip(map(text_of, kept['reviews']), own.get('reviews', ())))
+        known |= zip(kept['sentences'], own.get('sentences', ()))
+        known |= zip(map(text_of, kept['reviews']), own.get('reviews', ()))
     return known
 
 # %% ../../nbs/52_index.reviews.ipynb #9ade3a47
@@ -126,7 +126,7 @@ def listen(
     families = _reviews_by_family(reviews, n_reviews)
     judge = praise_judge(encode)
     vectors = _vectors_of(known or {})
-    encode_new(vectors, [text_of(r) for rs in families.values() for r in rs], encode)
+    encode_new(vectors, map(text_of, chain.from_iterable(families.values())), encode)
     praising = {f: _speaking(rs, vectors, judge)[:n_reviews] for f, rs in families.items()}
     told = {f: _warm(p, praising[f]) for f, p in _praise_of(praising, 4, judge, encode, vectors).items()}
     silent = {f: [r for r in rs if r.get('rating', 5) >= 4] for f, rs in families.items() if not told[f]}
@@ -136,9 +136,8 @@ def listen(
     def vectors_of(texts): return np.array([vectors[t] for t in texts])
     out = {}
     for f, rs in families.items():
-        searched = [text_of(r) for r in rs[:n_reviews]]
         shown = told[f][:n_sentences]
-        own = dict(reviews=vectors_of(searched), sentences=vectors_of(shown))
+        own = dict(reviews=vectors_of(map(text_of, rs[:n_reviews])), sentences=vectors_of(shown))
         out[f] = dict(reviews=rs, sentences=shown), own
     return out
 
@@ -146,11 +145,11 @@ def listen(
 def listen_again(
     said:dict,            # Family -> what is kept so far, see `listen`
     reviews:pd.DataFrame, # New ones, see `listen`
-    encode, n_reviews:int=4, n_sentences:int=8, # See `listen`
+    encode, *sizes,       # See `listen`
 ) -> dict:                # See `listen`
     "Choose among what is kept of the families of new reviews, and these."
     families = set(reviews.family_id)
     said = {f: own for f, own in said.items() if f in families}
     kept = pd.DataFrame([dict(r, family_id=f) for f, (own, _) in said.items() for r in own['reviews']])
     every = pd.concat([kept, reviews], ignore_index=True).drop_duplicates(['family_id', 'review_id'])
-    return listen(every, encode, n_reviews, n_sentences, known=said)
+    return listen(every, encode, *sizes, known=said)

@@ -8,6 +8,7 @@ __all__ = ['update_data', 'update_index']
 # %% ../../nbs/55_index.update.ipynb #9d25dd5b
 import json, os, shutil, warnings
 from functools import partial
+from itertools import chain
 from pathlib import Path
 import pandas as pd
 from ..core.files import (
@@ -66,7 +67,7 @@ def update_data(
         new_reviews = [_kept(f, folder) for f in input_files(reviews, 'reviews')]
         new_meta = [_kept(f, folder) for f in input_files(meta, 'meta') + gone]
         old = [_raw_files(data, kind) for kind in ('reviews', 'meta')]
-        files = [_joined(old[0], new_reviews), _joined(old[1], new_meta)]
+        files = list(map(_joined, old, [new_reviews, new_meta]))
         if files == old:
             with only_one(data.path, f'data set "{data.name}"'): # clears what a killed one left
                 return data
@@ -75,7 +76,7 @@ def update_data(
         if split['by'] == 'time':
             settings |= dict(split='time', cuts=split['cuts'])
         data = prepare(*files, data.path.name, root, **how, **settings)
-        for f in data.report['files']['reviews'] + data.report['files']['meta']:
+        for f in chain(*data.report['files'].values()):
             if f['unusable'] == f['lines']: warnings.warn(f'{f["file"]}: no line of it can be used')
         return data
 
