@@ -101,9 +101,10 @@ def first_place(
     k:int,          # Places of interest
 ) -> np.ndarray:    # (..., k) probability that the first wanted one stands there
     "Where the first of `m` products stands in a random order of all."
-    from scipy.stats import nhypergeom
-    others = n_products - np.asarray(m)[..., None]
-    return np.nan_to_num(nhypergeom.pmf(np.arange(k), n_products, others, 1)) # so many others before the first
+    left = n_products - np.arange(k)
+    others = np.maximum(left - np.asarray(m)[..., None], 0)
+    none_yet = np.cumprod(others/np.maximum(left, 1), axis=-1) # none among the first ones
+    return -np.diff(none_yet, prepend=1)
 
 # %% ../../nbs/30_evaluation.metrics.ipynb #9aa80d8f
 def chance(
