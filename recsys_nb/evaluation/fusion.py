@@ -229,7 +229,14 @@ class Trials:
     def without(self, names):
         "The same without some signals."
         other = copy(self)
-        other.signals = self.signals | dict.fromkeys(names)
+        other.signals = {s: v for s, v in self.signals.items() if s not in names}
+        return other
+    def drawn(self, seed):
+        "As many of the queries, drawn with replacement."
+        rows = np.random.default_rng(seed).integers(len(self.groups), size=len(self.groups))
+        other = copy(self)
+        for name in ('good', 'n_good', 'place', 'spoken'): setattr(other, name, getattr(self, name)[rows])
+        other.signals = {s: v[rows] for s, v in self.signals.items()}
         return other
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #f72e3e7b
@@ -288,7 +295,7 @@ def _climbed(kinds, best, signals, enough):
     if 'reviews' in signals:
         numbers.append(('nearer', None, .04))
     value = quality(best)
-    for size in progress((2., 1., .5)*2, 'fitting weights'):
+    for size in (2., 1., .5):
         for what, s, step in numbers:
             for way in (step*size, -step*size):
                 while (new := quality(w := _moved(best, what, s, way))) > value + 1e-4:
@@ -297,20 +304,35 @@ def _climbed(kinds, best, signals, enough):
     return best
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #c48b6082
-def fit_weights(
-    kinds:dict,        # Kind of query -> `Trials`: 'warm', 'cold', 'sentences', 'keywords', 'names'
-    start:Weights=Weights(), # Where to begin
-) -> Weights:
-    "The weights with the best NDCG@10; kinds other than warm count only up to what they have without reviews."
-    if not kinds:
-        return start
+def _fitted(kinds, start):
+    "Weights with a high NDCG@10; kinds other than warm count only up to what they have without reviews."
     of_reviews = ['reviews', 'review_words']
     plain = {kind: ts.without(of_reviews) for kind, ts in kinds.items()}
     best = _climbed(plain, start, ['words', 'kind'], {})
     if 'warm' in kinds and 'reviews' in kinds['warm'].signals:
         enough = {kind: ts.scores(best).mean() for kind, ts in plain.items() if kind != 'warm'}
         best = _climbed(kinds, best, [*of_reviews, 'words', 'kind'], enough)
-    return _with_stars(kinds, replace(best, fitted=True))
+    return best
+
+# %% ../../nbs/32_evaluation.fusion.ipynb #c3daeecb
+_draws = 8
+
+def _mean_of(found):
+    "The mean of weights, number by number"
+    def mean(parts): return pd.DataFrame(parts).fillna(0).mean().round(3).to_dict()
+    nearer = float(np.mean([w.nearer for w in found]))
+    return Weights(mean(w.level for w in found), mean(w.spoken for w in found), round(nearer, 3), fitted=True)
+
+def fit_weights(
+    kinds:dict,        # Kind of query -> `Trials`: 'warm', 'cold', 'sentences', 'keywords', 'names'
+    start:Weights=Weights(), # Where to begin
+) -> Weights:
+    "The mean of the weights that are best for each of a few draws of the queries."
+    if not kinds:
+        return start
+    draws = ({kind: ts.drawn(seed) for kind, ts in kinds.items()} for seed in range(_draws))
+    found = [_fitted(drawn, start) for drawn in progress(draws, 'fitting weights', _draws)]
+    return _with_stars(kinds, _mean_of(found))
 
 # %% ../../nbs/32_evaluation.fusion.ipynb #646c8cbc
 def _with_stars(kinds, weights):
