@@ -100,7 +100,7 @@ class ProductIndex:
         return f'ProductIndex({m.get("name")!r}, {m["n_products"]} products, dim={self.dim}, {where})'
 
 # %% ../../nbs/53_index.products.ipynb #e16ce806
-def _history_number(product_id): return int(point_id(product_id)[:8], 16)
+def _history_number(product_id): return point_id(product_id) % 2**32
 
 def remembered(
     history:dict, # Product id -> what it counts
@@ -208,8 +208,8 @@ def search(self:ProductIndex,
 
 # %% ../../nbs/53_index.products.ipynb #5baf8d61
 # Of the folder: 2 has reviews in the store, 3 histories, 4 words of reviews apart, 5 weights by `how_spoken`,
-# 6 damping, 7 titles and categories that count more
-index_format = 7
+# 6 damping, 7 titles and categories that count more, 8 numbers as ids
+index_format = 8
 
 def read_manifest(
     folder:Path, # An index's folder

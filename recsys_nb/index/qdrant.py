@@ -9,7 +9,6 @@ __all__ = ['QdrantStore', 'EdgeStore', 'ServerUnavailable', 'server_url', 'Serve
 import os, re, time
 from itertools import chain
 from json import JSONDecodeError
-from operator import attrgetter
 from pathlib import Path
 from shutil import disk_usage, rmtree
 import numpy as np, qdrant_edge as edge
@@ -18,9 +17,7 @@ from ..core.files import RecsysError
 from .stores import Candidate, Filters, key_of, point_id, vector_kinds
 
 # %% ../../nbs/51_index.qdrant.ipynb #9cbaf36e
-def _ids_of(keys): return [f'{k:032x}' if isinstance(k, int) else k for k in keys]
-
-def _has_ids(lib, ids): return lib.HasIdCondition(set(ids)) if lib is edge else lib.HasIdCondition(has_id=ids)
+def _has_ids(lib, ids): return lib.HasIdCondition(set(ids)) if lib is edge else lib.HasIdCondition(has_id=list(ids))
 
 # %% ../../nbs/51_index.qdrant.ipynb #4b9e2c26
 def _filter_of(
@@ -50,7 +47,7 @@ def _payload_and_vectors(point):
 # %% ../../nbs/51_index.qdrant.ipynb #4f0b0610
 class QdrantStore:
     "What a folder and a server have in common."
-    def __init__(self): self.read = {} # what is known of candidates, by the keys of points
+    def __init__(self): self.read = {} # what is known of candidates, by the ids of points
     def retrieve(self,
         ids,        # Of products
         vectors=(), # Names of the vectors that are wanted
@@ -103,7 +100,7 @@ def scroll(self:QdrantStore,
 @patch
 def _values(self:QdrantStore, questions, exact):
     "For each question (what is asked, how many, a filter): name -> point -> value."
-    lib, key = self.lib, self.key
+    lib = self.lib
     rescored = lib.QuantizationSearchParams(rescore=True, oversampling=2.)
     how = dict(params=lib.SearchParams(exact=exact, quantization=rescored), with_payload=False)
     def request(name, vector, n, f):
@@ -111,7 +108,7 @@ def _values(self:QdrantStore, questions, exact):
         return lib.QueryRequest(limit=n, filter=f, **how, **query)
     requests = [request(name, vector, n, f) for asked, n, f in questions for name, vector in asked.items()]
     found = iter(self.send(requests) if requests else ())
-    return [{name: {key(p): p.score for p in next(found)} for name in asked} for asked, _, _ in questions]
+    return [{name: {p.id: p.score for p in next(found)} for name in asked} for asked, _, _ in questions]
 
 # %% ../../nbs/51_index.qdrant.ipynb #0d296337
 _by_stars = {'score': None, None: None} # Where nothing is asked: the best by predicted stars, and any
@@ -127,7 +124,7 @@ def candidates(self:QdrantStore,
     first = [(names or _by_stars, q.n, _filter_of(lib, q.filters)) for names, q in zip(searched, lookups)]
     found = self._values(first, exact)
     points = [list(dict.fromkeys(chain(*own.values()))) for own in found]
-    again = [(q.asked if ids and len(q.asked) > 1 else {}, len(ids), lib.Filter(must=[_has_ids(lib, _ids_of(ids))]))
+    again = [(q.asked if ids and len(q.asked) > 1 else {}, len(ids), lib.Filter(must=[_has_ids(lib, ids)]))
              for q, ids in zip(lookups, points)]
     payloads = self._payloads(set().union(*points))
     def one(q, ids, own):
@@ -145,11 +142,11 @@ _candidate_fields = ['product_id', 'family_id', 'score', 'n_reviews'] # the rest
 
 @patch
 def _payloads(self:QdrantStore, ids):
-    "What is known of points, by their keys; what was read before is not read again"
+    "What is known of points, by their ids; what was read before is not read again"
     read = self.read # the one of now, whatever changes meanwhile
     found = {i: read[i] for i in ids if i in read}
     if new := [i for i in ids if i not in found]:
-        found |= {self.key(p): p.payload for p in self.fetch(_ids_of(new), False, _candidate_fields)}
+        found |= {p.id: p.payload for p in self.fetch(new, False, _candidate_fields)}
         if len(read) > _remembered: self.read = {}
         else: read |= found
     return found
@@ -224,7 +221,7 @@ def _open_shard(folder, dim, quantise):
 # %% ../../nbs/51_index.qdrant.ipynb #483db6ae
 class EdgeStore(QdrantStore):
     "Products in a folder, opened by Qdrant Edge inside this process."
-    lib, point, key = edge, edge.Point, attrgetter('id.int')
+    lib, point = edge, edge.Point
     def __init__(self,
         folder:str|Path,     # Where they are
         dim:int|None=None,   # Length of the vectors, for a new one
@@ -349,7 +346,6 @@ def server_url(
 # %% ../../nbs/51_index.qdrant.ipynb #f9df3600
 class ServerStore(QdrantStore):
     "Products in a collection of a Qdrant server or cluster."
-    key = attrgetter('id')
     pauses = .2, 1, 3 # Seconds to wait before each further try
     def __init__(self,
         url:str,        # Such as 'http://host:6333'

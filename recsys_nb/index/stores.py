@@ -6,8 +6,8 @@
 __all__ = ['vector_kinds', 'as_tuple', 'key_of', 'Filters', 'point_id', 'payload_of', 'Lookup', 'Candidate']
 
 # %% ../../nbs/50_index.stores.ipynb #d176a5de
-import uuid
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from numbers import Real
 import numpy as np, pandas as pd
 from ..core.files import RecsysError
@@ -53,9 +53,9 @@ class Filters:
 # %% ../../nbs/50_index.stores.ipynb #d0d3c3cf
 def point_id(
     product_id:str, # Any string
-) -> str:           # A UUID
+) -> int:           # 64 bits
     "The id of a product's point."
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f'recsys_nb:{product_id}'))
+    return int.from_bytes(blake2b(str(product_id).encode(), digest_size=8).digest(), 'big')
 
 # %% ../../nbs/50_index.stores.ipynb #b3854718
 _numbers = ('price', 'average_rating', 'rating_number', 'score', 'score_count', 'damping')
