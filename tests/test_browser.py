@@ -2,13 +2,13 @@
 
 import os, re, shutil, threading, time
 from pathlib import Path
-from types import SimpleNamespace
 import numpy as np, pytest, uvicorn
 
 pytest.importorskip('playwright')
 from playwright.sync_api import expect, sync_playwright
 from recsys_nb.core.files import RecsysError
 from recsys_nb.recommend.preferences import understand
+from recsys_nb.recommend.results import Recommendation
 from recsys_nb.serve.demo import mount_demo
 from recsys_nb.serve.running import open_port
 from recsys_nb.serve.service import ServiceSettings, create_app
@@ -131,7 +131,7 @@ class Shop:
             and (min_score is None or (r['score'] or 0) >= min_score)
         ]
         found = Found(
-            SimpleNamespace(
+            Recommendation(
                 **r,
                 similarity=min(1, s),
                 because=['metadata'],
