@@ -17,7 +17,7 @@ def test_the_demo_answers_before_it_trains(monkeypatch, tmp_path):
     monkeypatch.setattr(pipeline, '_train_all', no_training)
     monkeypatch.setitem(pipeline.demo_sizes, 'full', pipeline.demo_sizes['quick'])
     result = pipeline.run_demo(tmp_path, say=lambda *words: said.append(' '.join(map(str, words))))
-    assert asked == [dict(time='45s')]
+    assert asked == [dict(time='40s')]
     trained = said.index('Training …')
     for q in pipeline.demo_preferences:
         assert any(q in line for line in said[:trained])

@@ -331,7 +331,7 @@ def run_demo(
     store = make_sample_store(root_folder(root)/'data'/'raw'/'sample_store', **size)
     data = prepare([store.reviews], [store.meta], 'sample_store', root=root)
     before = {} if quick else _first_answers(data, root, say)
-    result = run_pipeline(data, root, queries=demo_preferences, say=say, **(dict(time='45s') | settings))
+    result = run_pipeline(data, root, queries=demo_preferences, say=say, **(dict(time='40s') | settings))
     beside = {}
     for query, recs in before.items():
         titles = zip(recs.to_frame().title, result.sample_answers[query].to_frame().title)
